@@ -1,9 +1,12 @@
 //! The hook that libvirt runs for every virtual machine with a passed-through GPU.
 //!
-//! Three layers, and no way round them: [`actions`] say what a guest wants (claims), the [`ledger`] decides and
+//! Three layers, and no way round them: actions say what a guest wants (claims), the ledger decides and
 //! records, and only [`host`] touches the machine. Applying, rolling back, giving back and recovering are one step:
 //! recompute a knob from the ledger and write it if it differs.
 
 pub mod cpuset;
+pub mod deadline;
+mod failpoint;
+pub mod host;
 pub mod pages;
 pub mod pci;

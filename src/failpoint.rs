@@ -1,0 +1,57 @@
+//! Where tests end the program: before and after every write to the ledger and to a knob.
+//!
+//! Built only with the feature `failpoints`. `VFIO_HOOK_FAILPOINT`, or the file `/run/vfio-hook-failpoint` where libvirt
+//! is the caller, holds `kill:N`, `panic:N` (at the Nth point) or `count:FILE` (write the number of points to a file).
+
+/// Marks a point; the kind (`ledger` or `knob`) is for the reader of the code.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub(crate) fn reached(_kind: &str) {}
+
+#[cfg(feature = "failpoints")]
+pub(crate) use enabled::reached;
+
+#[cfg(feature = "failpoints")]
+mod enabled {
+    use std::fs;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    enum Order {
+        Kill(usize),
+        Panic(usize),
+        Count(String),
+    }
+
+    static ORDER: OnceLock<Option<Order>> = OnceLock::new();
+    static REACHED: AtomicUsize = AtomicUsize::new(0);
+
+    pub(crate) fn reached(_kind: &str) {
+        let count = REACHED.fetch_add(1, Ordering::SeqCst) + 1;
+        match ORDER.get_or_init(read_order) {
+            Some(Order::Kill(at)) if *at == count => {
+                let _ = kill(Pid::this(), Signal::SIGKILL);
+            }
+            Some(Order::Panic(at)) if *at == count => panic!("failpoint {count}"),
+            Some(Order::Count(file)) => {
+                let _ = fs::write(file, count.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    fn read_order() -> Option<Order> {
+        let text = std::env::var("VFIO_HOOK_FAILPOINT")
+            .or_else(|_| fs::read_to_string("/run/vfio-hook-failpoint"))
+            .ok()?;
+        match text.trim().split_once(':')? {
+            ("kill", at) => at.parse().ok().map(Order::Kill),
+            ("panic", at) => at.parse().ok().map(Order::Panic),
+            ("count", file) => Some(Order::Count(file.to_owned())),
+            _ => None,
+        }
+    }
+}

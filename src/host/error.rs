@@ -1,0 +1,139 @@
+//! What went wrong at the machine: what was tried, where, with which value, why, and what to do.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failed contact with the machine.
+#[derive(Debug)]
+pub struct HostError {
+    attempt: Attempt,
+    place: PathBuf,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Attempt {
+    Read,
+    Write(String),
+    List,
+    Remove,
+    Find,
+    Lock,
+    Call(&'static str),
+}
+
+#[derive(Debug)]
+enum Cause {
+    Io(io::Error),
+    Text(String),
+}
+
+impl HostError {
+    pub(crate) fn read(path: &Path, cause: io::Error) -> Self {
+        Self { attempt: Attempt::Read, place: path.to_owned(), cause: Cause::Io(cause) }
+    }
+
+    pub(crate) fn write(path: &Path, value: &str, cause: io::Error) -> Self {
+        Self {
+            attempt: Attempt::Write(value.trim_end().to_owned()),
+            place: path.to_owned(),
+            cause: Cause::Io(cause),
+        }
+    }
+
+    pub(crate) fn list(path: &Path, cause: io::Error) -> Self {
+        Self { attempt: Attempt::List, place: path.to_owned(), cause: Cause::Io(cause) }
+    }
+
+    pub(crate) fn remove(path: &Path, cause: io::Error) -> Self {
+        Self { attempt: Attempt::Remove, place: path.to_owned(), cause: Cause::Io(cause) }
+    }
+
+    pub(crate) fn lock(path: &Path, cause: io::Error) -> Self {
+        Self { attempt: Attempt::Lock, place: path.to_owned(), cause: Cause::Io(cause) }
+    }
+
+    /// A file whose content makes no sense.
+    pub(crate) fn content(path: &Path, reason: impl fmt::Display) -> Self {
+        Self { attempt: Attempt::Read, place: path.to_owned(), cause: Cause::Text(reason.to_string()) }
+    }
+
+    /// A call to a service: `method` of the object `place`.
+    pub(crate) fn call(method: &'static str, place: &str, reason: impl fmt::Display) -> Self {
+        Self {
+            attempt: Attempt::Call(method),
+            place: PathBuf::from(place),
+            cause: Cause::Text(reason.to_string()),
+        }
+    }
+
+    /// A thing that was there once and is no more.
+    pub(crate) fn gone(reason: String) -> Self {
+        Self { attempt: Attempt::Find, place: PathBuf::new(), cause: Cause::Io(io::Error::new(io::ErrorKind::NotFound, reason)) }
+    }
+
+    /// The kernel's word, where it was the kernel that refused.
+    #[must_use]
+    pub fn kind(&self) -> Option<io::ErrorKind> {
+        match &self.cause {
+            Cause::Io(error) => Some(error.kind()),
+            Cause::Text(_) => None,
+        }
+    }
+
+    /// The `errno` of a refusing kernel.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match &self.cause {
+            Cause::Io(error) => error.raw_os_error(),
+            Cause::Text(_) => None,
+        }
+    }
+
+    /// Whether the thing is not there (any more).
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.kind() == Some(io::ErrorKind::NotFound)
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match (&self.attempt, self.kind()?) {
+            (_, io::ErrorKind::PermissionDenied) => {
+                Some("run it as root; under AppArmor or SELinux look at the audit log")
+            }
+            (Attempt::Read | Attempt::List, io::ErrorKind::NotFound) => {
+                Some("this kernel does not have it; leave the setting that needs it out of the YAML file")
+            }
+            (Attempt::Write(_), io::ErrorKind::ReadOnlyFilesystem) => {
+                Some("the file system is mounted read-only; is this a container?")
+            }
+            (Attempt::Lock, _) => Some("another run of vfio-hook holds it: `vfio-hook status` shows whose"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place.display();
+        match &self.attempt {
+            Attempt::Read => write!(f, "failed to read {place}"),
+            Attempt::Write(value) => write!(f, "failed to write `{value}` to {place}"),
+            Attempt::List => write!(f, "failed to list {place}"),
+            Attempt::Remove => write!(f, "failed to remove {place}"),
+            Attempt::Find => Ok(()),
+            Attempt::Lock => write!(f, "failed to lock {place}"),
+            Attempt::Call(method) => write!(f, "failed to call {method} for {place}"),
+        }?;
+        match &self.cause {
+            Cause::Io(error) if matches!(self.attempt, Attempt::Find) => write!(f, "{error}"),
+            Cause::Io(error) => write!(f, ": {error}"),
+            Cause::Text(reason) => write!(f, ": {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}

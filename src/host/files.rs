@@ -1,0 +1,99 @@
+//! The machine's files, behind a door that a folder can stand in for.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::failpoint;
+
+/// The largest kernel attribute read; `/proc/cpuinfo` of a machine with 512 CPUs is about 1 MiB.
+const MAX_ATTRIBUTE: u64 = 8 * 1024 * 1024;
+
+/// Reads and writes files named by their absolute path on the machine.
+///
+/// Two implementations: the kernel's own ([`KernelFiles`]) and a host in a folder
+/// ([`SimulatedFiles`](super::simulated::SimulatedFiles)).
+pub trait Files: Send + Sync {
+    /// The whole text of a file, as bytes.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Writes a value into a file that is there, in one `write(2)` as kernel attributes need it; never creates one.
+    fn write(&self, path: &Path, value: &str) -> io::Result<()>;
+
+    /// The names in a folder, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Whether the owner may write the file: the kernel takes this bit from interrupts that cannot be moved.
+    fn is_writable(&self, path: &Path) -> bool;
+
+    /// Removes a file, or a folder that is empty.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Where the path really is, for sockets and locks.
+    fn locate(&self, path: &Path) -> PathBuf;
+}
+
+/// The files of this machine.
+#[derive(Debug)]
+pub struct KernelFiles;
+
+impl Files for KernelFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        read_limited(path)
+    }
+
+    fn write(&self, path: &Path, value: &str) -> io::Result<()> {
+        failpoint::reached("knob");
+        write_existing(path, value)?;
+        failpoint::reached("knob");
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        list_sorted(path)
+    }
+
+    fn is_writable(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o200 != 0)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        remove_any(path)
+    }
+
+    fn locate(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+}
+
+pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_ATTRIBUTE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Not `fs::write`: it would create a misspelt attribute in a test's folder, and truncate before it writes.
+pub(super) fn write_existing(path: &Path, value: &str) -> io::Result<()> {
+    let written = OpenOptions::new().write(true).open(path)?.write(value.as_bytes())?;
+    if written == value.len() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::WriteZero,
+        format!("only {written} of {} bytes were taken", value.len()),
+    ))
+}
+
+pub(super) fn list_sorted(path: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+pub(super) fn remove_any(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }
+}

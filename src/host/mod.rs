@@ -1,0 +1,135 @@
+//! The only door to the machine.
+//!
+//! Reading needs `&Host`, changing needs `&mut Host`: the actions get the first, the ledger alone has the second.
+//! Functions are named after the kernel file or systemd property they touch.
+
+mod bounded;
+mod cgroup;
+mod cpu;
+mod error;
+mod files;
+mod hugepages;
+mod irq;
+mod irqbalance;
+mod latency;
+pub mod manifest;
+mod memory;
+mod process;
+pub mod simulated;
+mod state_dir;
+mod systemd;
+mod workqueue;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+pub use bounded::{Bounded, WRITE_ATTRIBUTE, write_attribute};
+pub use cgroup::{AllowedCpus, DropIn, TopGroups};
+pub use error::HostError;
+pub use hugepages::{PagePool, PoolCount};
+pub use irq::Interrupt;
+pub use irqbalance::IrqbalanceSocket;
+pub use latency::ResumeLatency;
+pub use process::{ProcessId, StrayTasks};
+pub use state_dir::{LockFile, STATE_DIR};
+pub use systemd::{UnitName, Units};
+pub use workqueue::Workqueue;
+
+use files::{Files, KernelFiles};
+use simulated::{Faults, SimulatedFiles, SimulatedUnits};
+use systemd::SystemBus;
+
+/// A machine: the real one, or one in a folder.
+pub struct Host {
+    files: Box<dyn Files>,
+    units: Box<dyn Units>,
+}
+
+impl Host {
+    /// The machine the program runs on.
+    #[must_use]
+    pub fn real() -> Self {
+        Self { files: Box::new(KernelFiles), units: Box::new(SystemBus::default()) }
+    }
+
+    /// A host in a folder, laid out by [`manifest::lay_out`].
+    #[must_use]
+    pub fn simulated(root: &Path, faults: &Faults) -> Self {
+        let files = SimulatedFiles::new(root.to_owned(), faults.clone());
+        Self { files: Box::new(files.clone()), units: Box::new(SimulatedUnits::new(files)) }
+    }
+
+    /// Where a path of the machine really is; the same path on a real one.
+    #[must_use]
+    pub fn locate(&self, path: &Path) -> PathBuf {
+        self.files.locate(path)
+    }
+
+    fn text(&self, path: impl AsRef<Path>) -> Result<String, HostError> {
+        let path = path.as_ref();
+        let bytes = self.files.read(path).map_err(|error| HostError::read(path, error))?;
+        let text = String::from_utf8(bytes).map_err(|error| HostError::content(path, error))?;
+        Ok(text.trim_end().to_owned())
+    }
+
+    /// Like [`Self::text`]; none where the file is absent.
+    fn text_if_present(&self, path: impl AsRef<Path>) -> Result<Option<String>, HostError> {
+        match self.text(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn value<T: FromStr<Err: std::fmt::Display>>(&self, path: impl AsRef<Path>) -> Result<T, HostError> {
+        let path = path.as_ref();
+        self.text(path)?.parse().map_err(|reason| HostError::content(path, reason))
+    }
+
+    fn set(&mut self, path: impl AsRef<Path>, value: &str) -> Result<(), HostError> {
+        let path = path.as_ref();
+        self.files.write(path, value).map_err(|error| HostError::write(path, value, error))
+    }
+
+    fn names(&self, folder: impl AsRef<Path>) -> Result<Vec<OsString>, HostError> {
+        let folder = folder.as_ref();
+        self.files.list(folder).map_err(|error| HostError::list(folder, error))
+    }
+
+    fn numbered(&self, folder: &str, prefix: &str) -> Result<Vec<u32>, HostError> {
+        let mut numbers: Vec<u32> = self
+            .names(folder)?
+            .iter()
+            .filter_map(|name| name.to_str()?.strip_prefix(prefix)?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn is_present(&self, path: impl AsRef<Path>) -> bool {
+        self.files.locate(path.as_ref()).exists()
+    }
+
+    fn remove_if_present(&mut self, path: &Path) -> Result<(), HostError> {
+        match self.files.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(HostError::remove(path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// `/proc/sys/kernel/random/boot_id`: another one after every boot.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn boot_id(&self) -> Result<String, HostError> {
+        self.text("/proc/sys/kernel/random/boot_id")
+    }
+
+    /// Whether systemd is the first process (`sd_booted(3)`).
+    #[must_use]
+    pub fn has_systemd(&self) -> bool {
+        self.is_present("/run/systemd/system")
+    }
+}

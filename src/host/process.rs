@@ -1,0 +1,103 @@
+//! Processes: who is alive, and who still runs where only a guest should.
+
+use std::path::Path;
+
+use procfs::process::{Process, all_processes_with_root};
+use serde::{Deserialize, Serialize};
+
+use super::Host;
+use crate::cpuset::CpuSet;
+use crate::deadline::Deadline;
+
+/// One life of a process: its number, and when it started, since numbers are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: i32,
+    /// `starttime` of `/proc/PID/stat`, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// Tasks of programs that may still run on CPUs set aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StrayTasks {
+    /// How many threads.
+    pub count: usize,
+    /// The names of some of their programs.
+    pub examples: Vec<String>,
+}
+
+impl Host {
+    /// This process.
+    #[must_use]
+    pub fn this_process(&self) -> ProcessId {
+        let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+        let start_time =
+            Process::new(pid).and_then(|process| process.stat()).map_or(0, |stat| stat.starttime);
+        ProcessId { pid, start_time }
+    }
+
+    /// Whether that very process still runs.
+    #[must_use]
+    pub fn is_alive(&self, id: ProcessId) -> bool {
+        let stat = Process::new(id.pid).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| stat.starttime == id.start_time && !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// The QEMU that runs this guest, found by the `-uuid` that libvirt gives it on its command line.
+    #[must_use]
+    pub fn qemu_of(&self, uuid: &str) -> Option<i32> {
+        let processes = all_processes_with_root(self.files.locate(Path::new("/proc"))).ok()?;
+        processes.flatten().find_map(|process| {
+            let arguments = process.cmdline().ok()?;
+            let named = arguments.windows(2).any(|pair| pair[0] == "-uuid" && pair[1] == uuid);
+            let alive = named && process.stat().is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'));
+            alive.then_some(process.pid)
+        })
+    }
+
+    /// The threads of programs that may still run on these CPUs. Kernel threads are left out, and so is everything
+    /// below the groups named (`machine.slice`: the guests themselves). Stops where the time is over.
+    #[must_use]
+    pub fn stray_tasks(&self, cpus: &CpuSet, spared_groups: &[&str], deadline: Deadline) -> StrayTasks {
+        let mut strays = StrayTasks::default();
+        let Ok(processes) = all_processes_with_root(self.files.locate(Path::new("/proc"))) else {
+            return strays;
+        };
+        for process in processes.flatten() {
+            if deadline.has_passed() {
+                break;
+            }
+            let spared = process.cgroups().is_ok_and(|groups| {
+                groups.into_iter().any(|group| {
+                    spared_groups.iter().any(|spared| group.pathname.starts_with(&format!("/{spared}/")))
+                })
+            });
+            // A kernel thread has no command line, and neither has a zombie.
+            if spared || process.cmdline().map_or(true, |arguments| arguments.is_empty()) {
+                continue;
+            }
+            let Ok(tasks) = process.tasks() else { continue };
+            let threads = tasks.flatten().filter(|task| {
+                task.status()
+                    .ok()
+                    .and_then(|status| allowed_cpus(&status))
+                    .is_some_and(|allowed| allowed.intersects(cpus))
+            });
+            let count = threads.count();
+            if count > 0 {
+                strays.count += count;
+                if strays.examples.len() < 5 {
+                    let name = process.stat().map_or_else(|_| process.pid.to_string(), |stat| stat.comm);
+                    strays.examples.push(format!("{name} ({})", process.pid));
+                }
+            }
+        }
+        strays
+    }
+}
+
+fn allowed_cpus(status: &procfs::process::Status) -> Option<CpuSet> {
+    let ranges = status.cpus_allowed_list.as_ref()?;
+    Some(ranges.iter().flat_map(|(first, last)| *first..=*last).collect())
+}

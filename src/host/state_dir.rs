@@ -1,0 +1,112 @@
+//! `/run/vfio-hook`: the program's own files, root only.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Host, HostError};
+use crate::deadline::Deadline;
+use crate::failpoint;
+
+/// The folder; on a tmpfs, so that it is gone after a boot as the knobs' values are.
+pub const STATE_DIR: &str = "/run/vfio-hook";
+
+/// How often a lock that somebody holds is tried again.
+const RETRY: Duration = Duration::from_millis(3);
+
+/// An exclusive lock on a file of the folder; given back when dropped, or by the kernel when the process dies.
+#[derive(Debug)]
+pub struct LockFile(#[expect(dead_code, reason = "held, not used")] File);
+
+impl Host {
+    /// Reads a file of the folder; none where it is absent.
+    ///
+    /// # Errors
+    /// It is there but cannot be read.
+    pub fn read_state(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        let path = state_path(name);
+        match self.files.read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(HostError::read(&path, error)),
+        }
+    }
+
+    /// Replaces a file of the folder: the old text or the new one is there at every moment, and the new one is
+    /// flushed before this returns.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn replace_state(&mut self, name: &str, bytes: &[u8]) -> Result<(), HostError> {
+        let (folder, path) = (self.files.locate(STATE_DIR.as_ref()), state_path(name));
+        failpoint::reached("ledger");
+        let replace = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().prefix(".").suffix(".new").tempfile_in(&folder)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_data()?;
+            failpoint::reached("ledger");
+            file.persist(folder.join(name)).map_err(|error| error.error)?;
+            File::open(&folder)?.sync_all()
+        };
+        replace().map_err(|error| HostError::write(&path, "<ledger>", error))?;
+        failpoint::reached("ledger");
+        Ok(())
+    }
+
+    /// Removes a file of the folder, and whatever a killed process left of a replacement.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn remove_state(&mut self, name: &str) -> Result<(), HostError> {
+        failpoint::reached("ledger");
+        for entry in self.names(STATE_DIR).unwrap_or_default() {
+            if entry.to_str().is_some_and(|entry| entry.starts_with('.') && entry.ends_with(".new")) {
+                let _ = self.files.remove(&Path::new(STATE_DIR).join(entry));
+            }
+        }
+        self.remove_if_present(&state_path(name))?;
+        failpoint::reached("ledger");
+        Ok(())
+    }
+
+    /// Keeps a file of the folder under another name.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn archive_state(&mut self, name: &str, archived: &str) -> Result<(), HostError> {
+        let (from, to) = (state_path(name), state_path(archived));
+        fs::rename(self.files.locate(&from), self.files.locate(&to))
+            .map_err(|error| HostError::write(&to, name, error))
+    }
+
+    /// Takes an exclusive lock, making the folder (0700) where it is missing.
+    ///
+    /// # Errors
+    /// Somebody else holds it until the deadline (`WouldBlock`); the folder cannot be made.
+    pub fn lock_state(&mut self, name: &str, deadline: Deadline) -> Result<LockFile, HostError> {
+        let path = state_path(name);
+        let fail = |error| HostError::lock(&path, error);
+        let folder = self.files.locate(STATE_DIR.as_ref());
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(fail)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(folder.join(name))
+            .map_err(fail)?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(LockFile(file)),
+                Err(fs::TryLockError::WouldBlock) if !deadline.has_passed() => deadline.pause(RETRY),
+                Err(error) => return Err(fail(error.into())),
+            }
+        }
+    }
+}
+
+fn state_path(name: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(name)
+}

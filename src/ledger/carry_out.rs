@@ -1,0 +1,119 @@
+//! Carrying a plan out: the ledger first, then each change, then the ledger again.
+
+use super::error::LedgerError;
+use super::knob::{Knob, OnRefusal, Settles};
+use super::open::Ledger;
+use super::plan::{Change, Note, Plan};
+use super::record::{Pending, Phase};
+use super::value::Value;
+use crate::guest::GuestUuid;
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The changes made, in their order.
+    pub changes: Vec<Change>,
+    /// What a person should know.
+    pub notes: Vec<Note>,
+    /// Knobs that could not be given back; they stay in the ledger for the next try.
+    pub failures: Vec<String>,
+}
+
+impl Outcome {
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.changes.extend(other.changes);
+        self.notes.extend(other.notes);
+        self.failures.extend(other.failures);
+    }
+}
+
+impl Ledger<'_> {
+    /// Announces a plan: after this the file holds all baselines, claims and values to come.
+    fn announce(&mut self, plan: &Plan, beneficiary: Option<GuestUuid>) -> Result<(), LedgerError> {
+        self.record = plan.record.clone();
+        for change in &plan.changes {
+            if let Some(entry) = self.record.entry_mut(&change.knob) {
+                entry.pending = Some(Pending { value: change.then.clone(), beneficiary });
+            }
+        }
+        self.store()
+    }
+
+    pub(super) fn carry_out_taking(&mut self, uuid: GuestUuid, plan: Plan) -> Result<Outcome, LedgerError> {
+        let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
+        self.announce(&plan, Some(uuid))?;
+        self.gather_pages(uuid, &plan.changes, &mut outcome)?;
+        for change in plan.changes {
+            if matches!(change.knob, Knob::PagePool(_)) {
+                continue;
+            }
+            if self.deadline.has_passed() {
+                return Err(LedgerError::TimedOut("taking what the guest needs".to_owned()));
+            }
+            match self.write(&change) {
+                Ok(()) => outcome.changes.push(change),
+                Err(error) => {
+                    let LedgerError::Host(host_error) = &error else { return Err(error) };
+                    if change.knob.on_refusal(host_error) == OnRefusal::Refuse {
+                        return Err(error);
+                    }
+                    outcome.notes.push(Note::info(format!("{} left alone: {host_error}", change.knob)));
+                    self.forget_claim(uuid, &change.knob);
+                }
+            }
+        }
+        let mut settled = Plan { record: self.record.clone(), changes: Vec::new(), notes: Vec::new() };
+        settled.set_phase(uuid, Phase::Prepared);
+        self.record = settled.record;
+        self.store()?;
+        Ok(outcome)
+    }
+
+    /// Gives back as much as the host takes: one refusal does not keep the rest from coming back.
+    pub(super) fn carry_out_giving_back(&mut self, plan: Plan) -> Result<Outcome, LedgerError> {
+        let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
+        self.announce(&plan, None)?;
+        for change in plan.changes {
+            match self.write(&change) {
+                Ok(()) => {
+                    outcome.changes.push(change);
+                }
+                Err(error) => outcome.failures.push(format!("{} not given back: {error}", change.knob)),
+            }
+        }
+        self.record.entries.retain(|entry| !entry.claims.is_empty() || entry.pending.is_some());
+        self.store()?;
+        Ok(outcome)
+    }
+
+    /// The one place where a knob is written.
+    fn write(&mut self, change: &Change) -> Result<(), LedgerError> {
+        change.knob.write(self.host, &change.then, self.deadline)?;
+        // The kernel may keep less than it was given (pages in use, CPUs that went offline): what it kept is what
+        // later is compared with.
+        let kept = match change.knob.settles() {
+            Settles::Now => change.knob.read(self.host, self.deadline)?,
+            Settles::Later => change.then.clone(),
+        };
+        if let Some(entry) = self.record.entry_mut(&change.knob) {
+            entry.written = kept;
+            entry.pending = None;
+        }
+        Ok(())
+    }
+
+    /// Grows or shrinks a pool as announced; what came of it is in the entry.
+    pub(super) fn write_pool(&mut self, knob: &Knob, then: u64) -> Result<(), LedgerError> {
+        let now = knob.read(self.host, self.deadline)?;
+        self.write(&Change { knob: knob.clone(), now, then: Value::Pages(then) })
+    }
+
+    /// A knob that refused is not held by the guest.
+    fn forget_claim(&mut self, uuid: GuestUuid, knob: &Knob) {
+        if let Some(entry) = self.record.entry_mut(knob) {
+            entry.claims.remove(&uuid);
+            entry.pending = None;
+        }
+        self.record.entries.retain(|entry| entry.knob != *knob || !entry.claims.is_empty());
+    }
+}

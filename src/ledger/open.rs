@@ -1,0 +1,235 @@
+//! The ledger of a host: locked, loaded, and recovered where its last user was killed.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::carry_out::Outcome;
+use super::combine::pages_of;
+use super::error::LedgerError;
+use super::plan::{Claim, Note, Plan};
+use super::record::{Lease, Phase, Record};
+use super::value::{Value, Want};
+use crate::deadline::Deadline;
+use crate::guest::GuestUuid;
+use crate::host::{Host, LockFile, STATE_DIR};
+
+/// The file's name in [`STATE_DIR`].
+pub const FILE: &str = "ledger.json";
+const LOCK: &str = "lock";
+
+/// The ledger of a host, locked as long as this lives.
+pub struct Ledger<'h> {
+    pub(super) host: &'h mut Host,
+    pub(super) record: Record,
+    pub(super) deadline: Deadline,
+    pub(super) locked_since: Instant,
+    lock: Option<LockFile>,
+    /// What was found and mended at opening.
+    recovered: Outcome,
+}
+
+impl<'h> Ledger<'h> {
+    /// Locks and loads the ledger, and finishes or undoes what a killed process left half done.
+    ///
+    /// # Errors
+    /// Somebody holds the lock until the deadline; the ledger is damaged or of a newer version.
+    pub fn open(host: &'h mut Host, deadline: Deadline) -> Result<Self, LedgerError> {
+        let lock = host.lock_state(LOCK, deadline)?;
+        let mut notes = Vec::new();
+        let record = load_for_this_boot(host, &mut notes)?;
+        let mut ledger = Self {
+            host,
+            record,
+            deadline,
+            locked_since: Instant::now(),
+            lock: Some(lock),
+            recovered: Outcome { notes, ..Outcome::default() },
+        };
+        ledger.recover()?;
+        Ok(ledger)
+    }
+
+    /// Reads the ledger without a lock, for those who only look. None where there is none.
+    ///
+    /// # Errors
+    /// It is damaged or of a newer version.
+    pub fn peek(host: &Host) -> Result<Option<Record>, LedgerError> {
+        Ok(read(host)?.filter(|record| host.boot_id().is_ok_and(|boot_id| boot_id == record.boot_id)))
+    }
+
+    /// The ledger's content.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The host it describes, to look at.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        self.host
+    }
+
+    /// What was found and mended at opening.
+    #[must_use]
+    pub fn recovered(&self) -> &Outcome {
+        &self.recovered
+    }
+
+    /// What a guest's claims would lead to.
+    ///
+    /// # Errors
+    /// A knob cannot be read; another guest wants something else of it.
+    pub fn plan_take(&self, uuid: GuestUuid, name: &str, claims: &[Claim]) -> Result<Plan, LedgerError> {
+        let by = self.host.this_process();
+        let lease = Lease { name: name.to_owned(), since: unix_time(), phase: Phase::Preparing(by) };
+        Plan::take(&self.record, self.host, uuid, lease, claims, self.deadline)
+    }
+
+    /// What giving a guest's lease back would lead to.
+    ///
+    /// # Errors
+    /// The host cannot be read.
+    pub fn plan_give_back(&self, uuid: GuestUuid) -> Result<Plan, LedgerError> {
+        Plan::give_back(&self.record, self.host, &BTreeSet::from([uuid]), self.deadline)
+    }
+
+    /// Takes a lease: all of the plan, or nothing.
+    ///
+    /// # Errors
+    /// The host refused a change; everything taken was given back before this returns.
+    pub fn take(&mut self, uuid: GuestUuid, plan: Plan) -> Result<Outcome, LedgerError> {
+        match self.carry_out_taking(uuid, plan) {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => {
+                // The lock may have been lost while memory was gathered; the next event then finds the rest.
+                self.relock()?;
+                let undo = self.plan_give_back(uuid)?;
+                self.carry_out_giving_back(undo)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a lease back.
+    ///
+    /// # Errors
+    /// The ledger cannot be written. A knob that cannot be written is in the outcome, and stays in the ledger.
+    pub fn give_back(&mut self, uuid: GuestUuid) -> Result<Outcome, LedgerError> {
+        let plan = self.plan_give_back(uuid)?;
+        self.carry_out_giving_back(plan)
+    }
+
+    /// Notes that the guest's QEMU runs and has its memory.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn mark_started(&mut self, uuid: GuestUuid) -> Result<(), LedgerError> {
+        match self.record.leases.get_mut(&uuid) {
+            Some(lease) if lease.phase != Phase::Started => lease.phase = Phase::Started,
+            _ => return Ok(()),
+        }
+        self.store()
+    }
+
+    /// Writes the ledger, or removes its file where nobody holds anything.
+    pub(super) fn store(&mut self) -> Result<(), LedgerError> {
+        if self.record.is_empty() {
+            self.host.remove_state(FILE)?;
+        } else {
+            let bytes = self.record.to_bytes();
+            self.host.replace_state(FILE, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Lets others at the ledger while something slow is done, then locks and loads it again.
+    pub(super) fn unlocked<T>(&mut self, slow: impl FnOnce(&mut Host, Deadline) -> T) -> Result<T, LedgerError> {
+        self.store()?;
+        self.lock = None;
+        let result = slow(self.host, self.deadline);
+        self.relock()?;
+        Ok(result)
+    }
+
+    /// Takes the lock again where it was given up, with what the others made of the ledger.
+    pub(super) fn relock(&mut self) -> Result<(), LedgerError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.host.lock_state(LOCK, self.deadline)?);
+            self.record = load_for_this_boot(self.host, &mut self.recovered.notes)?;
+            self.locked_since = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Finishes or undoes what a killed process left half done: guests whose `prepare` died hold nothing any more, and
+    /// entries with an open write or without a claim are computed and written again.
+    fn recover(&mut self) -> Result<(), LedgerError> {
+        let failed: BTreeSet<GuestUuid> = self
+            .record
+            .leases
+            .iter()
+            .filter(|(_, lease)| matches!(lease.phase, Phase::Preparing(by) if !self.host.is_alive(by)))
+            .map(|(uuid, _)| *uuid)
+            .collect();
+        if failed.is_empty() && !self.record.has_unsettled_entries() {
+            return Ok(());
+        }
+        self.credit_interrupted_growth();
+        let plan = Plan::give_back(&self.record, self.host, &failed, self.deadline)?;
+        let mut outcome = self.carry_out_giving_back(plan)?;
+        outcome.notes.insert(0, Note::info("an earlier run was killed half way; its changes were settled"));
+        self.recovered.absorb(outcome);
+        Ok(())
+    }
+
+    /// A pool that was growing when its writer was killed: what it gained since is the guest's share.
+    fn credit_interrupted_growth(&mut self) {
+        for entry in &mut self.record.entries {
+            let Some(pending) = entry.pending.clone() else { continue };
+            let Value::Pages(target) = pending.value else { continue };
+            let Ok(now) = entry.knob.read(self.host, self.deadline) else { continue };
+            let (before, now) = (pages_of(&entry.written), pages_of(&now));
+            let gained = now.min(target.max(before)).saturating_sub(before);
+            let claim = pending.beneficiary.and_then(|uuid| entry.claims.get_mut(&uuid));
+            if let Some(Want::Pages(share)) = claim {
+                share.added += gained;
+                entry.written = Value::Pages(before + gained);
+            }
+            // Still without a beneficiary only when the pool was shrinking, which computing again finishes.
+            entry.pending = (gained == 0).then_some(pending);
+        }
+    }
+}
+
+fn read(host: &Host) -> Result<Option<Record>, LedgerError> {
+    let Some(bytes) = host.read_state(FILE)? else { return Ok(None) };
+    let record = Record::parse(&bytes)
+        .map_err(|source| LedgerError::Record { path: format!("{STATE_DIR}/{FILE}"), source })?;
+    Ok(Some(record))
+}
+
+/// A ledger of another boot describes values that are gone: it is kept aside and never acted on.
+fn load_for_this_boot(host: &mut Host, notes: &mut Vec<Note>) -> Result<Record, LedgerError> {
+    let boot_id = host.boot_id()?;
+    match read(host)? {
+        Some(record) if record.boot_id == boot_id => Ok(record),
+        Some(record) => {
+            let archived = format!("{FILE}.{}", printable_boot_id(&record.boot_id));
+            host.archive_state(FILE, &archived)?;
+            notes.push(Note::warning(format!("the ledger was of another boot; kept as {STATE_DIR}/{archived}")));
+            Ok(Record::empty(boot_id))
+        }
+        None => Ok(Record::empty(boot_id)),
+    }
+}
+
+/// A boot id read from a file becomes part of a file name.
+fn printable_boot_id(boot_id: &str) -> String {
+    boot_id.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').take(36).collect()
+}
+
+fn unix_time() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,282 @@
+//! What an event leads to: shown by `vfio-hook test`, carried out by the hook.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::combine::{combine, pages_of};
+use super::error::LedgerError;
+use super::knob::{CombineRule, Knob, Settles};
+use super::record::{Entry, Lease, Phase, Record};
+use super::value::{PageShare, Value, Want};
+use crate::cpuset::CpuSet;
+use crate::deadline::Deadline;
+use crate::guest::GuestUuid;
+use crate::host::Host;
+
+/// What one guest wants of one knob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The knob.
+    pub knob: Knob,
+    /// What is wanted of it.
+    pub want: Want,
+}
+
+/// One knob's way from what it holds to what it will hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The knob.
+    pub knob: Knob,
+    /// What it holds.
+    pub now: Value,
+    /// What it will hold.
+    pub then: Value,
+}
+
+/// Something a person should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// How much it matters.
+    pub level: NoteLevel,
+    /// The words.
+    pub text: String,
+}
+
+/// How much a note matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoteLevel {
+    /// Good to know.
+    Info,
+    /// Not what was asked for, or not what is best.
+    Warning,
+}
+
+/// The changes an event leads to, in their order, and the ledger as it will be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The ledger while the changes are made.
+    pub(super) record: Record,
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// What a person should know.
+    pub notes: Vec<Note>,
+}
+
+impl Note {
+    /// Good to know.
+    #[must_use]
+    pub fn info(text: impl Into<String>) -> Self {
+        Self { level: NoteLevel::Info, text: text.into() }
+    }
+
+    /// Not what was asked for, or not what is best.
+    #[must_use]
+    pub fn warning(text: impl Into<String>) -> Self {
+        Self { level: NoteLevel::Warning, text: text.into() }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.knob, self.now, self.then)
+    }
+}
+
+impl Plan {
+    /// Adds a guest's claims to the ledger.
+    ///
+    /// # Errors
+    /// A knob cannot be read; another guest wants something else of it.
+    pub fn take(
+        record: &Record,
+        host: &Host,
+        uuid: GuestUuid,
+        lease: Lease,
+        claims: &[Claim],
+        deadline: Deadline,
+    ) -> Result<Self, LedgerError> {
+        let mut plan = Self { record: record.clone(), changes: Vec::new(), notes: Vec::new() };
+        plan.record.leases.insert(uuid, lease);
+        let online = host.online_cpus()?;
+        for claim in claims {
+            let now = match claim.knob.read(host, deadline) {
+                Ok(now) => now,
+                Err(error) if error.is_absent() => {
+                    plan.notes.push(Note::warning(format!("{} left alone: {error}", claim.knob)));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            plan.claim(host, uuid, claim, now, &online)?;
+        }
+        plan.record.entries.sort_by(|left, right| left.knob.cmp(&right.knob));
+        plan.changes.sort_by(|left, right| left.knob.cmp(&right.knob));
+        Ok(plan)
+    }
+
+    fn claim(
+        &mut self,
+        host: &Host,
+        uuid: GuestUuid,
+        claim: &Claim,
+        now: Value,
+        online: &CpuSet,
+    ) -> Result<(), LedgerError> {
+        let mut entry = match self.record.entry(&claim.knob) {
+            Some(entry) => entry.clone(),
+            None => Entry::new(claim.knob.clone(), now.clone()),
+        };
+        if let Some(note) = adopt_foreign_change(&mut entry, &now) {
+            self.notes.push(note);
+        }
+        entry.claims.insert(uuid, claim.want.clone());
+        let then = match claim.want {
+            Want::Pages(share) => {
+                Value::Pages(pages_of(&now) + page_shortfall(&self.record, host, &claim.knob, share, uuid)?)
+            }
+            _ => combine(&entry, &now, online).map_err(|conflict| LedgerError::Conflict {
+                knob: claim.knob.to_string(),
+                holder: self.record.leases.get(&conflict.holder).map_or_else(
+                    || conflict.holder.to_string(),
+                    |lease| lease.name.clone(),
+                ),
+                held: conflict.held,
+                wanted: conflict.wanted,
+            })?,
+        };
+        let knob = &claim.knob;
+        self.record.entries.retain(|other| other.knob != *knob);
+        self.record.entries.push(entry);
+        if !then.means_the_same(&now) {
+            self.changes.push(Change { knob: knob.clone(), now, then });
+        }
+        Ok(())
+    }
+
+    /// Takes these guests' claims out of the ledger, and settles whatever a killed process left half done.
+    ///
+    /// # Errors
+    /// The CPUs that are online cannot be read. A knob that cannot be read stays in the ledger, with a note.
+    pub fn give_back(
+        record: &Record,
+        host: &Host,
+        leaving: &BTreeSet<GuestUuid>,
+        deadline: Deadline,
+    ) -> Result<Self, LedgerError> {
+        let mut plan = Self { record: record.clone(), changes: Vec::new(), notes: Vec::new() };
+        let online = host.online_cpus()?;
+        plan.record.leases.retain(|uuid, _| !leaving.contains(uuid));
+        let mut entries = std::mem::take(&mut plan.record.entries);
+        entries.sort_by(|left, right| right.knob.cmp(&left.knob));
+        for mut entry in entries {
+            let was_settled = entry.is_settled();
+            let before = entry.claims.len();
+            entry.claims.retain(|uuid, _| !leaving.contains(uuid));
+            if was_settled && entry.claims.len() == before {
+                plan.record.entries.push(entry);
+                continue;
+            }
+            plan.release(host, entry, &online, deadline);
+        }
+        plan.record.entries.sort_by(|left, right| left.knob.cmp(&right.knob));
+        Ok(plan)
+    }
+
+    fn release(&mut self, host: &Host, mut entry: Entry, online: &CpuSet, deadline: Deadline) {
+        let now = match entry.knob.read(host, deadline) {
+            Ok(now) => now,
+            Err(error) if error.is_absent() => {
+                self.notes.push(Note::info(format!("{} is gone, nothing to give back: {error}", entry.knob)));
+                return;
+            }
+            Err(error) => {
+                self.notes.push(Note::warning(format!("{} not given back: {error}", entry.knob)));
+                self.record.entries.push(entry);
+                return;
+            }
+        };
+        if let Some(note) = adopt_foreign_change(&mut entry, &now) {
+            self.notes.push(note);
+        }
+        // Words cannot conflict when a claim goes away.
+        let then = combine(&entry, &now, online).unwrap_or_else(|_| now.clone());
+        let stale = entry.knob.settles() == Settles::Later && !entry.written.means_the_same(&then);
+        let changed = stale || then != now;
+        if changed {
+            self.changes.push(Change { knob: entry.knob.clone(), now, then });
+        }
+        if changed || !entry.claims.is_empty() {
+            self.record.entries.push(entry);
+        }
+    }
+
+    /// Whether nothing has to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// How far the guest has come when the plan is carried out.
+    pub(super) fn set_phase(&mut self, uuid: GuestUuid, phase: Phase) {
+        if let Some(lease) = self.record.leases.get_mut(&uuid) {
+            lease.phase = phase;
+        }
+    }
+}
+
+/// A value that is neither the baseline nor ours was set by somebody else meanwhile: it is the baseline from now on.
+fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Note> {
+    if entry.knob.rule() == CombineRule::Shares {
+        return adopt_foreign_pages(entry, pages_of(now));
+    }
+    if entry.is_ours(now) {
+        return None;
+    }
+    let note = Note::warning(format!(
+        "{} was changed by somebody else, from {} to {now}: left alone",
+        entry.knob, entry.written
+    ));
+    entry.baseline = now.clone();
+    entry.written = now.clone();
+    Some(note)
+}
+
+/// Pages that somebody added belong to the baseline; pages that somebody took away are gone for everybody.
+fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
+    let expected = pages_of(&entry.written);
+    if entry.pending.is_some() || now == expected {
+        return None;
+    }
+    let note = Note::warning(format!("{} were changed by somebody else, from {expected} to {now}", entry.knob));
+    let baseline = pages_of(&entry.baseline);
+    entry.baseline = Value::Pages(if now > expected { baseline + (now - expected) } else { baseline.min(now) });
+    entry.written = Value::Pages(now);
+    Some(note)
+}
+
+/// How many pages a pool lacks for this guest: what it was promised, less what is free and promised to nobody else.
+pub(super) fn page_shortfall(
+    record: &Record,
+    host: &Host,
+    knob: &Knob,
+    share: PageShare,
+    uuid: GuestUuid,
+) -> Result<u64, LedgerError> {
+    let Knob::PagePool(pool) = knob else { return Ok(0) };
+    let available = free_pages(host, *pool)?.saturating_sub(record.promised_pages(knob, uuid));
+    Ok(share.promised.saturating_sub(available))
+}
+
+/// The pages of a pool that are free and not reserved; reservations are counted over all nodes only.
+pub(super) fn free_pages(host: &Host, pool: crate::host::PagePool) -> Result<u64, LedgerError> {
+    let here = host.page_pool(pool)?.free;
+    let mut everywhere = 0;
+    for node in host.memory_nodes()?.iter() {
+        everywhere += host.page_pool(crate::host::PagePool { node, ..pool }).map_or(0, |count| count.free);
+    }
+    let reserved = host.resv_hugepages(pool.size)?;
+    Ok(here.min(everywhere.saturating_sub(reserved)))
+}

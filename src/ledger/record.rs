@@ -1,0 +1,195 @@
+//! What the ledger's file holds: baselines, claims and leases.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::knob::Knob;
+use super::value::{PageShare, Value, Want};
+use crate::guest::GuestUuid;
+use crate::host::ProcessId;
+
+/// The version of the file's format; a program that meets a newer one leaves it alone.
+pub const FORMAT: u32 = 1;
+
+/// Baselines, claims and leases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The version of the format.
+    pub format: u32,
+    /// The boot it belongs to: after another one the knobs' values are gone.
+    pub boot_id: String,
+    /// Who holds something.
+    pub leases: BTreeMap<GuestUuid, Lease>,
+    /// What is held, in the order in which it is taken.
+    pub entries: Vec<Entry>,
+}
+
+/// All claims of one guest, less the claims: those stand at their knobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The guest's name, for people.
+    pub name: String,
+    /// When it was taken, in seconds since 1970.
+    pub since: u64,
+    /// How far the guest has come.
+    pub phase: Phase,
+}
+
+/// How far a guest with a lease has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// This process is taking what the guest needs; when it is dead, it failed.
+    Preparing(ProcessId),
+    /// All is taken, QEMU may start.
+    Prepared,
+    /// QEMU runs and has its memory.
+    Started,
+}
+
+/// One knob that somebody claims, or that is on its way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Which.
+    pub knob: Knob,
+    /// Its value before any guest claimed it.
+    pub baseline: Value,
+    /// Its value when it was last looked at after a write of ours.
+    pub written: Value,
+    /// What is being written, and for whom; stays when the writer is killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// Who wants what of it. Nobody: it is on its way back to the baseline.
+    pub claims: BTreeMap<GuestUuid, Want>,
+}
+
+/// A write that was announced and not yet confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    /// The value.
+    pub value: Value,
+    /// The guest whose event it belongs to.
+    #[serde(rename = "for")]
+    pub beneficiary: Option<GuestUuid>,
+}
+
+/// Why a ledger cannot be used.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// It is no JSON, or not what this program writes.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(serde_json::Error),
+    /// A later version wrote it.
+    #[error("the ledger has format {0}, this vfio-hook knows formats up to {FORMAT}")]
+    Newer(u32),
+}
+
+impl Record {
+    /// A ledger in which nobody holds anything.
+    #[must_use]
+    pub fn empty(boot_id: String) -> Self {
+        Self { format: FORMAT, boot_id, leases: BTreeMap::new(), entries: Vec::new() }
+    }
+
+    /// Reads the file's bytes.
+    ///
+    /// # Errors
+    /// They are damaged, or of a newer version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Header {
+            format: u32,
+        }
+        // The version first: a newer format need not look like this one in anything else.
+        let header: Header = serde_json::from_slice(bytes).map_err(RecordError::Damaged)?;
+        if header.format > FORMAT {
+            return Err(RecordError::Newer(header.format));
+        }
+        serde_json::from_slice(bytes).map_err(RecordError::Damaged)
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Nothing in a record can fail to serialise: no map has a key that is not a string.
+        serde_json::to_vec_pretty(self).unwrap_or_default()
+    }
+
+    /// Whether nobody holds anything and nothing is on its way back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty() && self.entries.is_empty()
+    }
+
+    /// Whether an entry was left half done.
+    #[must_use]
+    pub fn has_unsettled_entries(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.is_settled())
+    }
+
+    /// The entry of a knob.
+    #[must_use]
+    pub fn entry(&self, knob: &Knob) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.knob == *knob)
+    }
+
+    pub(super) fn entry_mut(&mut self, knob: &Knob) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.knob == *knob)
+    }
+
+    /// The entries a guest has a claim on.
+    pub fn entries_of(&self, uuid: GuestUuid) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| entry.claims.contains_key(&uuid))
+    }
+
+    /// The pages of a pool that guests were promised but may not have taken yet, one guest left out.
+    #[must_use]
+    pub fn promised_pages(&self, knob: &Knob, but: GuestUuid) -> u64 {
+        let Some(entry) = self.entry(knob) else { return 0 };
+        let waiting = entry.claims.iter().filter(|(uuid, _)| {
+            **uuid != but && self.leases.get(uuid).is_some_and(|lease| lease.phase != Phase::Started)
+        });
+        waiting.filter_map(|(_, want)| want.pages()).map(|share| share.promised).sum()
+    }
+}
+
+impl Entry {
+    /// An entry for a knob that nobody claimed so far.
+    #[must_use]
+    pub fn new(knob: Knob, now: Value) -> Self {
+        Self { knob, baseline: now.clone(), written: now, pending: None, claims: BTreeMap::new() }
+    }
+
+    /// Whether somebody claims it and no write is open.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_none() && !self.claims.is_empty()
+    }
+
+    /// Whether a value is one that this program wrote or was about to write, or the baseline.
+    #[must_use]
+    pub fn is_ours(&self, now: &Value) -> bool {
+        let pending = self.pending.as_ref().map(|pending| &pending.value);
+        [Some(&self.written), Some(&self.baseline), pending]
+            .into_iter()
+            .flatten()
+            .any(|known| known.means_the_same(now))
+    }
+}
+
+impl Want {
+    /// The share of a page pool, if it is one.
+    #[must_use]
+    pub fn pages(&self) -> Option<PageShare> {
+        match self {
+            Self::Pages(share) => Some(*share),
+            _ => None,
+        }
+    }
+}
