@@ -5,5 +5,6 @@
 //! recompute a knob from the ledger and write it if it differs.
 
 pub mod cpuset;
+pub mod guest;
 pub mod pages;
 pub mod pci;
