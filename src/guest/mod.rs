@@ -14,6 +14,7 @@ mod lifecycle;
 mod memory;
 mod name;
 mod numa;
+mod page_demand;
 mod parse;
 mod printable;
 mod scaled;
@@ -29,6 +30,7 @@ pub use lifecycle::LifecycleAction;
 pub use memory::{HugepagesPage, MemoryDevice, MemoryModel, MemorySource};
 pub use name::GuestName;
 pub use numa::{MemNode, NumaCell, NumaMemory, NumaMode, NumaPlacement};
+pub use page_demand::{PageDemand, Placement};
 pub use uuid::{GuestUuid, ParseUuidError};
 pub use vcpus::VcpuCount;
 
