@@ -7,6 +7,8 @@
 pub mod cpuset;
 pub mod deadline;
 mod failpoint;
+pub mod guest;
 pub mod host;
+pub mod ledger;
 pub mod pages;
 pub mod pci;

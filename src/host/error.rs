@@ -70,7 +70,11 @@ impl HostError {
 
     /// A thing that was there once and is no more.
     pub(crate) fn gone(reason: String) -> Self {
-        Self { attempt: Attempt::Find, place: PathBuf::new(), cause: Cause::Io(io::Error::new(io::ErrorKind::NotFound, reason)) }
+        Self {
+            attempt: Attempt::Find,
+            place: PathBuf::new(),
+            cause: Cause::Io(io::Error::new(io::ErrorKind::NotFound, reason)),
+        }
     }
 
     /// The kernel's word, where it was the kernel that refused.

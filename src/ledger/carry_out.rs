@@ -39,10 +39,20 @@ impl Ledger<'_> {
         self.store()
     }
 
-    pub(super) fn carry_out_taking(&mut self, uuid: GuestUuid, plan: Plan) -> Result<Outcome, LedgerError> {
+    pub(super) fn carry_out_taking(
+        &mut self,
+        uuid: GuestUuid,
+        plan: Plan,
+        on_shortage: OnRefusal,
+    ) -> Result<Outcome, LedgerError> {
         let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
         self.announce(&plan, Some(uuid))?;
-        self.gather_pages(uuid, &plan.changes, &mut outcome)?;
+        match self.gather_pages(uuid, &plan.changes, &mut outcome) {
+            Err(LedgerError::Shortage(shortage)) if on_shortage == OnRefusal::Skip => {
+                outcome.notes.push(Note::warning(shortage.to_string()));
+            }
+            gathered => gathered?,
+        }
         for change in plan.changes {
             if matches!(change.knob, Knob::PagePool(_)) {
                 continue;
@@ -62,9 +72,11 @@ impl Ledger<'_> {
                 }
             }
         }
-        let mut settled = Plan { record: self.record.clone(), changes: Vec::new(), notes: Vec::new() };
-        settled.set_phase(uuid, Phase::Prepared);
-        self.record = settled.record;
+        for entry in self.record.entries.iter_mut().filter(|entry| matches!(entry.knob, Knob::PagePool(_))) {
+            entry.pending = None;
+        }
+        let lease = self.record.leases.get_mut(&uuid).ok_or(LedgerError::GivenBack)?;
+        lease.phase = Phase::Prepared;
         self.store()?;
         Ok(outcome)
     }

@@ -38,12 +38,7 @@ pub fn combine(entry: &Entry, now: &Value, online: &CpuSet) -> Result<Value, Con
 }
 
 /// The baseline without the CPUs claimed; where nothing would be left, all online CPUs without them.
-fn minus_cpus(
-    knob: &Knob,
-    baseline: &Value,
-    claims: &BTreeMap<GuestUuid, Want>,
-    online: &CpuSet,
-) -> Value {
+fn minus_cpus(knob: &Knob, baseline: &Value, claims: &BTreeMap<GuestUuid, Want>, online: &CpuSet) -> Value {
     let claimed = claimed_cpus(claims);
     let base = match cpus_of(baseline) {
         cpus if cpus.is_empty() && knob.unset_means_all() => online,
@@ -120,7 +115,8 @@ mod tests {
     fn masks_lose_the_union_of_what_is_claimed() {
         let mask = |baseline: &str, wants: &[&str]| {
             let wants: Vec<_> = wants.iter().map(|list| Want::Cpus(cpus(list))).collect();
-            let entry = entry(Knob::WorkqueueMask(Workqueue::AllUnbound), Value::Cpus(cpus(baseline)), &wants);
+            let entry =
+                entry(Knob::WorkqueueMask(Workqueue::AllUnbound), Value::Cpus(cpus(baseline)), &wants);
             combine(&entry, &entry.baseline, &cpus("0-7")).unwrap().to_string()
         };
         assert_eq!(mask("0-7", &["2-3"]), "0-1,4-7");
@@ -151,9 +147,11 @@ mod tests {
     fn different_words_are_a_conflict() {
         let knob = Knob::ScalingGovernor { cpu: 2 };
         let word = |word: &str| Want::Text(word.to_owned());
-        let same = entry(knob.clone(), Value::Text("powersave".into()), &[word("performance"), word("performance")]);
+        let same =
+            entry(knob.clone(), Value::Text("powersave".into()), &[word("performance"), word("performance")]);
         assert_eq!(combine(&same, &same.baseline, &cpus("0-7")).unwrap().to_string(), "performance");
-        let different = entry(knob, Value::Text("powersave".into()), &[word("performance"), word("schedutil")]);
+        let different =
+            entry(knob, Value::Text("powersave".into()), &[word("performance"), word("schedutil")]);
         let conflict = combine(&different, &different.baseline, &cpus("0-7")).unwrap_err();
         assert_eq!((conflict.holder, conflict.held.as_str()), (guest(1), "performance"));
     }

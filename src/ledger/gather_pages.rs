@@ -8,7 +8,7 @@ use super::combine::pages_of;
 use super::error::{LedgerError, Shortage};
 use super::knob::Knob;
 use super::open::Ledger;
-use super::plan::{Change, Note, free_pages, page_shortfall};
+use super::plan::{Change, Note, available_pages, page_shortfall};
 use super::record::Pending;
 use super::value::{NodeBinding, PageShare, Value, Want};
 use crate::cpuset::NodeSet;
@@ -141,7 +141,8 @@ impl Ledger<'_> {
             let before = pages_of(&knob.read(self.host, self.deadline)?);
             self.announce_growth(uuid, knob, before, before + short)?;
             self.write_pool(knob, before + short.min(chunk))?;
-            let got = self.record.entry(knob).map_or(0, |entry| pages_of(&entry.written)).saturating_sub(before);
+            let got =
+                self.record.entry(knob).map_or(0, |entry| pages_of(&entry.written)).saturating_sub(before);
             self.credit(uuid, knob, got);
             gained += got;
             if got < short.min(chunk) {
@@ -233,7 +234,7 @@ impl Ledger<'_> {
             shortage.per_node.push(format!(
                 "node {} has {} free pages and {} of memory to make more of",
                 pool.node,
-                free_pages(self.host, pool)?,
+                available_pages(&self.record, self.host, pool, uuid)?,
                 self.host.node_mem_available(pool.node)?
             ));
         }

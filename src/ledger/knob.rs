@@ -146,7 +146,9 @@ impl Knob {
                 let AllowedCpus { cpus, drop_in } = values.remove(0);
                 Value::AllowedCpus { cpus, drop_in }
             }
-            Self::EnergyPerformancePreference { cpu } => text(host.energy_performance_preference(*cpu)?, cpu)?,
+            Self::EnergyPerformancePreference { cpu } => {
+                text(host.energy_performance_preference(*cpu)?, cpu)?
+            }
             Self::ScalingGovernor { cpu } => text(host.scaling_governor(*cpu)?, cpu)?,
             Self::ResumeLatency { cpu } => Value::Text(host.pm_qos_resume_latency(*cpu)?.to_string()),
         })
@@ -203,7 +205,9 @@ impl Knob {
 }
 
 fn text(value: Option<String>, cpu: &u32) -> Result<Value, HostError> {
-    value.map(Value::Text).ok_or_else(|| HostError::gone(format!("CPU {cpu} has no frequency scaling any more")))
+    value
+        .map(Value::Text)
+        .ok_or_else(|| HostError::gone(format!("CPU {cpu} has no frequency scaling any more")))
 }
 
 impl fmt::Display for Knob {

@@ -16,8 +16,8 @@ mod value;
 
 pub use carry_out::Outcome;
 pub use error::{LedgerError, Shortage};
-pub use knob::Knob;
-pub use open::{FILE, Ledger};
-pub use plan::{Change, Claim, Note, NoteLevel, Plan, free_pages};
+pub use knob::{Knob, OnRefusal};
+pub use open::{FILE, Ledger, PageEffort};
+pub use plan::{Change, Claim, Note, NoteLevel, Plan, available_pages};
 pub use record::{Entry, Lease, Phase, Record};
 pub use value::{NodeBinding, PageShare, Value, Want};

@@ -1,11 +1,12 @@
 //! The ledger of a host: locked, loaded, and recovered where its last user was killed.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::carry_out::Outcome;
 use super::combine::pages_of;
 use super::error::LedgerError;
+use super::knob::OnRefusal;
 use super::plan::{Claim, Note, Plan};
 use super::record::{Lease, Phase, Record};
 use super::value::{Value, Want};
@@ -17,11 +18,22 @@ use crate::host::{Host, LockFile, STATE_DIR};
 pub const FILE: &str = "ledger.json";
 const LOCK: &str = "lock";
 
+/// How hard to try for huge pages.
+#[derive(Clone, Copy, Debug)]
+pub struct PageEffort {
+    /// How long to gather them.
+    pub timeout: Duration,
+    /// What it means when they cannot be had.
+    pub on_shortage: OnRefusal,
+}
+
 /// The ledger of a host, locked as long as this lives.
 pub struct Ledger<'h> {
     pub(super) host: &'h mut Host,
     pub(super) record: Record,
     pub(super) deadline: Deadline,
+    /// By when the pages have to be there; earlier than the event's own end.
+    pub(super) page_deadline: Deadline,
     pub(super) locked_since: Instant,
     lock: Option<LockFile>,
     /// What was found and mended at opening.
@@ -41,6 +53,7 @@ impl<'h> Ledger<'h> {
             host,
             record,
             deadline,
+            page_deadline: deadline,
             locked_since: Instant::now(),
             lock: Some(lock),
             recovered: Outcome { notes, ..Outcome::default() },
@@ -97,8 +110,9 @@ impl<'h> Ledger<'h> {
     ///
     /// # Errors
     /// The host refused a change; everything taken was given back before this returns.
-    pub fn take(&mut self, uuid: GuestUuid, plan: Plan) -> Result<Outcome, LedgerError> {
-        match self.carry_out_taking(uuid, plan) {
+    pub fn take(&mut self, uuid: GuestUuid, plan: Plan, effort: PageEffort) -> Result<Outcome, LedgerError> {
+        self.page_deadline = Deadline::after(effort.timeout).earlier(self.deadline);
+        match self.carry_out_taking(uuid, plan, effort.on_shortage) {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 // The lock may have been lost while memory was gathered; the next event then finds the rest.
@@ -143,7 +157,10 @@ impl<'h> Ledger<'h> {
     }
 
     /// Lets others at the ledger while something slow is done, then locks and loads it again.
-    pub(super) fn unlocked<T>(&mut self, slow: impl FnOnce(&mut Host, Deadline) -> T) -> Result<T, LedgerError> {
+    pub(super) fn unlocked<T>(
+        &mut self,
+        slow: impl FnOnce(&mut Host, Deadline) -> T,
+    ) -> Result<T, LedgerError> {
         self.store()?;
         self.lock = None;
         let result = slow(self.host, self.deadline);
@@ -216,7 +233,9 @@ fn load_for_this_boot(host: &mut Host, notes: &mut Vec<Note>) -> Result<Record, 
         Some(record) => {
             let archived = format!("{FILE}.{}", printable_boot_id(&record.boot_id));
             host.archive_state(FILE, &archived)?;
-            notes.push(Note::warning(format!("the ledger was of another boot; kept as {STATE_DIR}/{archived}")));
+            notes.push(Note::warning(format!(
+                "the ledger was of another boot; kept as {STATE_DIR}/{archived}"
+            )));
             Ok(Record::empty(boot_id))
         }
         None => Ok(Record::empty(boot_id)),
@@ -229,7 +248,5 @@ fn printable_boot_id(boot_id: &str) -> String {
 }
 
 fn unix_time() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::combine::{combine, pages_of};
 use super::error::LedgerError;
 use super::knob::{CombineRule, Knob, Settles};
-use super::record::{Entry, Lease, Phase, Record};
+use super::record::{Entry, Lease, Record};
 use super::value::{PageShare, Value, Want};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::Host;
+use crate::host::{Host, HostError, PagePool};
 
 /// What one guest wants of one knob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,10 +139,11 @@ impl Plan {
             }
             _ => combine(&entry, &now, online).map_err(|conflict| LedgerError::Conflict {
                 knob: claim.knob.to_string(),
-                holder: self.record.leases.get(&conflict.holder).map_or_else(
-                    || conflict.holder.to_string(),
-                    |lease| lease.name.clone(),
-                ),
+                holder: self
+                    .record
+                    .leases
+                    .get(&conflict.holder)
+                    .map_or_else(|| conflict.holder.to_string(), |lease| lease.name.clone()),
                 held: conflict.held,
                 wanted: conflict.wanted,
             })?,
@@ -201,6 +202,11 @@ impl Plan {
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
+        // The announced write may have been made before its writer was killed.
+        let was_made = entry.pending.take().is_some_and(|pending| pending.value.means_the_same(&now));
+        if was_made || entry.knob.rule() == CombineRule::Shares {
+            entry.written = now.clone();
+        }
         // Words cannot conflict when a claim goes away.
         let then = combine(&entry, &now, online).unwrap_or_else(|_| now.clone());
         let stale = entry.knob.settles() == Settles::Later && !entry.written.means_the_same(&then);
@@ -217,13 +223,6 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
-    }
-
-    /// How far the guest has come when the plan is carried out.
-    pub(super) fn set_phase(&mut self, uuid: GuestUuid, phase: Phase) {
-        if let Some(lease) = self.record.leases.get_mut(&uuid) {
-            lease.phase = phase;
-        }
     }
 }
 
@@ -250,14 +249,16 @@ fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
     if entry.pending.is_some() || now == expected {
         return None;
     }
-    let note = Note::warning(format!("{} were changed by somebody else, from {expected} to {now}", entry.knob));
+    let note =
+        Note::warning(format!("{} were changed by somebody else, from {expected} to {now}", entry.knob));
     let baseline = pages_of(&entry.baseline);
-    entry.baseline = Value::Pages(if now > expected { baseline + (now - expected) } else { baseline.min(now) });
+    entry.baseline =
+        Value::Pages(if now > expected { baseline + (now - expected) } else { baseline.min(now) });
     entry.written = Value::Pages(now);
     Some(note)
 }
 
-/// How many pages a pool lacks for this guest: what it was promised, less what is free and promised to nobody else.
+/// How many pages a pool lacks for this guest: what it was promised, less what it could use.
 pub(super) fn page_shortfall(
     record: &Record,
     host: &Host,
@@ -266,17 +267,25 @@ pub(super) fn page_shortfall(
     uuid: GuestUuid,
 ) -> Result<u64, LedgerError> {
     let Knob::PagePool(pool) = knob else { return Ok(0) };
-    let available = free_pages(host, *pool)?.saturating_sub(record.promised_pages(knob, uuid));
-    Ok(share.promised.saturating_sub(available))
+    Ok(share.promised.saturating_sub(available_pages(record, host, *pool, uuid)?))
 }
 
-/// The pages of a pool that are free and not reserved; reservations are counted over all nodes only.
-pub(super) fn free_pages(host: &Host, pool: crate::host::PagePool) -> Result<u64, LedgerError> {
+/// The pages of a pool that a guest could use: free, not reserved, and promised to nobody else who has not taken his
+/// yet. Reservations are counted by the kernel over all nodes only.
+///
+/// # Errors
+/// The pool does not exist.
+pub fn available_pages(
+    record: &Record,
+    host: &Host,
+    pool: PagePool,
+    uuid: GuestUuid,
+) -> Result<u64, HostError> {
     let here = host.page_pool(pool)?.free;
     let mut everywhere = 0;
     for node in host.memory_nodes()?.iter() {
-        everywhere += host.page_pool(crate::host::PagePool { node, ..pool }).map_or(0, |count| count.free);
+        everywhere += host.page_pool(PagePool { node, ..pool }).map_or(0, |count| count.free);
     }
-    let reserved = host.resv_hugepages(pool.size)?;
-    Ok(here.min(everywhere.saturating_sub(reserved)))
+    let unreserved = here.min(everywhere.saturating_sub(host.resv_hugepages(pool.size)?));
+    Ok(unreserved.saturating_sub(record.promised_pages(&Knob::PagePool(pool), uuid)))
 }
