@@ -14,6 +14,7 @@ mod irqbalance;
 mod latency;
 pub mod manifest;
 mod memory;
+mod pci_device;
 mod process;
 pub mod simulated;
 mod state_dir;
@@ -38,6 +39,7 @@ pub use systemd::{UnitName, Units};
 pub use workqueue::Workqueue;
 
 use files::{Files, KernelFiles};
+use nix::unistd::Uid;
 use simulated::{Faults, SimulatedFiles, SimulatedUnits};
 use systemd::SystemBus;
 
@@ -65,6 +67,24 @@ impl Host {
     #[must_use]
     pub fn locate(&self, path: &Path) -> PathBuf {
         self.files.locate(path)
+    }
+
+    /// The folder that stands for `/`.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.files.locate("/".as_ref())
+    }
+
+    /// Who must own the files that decide what the program does: root, or on a host in a folder whoever made it.
+    #[must_use]
+    pub fn trusted_owner(&self) -> Uid {
+        if self.root() == Path::new("/") { Uid::from_raw(0) } else { Uid::effective() }
+    }
+
+    /// Whether a file or folder is there.
+    #[must_use]
+    pub fn has_file(&self, path: &Path) -> bool {
+        self.is_present(path)
     }
 
     fn text(&self, path: impl AsRef<Path>) -> Result<String, HostError> {

@@ -20,7 +20,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn absorb(&mut self, other: Self) {
+    /// Adds what another step did.
+    pub fn absorb(&mut self, other: Self) {
         self.changes.extend(other.changes);
         self.notes.extend(other.notes);
         self.failures.extend(other.failures);

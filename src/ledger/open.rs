@@ -7,8 +7,8 @@ use super::carry_out::Outcome;
 use super::combine::pages_of;
 use super::error::LedgerError;
 use super::knob::OnRefusal;
-use super::plan::{Claim, Note, Plan};
-use super::record::{Lease, Phase, Record};
+use super::plan::{Note, Plan};
+use super::record::{Phase, Record};
 use super::value::{Value, Want};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
@@ -86,16 +86,6 @@ impl<'h> Ledger<'h> {
     #[must_use]
     pub fn recovered(&self) -> &Outcome {
         &self.recovered
-    }
-
-    /// What a guest's claims would lead to.
-    ///
-    /// # Errors
-    /// A knob cannot be read; another guest wants something else of it.
-    pub fn plan_take(&self, uuid: GuestUuid, name: &str, claims: &[Claim]) -> Result<Plan, LedgerError> {
-        let by = self.host.this_process();
-        let lease = Lease { name: name.to_owned(), since: unix_time(), phase: Phase::Preparing(by) };
-        Plan::take(&self.record, self.host, uuid, lease, claims, self.deadline)
     }
 
     /// What giving a guest's lease back would lead to.
@@ -245,8 +235,4 @@ fn load_for_this_boot(host: &mut Host, notes: &mut Vec<Note>) -> Result<Record, 
 /// A boot id read from a file becomes part of a file name.
 fn printable_boot_id(boot_id: &str) -> String {
     boot_id.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').take(36).collect()
-}
-
-fn unix_time() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,6 +1,7 @@
 //! What the ledger's file holds: baselines, claims and leases.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -156,6 +157,15 @@ impl Record {
             **uuid != but && self.leases.get(uuid).is_some_and(|lease| lease.phase != Phase::Started)
         });
         waiting.filter_map(|(_, want)| want.pages()).map(|share| share.promised).sum()
+    }
+}
+
+impl Lease {
+    /// A lease that this process is about to take, from now on.
+    #[must_use]
+    pub fn preparing(name: &str, by: ProcessId) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { name: name.to_owned(), since: since_1970.as_secs(), phase: Phase::Preparing(by) }
     }
 }
 

@@ -1,0 +1,324 @@
+//! `isolate_cpus`: nothing but the guest runs on its CPUs, and they run as fast as asked.
+
+use super::topology;
+use super::{Proposal, Situation};
+use crate::config::{CpuChoice, CpuSharing, IsolateCpus};
+use crate::cpuset::CpuSet;
+use crate::host::{HostError, TopGroups};
+use crate::ledger::{Knob, Want};
+
+const CPUS: &[&str] = &["isolate_cpus", "cpus"];
+const GOVERNOR: &[&str] = &["isolate_cpus", "governor"];
+const EPP: &[&str] = &["isolate_cpus", "epp"];
+
+/// libvirt's slice, which holds the guests themselves.
+const MACHINE_SLICE: &str = "machine.slice";
+
+pub(super) fn propose(
+    config: &IsolateCpus,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let Some(cpus) = guest_cpus(config, situation, proposal)? else { return Ok(()) };
+    check_overlap(config, situation, &cpus, proposal);
+    check_machine_slice(situation, proposal)?;
+    topology::check(situation, &cpus, proposal)?;
+    if cpus.is_subset(&situation.host.isolated_cpus()?) {
+        proposal.inform(format!(
+            "the kernel already isolates CPUs {cpus} (isolcpus=): units and workqueues are left alone"
+        ));
+    } else {
+        confine_units(situation, &cpus, proposal)?;
+        if config.workqueues.is_on() {
+            move_workqueues(situation, &cpus, proposal)?;
+        }
+    }
+    if config.irqs.is_on() {
+        move_interrupts(situation, &cpus, proposal)?;
+    }
+    set_speed(config, situation, &cpus, proposal)
+}
+
+/// The CPUs to isolate; none when they make no sense, which the proposal then says.
+fn guest_cpus(
+    config: &IsolateCpus,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<Option<CpuSet>, HostError> {
+    let guest = situation.guest;
+    let unpinned = guest.unpinned_vcpus();
+    let cpus = match &config.cpus {
+        CpuChoice::List(cpus) => {
+            if !unpinned.is_empty() {
+                proposal.warn(format!(
+                    "vCPUs without a <vcpupin> ({}) run on any CPU, not only on the isolated ones",
+                    list(&unpinned)
+                ));
+            }
+            cpus.clone()
+        }
+        CpuChoice::Auto if unpinned.len() == guest.vcpus.max as usize => {
+            proposal.refuse(
+                CPUS,
+                "isolates none: the guest's XML pins no vCPU",
+                "add <vcpupin> elements to <cputune> (`virsh edit`), or list the CPUs here",
+            );
+            return Ok(None);
+        }
+        CpuChoice::Auto if !unpinned.is_empty() => {
+            proposal.refuse(
+                CPUS,
+                format!("the guest's XML does not pin vCPU {}: it would run on any CPU", list(&unpinned)),
+                "pin every vCPU with a <vcpupin> in <cputune> (`virsh edit`)",
+            );
+            return Ok(None);
+        }
+        CpuChoice::Auto => guest.pinned_cpus(),
+    };
+    let (present, online) = (situation.host.present_cpus()?, situation.host.online_cpus()?);
+    let absent = cpus.minus(&present);
+    if !absent.is_empty() {
+        proposal.refuse(
+            CPUS,
+            format!("CPU {absent} does not exist on this host, which has {present}"),
+            "take it out of this list, or out of <cputune> in the guest's XML",
+        );
+        return Ok(None);
+    }
+    let offline = cpus.minus(&online);
+    if !offline.is_empty() {
+        proposal.refuse(
+            CPUS,
+            format!("CPU {offline} is offline"),
+            format!("`echo 1 > /sys/devices/system/cpu/cpu{}/online` brings it back", offline.iter().next().unwrap_or(0)),
+        );
+        return Ok(None);
+    }
+    let others = claimed_by_others(situation);
+    if online.minus(&cpus).minus(&others.iter().fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus))).is_empty() {
+        proposal.refuse(
+            CPUS,
+            format!("isolates every CPU of this host ({online}): none is left for the host itself"),
+            "leave at least one core to the host",
+        );
+        return Ok(None);
+    }
+    Ok(Some(cpus))
+}
+
+fn list(numbers: &[u32]) -> String {
+    numbers.iter().copied().collect::<CpuSet>().to_string()
+}
+
+/// The CPUs that other guests isolate, with their names.
+fn claimed_by_others(situation: Situation<'_>) -> Vec<(String, CpuSet)> {
+    let mut others = Vec::new();
+    for (uuid, lease) in &situation.record.leases {
+        if *uuid == situation.guest.uuid {
+            continue;
+        }
+        let wants = situation.record.entries_of(*uuid).filter_map(|entry| entry.claims.get(uuid));
+        let cpus = wants.fold(CpuSet::new(), |all, want| match want {
+            Want::Cpus(cpus) => all.union(cpus),
+            _ => all,
+        });
+        if !cpus.is_empty() {
+            others.push((lease.name.clone(), cpus));
+        }
+    }
+    others
+}
+
+fn check_overlap(config: &IsolateCpus, situation: Situation<'_>, cpus: &CpuSet, proposal: &mut Proposal) {
+    for (name, theirs) in claimed_by_others(situation) {
+        let both = theirs.intersection(cpus);
+        if both.is_empty() {
+            continue;
+        }
+        match config.shared {
+            CpuSharing::Allowed => proposal.warn(format!("CPU {both} is also that of guest {name}")),
+            CpuSharing::Refused => proposal.refuse(
+                CPUS,
+                format!("CPU {both} already belongs to guest {name}"),
+                format!("shut {name} down, pin the guests to different CPUs, or write `shared: true`"),
+            ),
+        }
+    }
+}
+
+/// libvirt fails with "Invalid argument" when it pins to a CPU that the guests' slice does not have.
+fn check_machine_slice(situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
+    let slice = guests_slice(situation);
+    let Some(effective) = situation.host.cpuset_cpus_effective(&slice)? else { return Ok(()) };
+    let guest = situation.guest;
+    let pins = guest.iothread_pins.values().chain(&guest.emulator_pin);
+    let pins = pins.fold(guest.pinned_cpus(), |all, pins| all.union(pins));
+    let outside = pins.minus(&effective);
+    if !outside.is_empty() {
+        proposal.refuse(
+            CPUS,
+            format!("{slice} may only use CPUs {effective}, but the guest's XML pins to CPU {outside}"),
+            format!("`systemctl set-property {slice} AllowedCPUs=` takes the limit away"),
+        );
+    }
+    Ok(())
+}
+
+/// The slice at the top of the tree that holds this guest: `/machine` of `<resource><partition>` is `machine.slice`.
+fn guests_slice(situation: Situation<'_>) -> String {
+    let partition = situation.guest.partition.as_deref().unwrap_or("/machine");
+    let top = partition.trim_start_matches('/').split('/').next().unwrap_or("machine");
+    if top.contains('.') { top.to_owned() } else { format!("{top}.slice") }
+}
+
+fn confine_units(
+    situation: Situation<'_>,
+    cpus: &CpuSet,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    if !situation.host.has_systemd() {
+        proposal.warn("the host has no systemd: other programs are not kept off the guest's CPUs");
+        return Ok(());
+    }
+    if !situation.host.has_cpuset_v2() {
+        proposal.warn(
+            "the host has no cpuset controller of cgroup v2: other programs are not kept off the guest's CPUs",
+        );
+        return Ok(());
+    }
+    let TopGroups { units, foreign } = situation.host.populated_top_groups()?;
+    let spared = [MACHINE_SLICE.to_owned(), guests_slice(situation)];
+    for unit in units {
+        if !spared.contains(&unit.as_str().to_owned()) {
+            proposal.claim(Knob::AllowedCpus(unit), Want::Cpus(cpus.clone()));
+        }
+    }
+    if !foreign.is_empty() {
+        proposal.warn(format!(
+            "the control groups {} are not systemd's: what runs there is not kept off the guest's CPUs",
+            foreign.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn move_workqueues(
+    situation: Situation<'_>,
+    cpus: &CpuSet,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    for workqueue in situation.host.workqueues() {
+        if situation.host.workqueue_cpumask(&workqueue)?.intersects(cpus)
+            || situation.record.entry(&Knob::WorkqueueMask(workqueue.clone())).is_some()
+        {
+            proposal.claim(Knob::WorkqueueMask(workqueue), Want::Cpus(cpus.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn move_interrupts(
+    situation: Situation<'_>,
+    cpus: &CpuSet,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let host = situation.host;
+    if let Some(socket) = host.irqbalance() {
+        proposal.claim(Knob::IrqbalanceBan(socket), Want::Cpus(cpus.clone()));
+    }
+    // A mask that another guest took CPUs from may not show them now, but will again when that guest is gone.
+    let is_claimed = |knob: &Knob| situation.record.entry(knob).is_some();
+    if host.default_smp_affinity()?.intersects(cpus) || is_claimed(&Knob::DefaultIrqAffinity) {
+        proposal.claim(Knob::DefaultIrqAffinity, Want::Cpus(cpus.clone()));
+    }
+    for interrupt in host.movable_interrupts()? {
+        let knob = Knob::IrqAffinity { number: interrupt.number, actions: interrupt.actions };
+        if interrupt.affinity.intersects(cpus) || is_claimed(&knob) {
+            proposal.claim(knob, Want::Cpus(cpus.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn set_speed(
+    config: &IsolateCpus,
+    situation: Situation<'_>,
+    cpus: &CpuSet,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let host = situation.host;
+    let has_scaling = |cpu| host.scaling_governor(cpu).is_ok_and(|governor| governor.is_some());
+    let scaled: Vec<u32> = cpus.iter().filter(|cpu| has_scaling(*cpu)).collect();
+    if scaled.is_empty() && (config.governor.is_some() || config.epp.is_some()) {
+        proposal.warn("the host has no frequency scaling: governor and epp have no effect");
+    }
+    for cpu in scaled {
+        if let Some(governor) = &config.governor {
+            let available = host.scaling_available_governors(cpu)?;
+            if !available.iter().any(|name| name == governor.as_str()) {
+                proposal.refuse(
+                    GOVERNOR,
+                    format!("CPU {cpu} has no governor `{}`", governor.as_str()),
+                    format!("it has {}", available.join(", ")),
+                );
+                break;
+            }
+            proposal.claim(Knob::ScalingGovernor { cpu }, Want::Text(governor.as_str().to_owned()));
+        }
+        if !set_preference(config, situation, cpu, proposal)? {
+            break;
+        }
+    }
+    if let Some(latency) = config.resume_latency {
+        for cpu in cpus.iter() {
+            proposal.claim(Knob::ResumeLatency { cpu }, Want::Text(latency.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// The `performance` governor of intel_pstate and amd_pstate forces the preference of the same name, and not all
+/// kernels give the old one back: it is claimed beside the governor, so that it is. False when the guest is refused.
+fn set_preference(
+    config: &IsolateCpus,
+    situation: Situation<'_>,
+    cpu: u32,
+    proposal: &mut Proposal,
+) -> Result<bool, HostError> {
+    const PERFORMANCE: &str = "performance";
+    let host = situation.host;
+    let Some(now) = host.energy_performance_preference(cpu)? else {
+        if config.epp.is_some() {
+            proposal.warn(format!("CPU {cpu} has no energy performance preference: epp has no effect"));
+        }
+        return Ok(true);
+    };
+    let is_forced = config.governor.as_ref().is_some_and(|governor| governor.as_str() == PERFORMANCE);
+    let wanted = match &config.epp {
+        Some(epp) => epp.as_str(),
+        None if is_forced => PERFORMANCE,
+        None => return Ok(true),
+    };
+    let available = host.energy_performance_available_preferences(cpu)?;
+    if !available.iter().any(|name| name == wanted) {
+        if config.epp.is_none() {
+            return Ok(true);
+        }
+        proposal.refuse(
+            EPP,
+            format!("CPU {cpu} has no energy performance preference `{wanted}`"),
+            format!("it has {}", available.join(", ")),
+        );
+        return Ok(false);
+    }
+    let knob = Knob::EnergyPerformancePreference { cpu };
+    let is_fixed = host.scaling_governor(cpu)?.as_deref() == Some(PERFORMANCE);
+    if is_fixed && now != wanted && situation.record.entry(&knob).is_none() {
+        proposal.warn(format!(
+            "CPU {cpu} runs with the governor `{PERFORMANCE}`, which fixes its preference at `{now}`"
+        ));
+        return Ok(true);
+    }
+    proposal.claim(knob, Want::Text(wanted.to_owned()));
+    Ok(true)
+}

@@ -1,0 +1,82 @@
+//! The actions: one section of the YAML file each. They look at the guest and the host and say what is wanted; none of
+//! them changes anything.
+
+mod hugepages;
+mod isolate_cpus;
+mod topology;
+
+use crate::config::GuestConfig;
+use crate::deadline::Deadline;
+use crate::guest::Guest;
+use crate::host::{Host, HostError};
+use crate::ledger::{Claim, Note, Record};
+
+pub use hugepages::page_effort;
+
+/// What an action may look at.
+#[derive(Clone, Copy)]
+pub struct Situation<'a> {
+    /// The guest.
+    pub guest: &'a Guest,
+    /// The machine; to read.
+    pub host: &'a Host,
+    /// What this and other guests hold.
+    pub record: &'a Record,
+    /// By when the event has to be over.
+    pub deadline: Deadline,
+}
+
+/// What an action came to.
+#[derive(Debug, Default)]
+pub struct Proposal {
+    /// What the guest wants.
+    pub claims: Vec<Claim>,
+    /// What a person should know.
+    pub notes: Vec<Note>,
+    /// Why the guest must not start.
+    pub problems: Vec<Problem>,
+}
+
+/// Why the guest must not start, and where in the YAML file the reason lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The keys down to the value.
+    pub path: &'static [&'static str],
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub help: String,
+}
+
+impl Proposal {
+    fn claim(&mut self, knob: crate::ledger::Knob, want: crate::ledger::Want) {
+        self.claims.push(Claim { knob, want });
+    }
+
+    fn refuse(&mut self, path: &'static [&'static str], message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem { path, message: message.into(), help: help.into() });
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        self.notes.push(Note::warning(text));
+    }
+
+    fn inform(&mut self, text: impl Into<String>) {
+        self.notes.push(Note::info(text));
+    }
+}
+
+/// All preflight checks of all actions, and what they want.
+///
+/// # Errors
+/// The host cannot be read at all; what merely stands in the way is a [`Problem`].
+pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposal, HostError> {
+    let mut proposal = Proposal::default();
+    if let Some(config) = &config.hugepages {
+        hugepages::propose(config, situation, &mut proposal)?;
+    }
+    if let Some(config) = &config.isolate_cpus {
+        isolate_cpus::propose(config, situation, &mut proposal)?;
+    }
+    Ok(proposal)
+}
