@@ -14,6 +14,7 @@ mod source;
 mod suggest;
 mod syntax;
 mod tree;
+mod trust;
 mod value;
 
 #[cfg(test)]
@@ -26,4 +27,5 @@ pub use hugepages::{Hugepages, OnShortage};
 pub use isolate_cpus::{CpuChoice, EppName, GovernorName, IsolateCpus, ResumeLatency};
 pub use source::{ConfigSource, MAX_FILE_BYTES};
 pub use suggest::did_you_mean;
+pub use trust::{TrustError, read_trusted};
 pub use value::Toggle;
