@@ -4,6 +4,7 @@
 //! records, and only [`host`] touches the machine. Applying, rolling back, giving back and recovering are one step:
 //! recompute a knob from the ledger and write it if it differs.
 
+pub mod config;
 pub mod cpuset;
 pub mod deadline;
 mod failpoint;

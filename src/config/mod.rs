@@ -1,0 +1,31 @@
+//! One guest's YAML file as typed values, and what is wrong with it in words that help.
+//!
+//! A file is read in three steps: YAML into a tree (`tree`), the tree into typed sections (`section`), and for
+//! what is wrong a second walk that finds the line and column (`locate`). All mistakes of a file come back at once.
+
+mod diagnostic;
+mod duration;
+mod guest;
+mod hugepages;
+mod isolate_cpus;
+mod locate;
+mod section;
+mod source;
+mod suggest;
+mod syntax;
+mod tree;
+mod trust;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use diagnostic::{ConfigErrors, Diagnostic, Place, Style};
+pub use duration::{ParseDurationError, parse_duration};
+pub use guest::GuestConfig;
+pub use hugepages::{Hugepages, OnShortage};
+pub use isolate_cpus::{CpuChoice, EppName, GovernorName, IsolateCpus, ResumeLatency};
+pub use source::{ConfigSource, MAX_FILE_BYTES};
+pub use suggest::did_you_mean;
+pub use trust::{TrustError, read_trusted};
+pub use value::Toggle;

@@ -1,0 +1,170 @@
+//! A file's text, kept to point into it.
+
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{ConfigErrors, Diagnostic, Excerpt, Place, Spot};
+use super::guest::GuestConfig;
+use super::locate::{self, Part};
+use super::tree::{self, Node};
+
+/// The largest file that is read: a guest's file has a few hundred bytes.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+/// Longer lines are not shown; their place is.
+const MAX_LINE: usize = 1000;
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// A configuration file and its text; makes diagnostics that point into it.
+#[derive(Clone, Debug)]
+pub struct ConfigSource {
+    file: PathBuf,
+    text: String,
+}
+
+impl ConfigSource {
+    /// A file with this text; a byte order mark is dropped.
+    pub fn new(file: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        if text.starts_with(BYTE_ORDER_MARK) {
+            text.remove(0);
+        }
+        Self { file: file.into(), text }
+    }
+
+    /// A file with these bytes.
+    ///
+    /// # Errors
+    /// Bytes that are not UTF-8, with the place of the first one.
+    pub fn from_bytes(file: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self, ConfigErrors> {
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Self::new(file, text)),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let lossy = String::from_utf8_lossy(error.as_bytes());
+                let mark = lossy.len() - lossy.trim_start_matches(BYTE_ORDER_MARK).len();
+                let source = Self::new(file, lossy);
+                let help = "save it as UTF-8".to_owned();
+                let diagnostic = Diagnostic::new(&source.file, "the file is not UTF-8", Some(help));
+                Err(diagnostic.at(source.spot(valid.saturating_sub(mark), Part::Value)).into())
+            }
+        }
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Reads it as a guest's file; see [`GuestConfig::parse`].
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(&self) -> Result<GuestConfig, ConfigErrors> {
+        GuestConfig::read(self)
+    }
+
+    /// What is wrong with a value that only the host or the guest's XML can tell, placed at the value. The path are
+    /// keys and, for elements of a list, their numbers from 0. If the value is not in the file (it was left to its
+    /// default), the place is the innermost section that is.
+    pub fn diagnose(&self, path: &[&str], message: impl Into<String>, help: Option<String>) -> Diagnostic {
+        let diagnostic = Diagnostic::new(&self.file, message, help);
+        let Ok(root) = tree::parse(&self.text) else { return diagnostic };
+        let indices = resolve(&root, path);
+        let part = if indices.len() == path.len() { Part::Value } else { Part::Key };
+        diagnostic.at_some((!indices.is_empty()).then(|| self.find(&indices, part)).flatten())
+    }
+
+    /// Where a key or value stands.
+    pub(super) fn find(&self, path: &[usize], part: Part) -> Option<Spot> {
+        locate::offset_of(&self.text, path, part).map(|offset| self.spot(offset, part))
+    }
+
+    /// The line and column of what starts after so many bytes of the text.
+    pub(super) fn spot(&self, offset: usize, part: Part) -> Spot {
+        let byte =
+            (0..=offset.min(self.text.len())).rfind(|byte| self.text.is_char_boundary(*byte)).unwrap_or(0);
+        let start = self.text[..byte].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = self.text[byte..].find('\n').map_or(self.text.len(), |newline| byte + newline);
+        let line = self.text[start..end].trim_end_matches('\r');
+        let before = (byte - start).min(line.len());
+        let place = Place {
+            line: self.text[..start].matches('\n').count() + 1,
+            column: line[..before].chars().count() + 1,
+        };
+        let span = before..before + token_length(&line[before..], part);
+        let excerpt = (line.len() <= MAX_LINE).then(|| Excerpt { line: line.to_owned(), span });
+        Spot { place, excerpt }
+    }
+}
+
+/// The entries that a path of names leads through, as far as it can be followed.
+fn resolve(root: &Node, path: &[&str]) -> Vec<usize> {
+    let mut node = root;
+    let mut indices = Vec::new();
+    for step in path {
+        let found = match node {
+            Node::Map(entries) => entries
+                .iter()
+                .enumerate()
+                .find(|(_, entry)| entry.name() == Some(*step))
+                .map(|(index, entry)| (index, &entry.value)),
+            Node::List(values) => {
+                step.parse().ok().and_then(|index: usize| values.get(index).map(|value| (index, value)))
+            }
+            _ => None,
+        };
+        let Some((index, value)) = found else { break };
+        indices.push(index);
+        node = value;
+    }
+    indices
+}
+
+/// How many bytes of the rest of a line belong to the key or value that starts there.
+fn token_length(rest: &str, part: Part) -> usize {
+    let length = match rest.chars().next() {
+        Some(quote @ ('"' | '\'')) => rest[1..].find(quote).map_or(rest.len(), |end| end + 2),
+        _ if part == Part::Key => rest.find(':').unwrap_or(rest.len()),
+        _ => [" #", ", ", "}", "]"].iter().filter_map(|end| rest.find(end)).min().unwrap_or(rest.len()),
+    };
+    let first = rest.chars().next().map_or(0, char::len_utf8);
+    rest[..length].trim_end().len().max(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_at_values_that_only_the_host_can_judge() {
+        let text =
+            "# ü\nisolate_cpus:\n  cpus: \"4-99\" # too many\nhugepages: {timeout: 5s, keep_free: 1GiB}\n";
+        let source = ConfigSource::new("/etc/x.yaml", text);
+        for (path, line, column) in [
+            (&["isolate_cpus", "cpus"][..], 3, 9),
+            (&["isolate_cpus"], 3, 3),
+            (&["isolate_cpus", "governor"], 2, 1),
+            (&["hugepages", "keep_free"], 4, 37),
+            (&["hugepages", "timeout", "deeper"], 4, 13),
+        ] {
+            let place = source.diagnose(path, "wrong", None).place.unwrap();
+            assert_eq!((place.line, place.column), (line, column), "{path:?}");
+        }
+        assert_eq!(source.diagnose(&["services"], "wrong", None).place, None);
+    }
+
+    #[test]
+    fn points_at_the_byte_that_is_not_utf8() {
+        let errors =
+            ConfigSource::from_bytes("x.yaml", b"# \xc3\xbc\nhugepages: \xff{}\n".to_vec()).unwrap_err();
+        assert_eq!(errors.to_string(), "x.yaml:2:12: the file is not UTF-8\nhelp: save it as UTF-8");
+    }
+}

@@ -1,0 +1,288 @@
+//! Whole files: broken ones and what is said about them, and the examples that are shipped.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::pages::MemorySize;
+
+const FILE: &str = "/etc/vfio-hook/hooks.d/win11.yaml";
+
+const GOOD: &str = "\
+# win11
+isolate_cpus:
+  cpus: \"4-15,20-31\"
+  irqs: true
+  workqueues: false
+  governor: performance
+  epp: balance_performance
+  resume_latency: 20us
+hugepages:
+  timeout: 5s
+  keep_free: 2GiB
+  on_shortage: warn
+";
+
+fn parse(text: &str) -> Result<GuestConfig, ConfigErrors> {
+    GuestConfig::parse(Path::new(FILE), text)
+}
+
+/// Each mistake as `LINE:COLUMN: message (help)`.
+fn mistakes(text: &str) -> Vec<String> {
+    let errors = parse(text).unwrap_err();
+    assert!(errors.to_string().len() <= 2048);
+    errors
+        .diagnostics()
+        .iter()
+        .map(|each| {
+            let place = each.place.map_or("-".to_owned(), |place| format!("{}:{}", place.line, place.column));
+            let help = each.help.as_ref().map_or(String::new(), |help| format!(" ({help})"));
+            format!("{place}: {}{help}", each.message)
+        })
+        .collect()
+}
+
+#[test]
+fn reads_every_key() {
+    let config = parse(GOOD).unwrap();
+    let cpus = config.isolate_cpus.unwrap();
+    assert_eq!(cpus.cpus, CpuChoice::List("4-15,20-31".parse().unwrap()));
+    assert_eq!((cpus.irqs, cpus.workqueues), (Toggle::On, Toggle::Off));
+    assert_eq!(cpus.governor.unwrap().as_str(), "performance");
+    assert_eq!(cpus.epp.unwrap().as_str(), "balance_performance");
+    assert_eq!(cpus.resume_latency, Some(ResumeLatency::Micros(20)));
+    assert_eq!(
+        config.hugepages.unwrap(),
+        Hugepages {
+            timeout: Duration::from_secs(5),
+            keep_free: Some(MemorySize::from_gib(2)),
+            on_shortage: OnShortage::Warn,
+        }
+    );
+}
+
+#[test]
+fn empty_sections_do_the_default() {
+    for text in
+        ["isolate_cpus: {}\nhugepages: {}\n", "isolate_cpus:\nhugepages:\n", "{isolate_cpus: ~, hugepages: }"]
+    {
+        let config = parse(text).unwrap();
+        assert_eq!(config.isolate_cpus, Some(IsolateCpus::default()), "{text:?}");
+        assert_eq!(config.hugepages, Some(Hugepages::default()), "{text:?}");
+    }
+    assert_eq!(parse("hugepages: {}").unwrap().isolate_cpus, None);
+}
+
+#[test]
+fn the_example_of_the_design_is_read() {
+    let config = parse(
+        "isolate_cpus:\n  cpus: auto                  # the CPUs the XML pins vCPUs to; or \"4-15,20-31\"\n  \
+         irqs: true                  # move interrupts off them\n  \
+         governor: performance       # of those CPUs only\nhugepages: {}                 # size, count and node\n",
+    )
+    .unwrap();
+    assert_eq!(config.isolate_cpus.unwrap().cpus, CpuChoice::Auto);
+}
+
+#[test]
+fn resume_latency_is_a_short_time_or_none() {
+    for (text, kernel) in [("none", "n/a"), ("20us", "20"), ("1ms", "1000"), ("999ms", "999000")] {
+        let config = parse(&format!("isolate_cpus: {{resume_latency: {text}}}")).unwrap();
+        assert_eq!(config.isolate_cpus.unwrap().resume_latency.unwrap().kernel_value(), kernel);
+    }
+    for text in ["0us", "1s", "20", "n/a"] {
+        assert!(parse(&format!("isolate_cpus: {{resume_latency: {text}}}")).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn one_cpu_may_be_a_number() {
+    let config = parse("isolate_cpus: {cpus: 7}").unwrap();
+    assert_eq!(config.isolate_cpus.unwrap().cpus, CpuChoice::List([7].into_iter().collect()));
+}
+
+#[test]
+fn the_timeout_has_bounds() {
+    for (text, good) in [("1s", true), ("50s", true), ("999ms", false), ("51s", false), ("1min", false)] {
+        assert_eq!(parse(&format!("hugepages: {{timeout: {text}}}")).is_ok(), good, "{text}");
+    }
+}
+
+/// Broken files, and a snapshot of what a person sees of each.
+#[test]
+fn shows_people_what_is_wrong() {
+    for (name, text) in [
+        ("unknown_section", "isolate-cpu: {}\nservices: {}\n"),
+        ("unknown_key", "isolate_cpus:\n  host-cpus: auto\n  workqueue: true\n"),
+        ("duplicate_key", "hugepages:\n  timeout: 5s\n  keep_free: 1GiB\n  timeout: 6s\nhugepages: {}\n"),
+        ("wrong_type", "isolate_cpus: true\nhugepages:\n  - timeout: 5s\n"),
+        ("bad_cpulist", "isolate_cpus:\n  cpus: 4-15,x-31   # all but four\n"),
+        ("isolates_none", "isolate_cpus:\n  cpus: \"\"\n"),
+        ("missing_unit", "hugepages:\n  timeout: 20\n  keep_free: 2048\n"),
+        ("unknown_enum_value", "hugepages: {timeout: 5s, on_shortage: refuze}\n"),
+        ("not_a_boolean", "isolate_cpus:\n\n  irqs: yes\n"),
+        ("no_value", "isolate_cpus:\n  governor:\n"),
+        ("tab", "hugepages:\n\ttimeout: 5s\n"),
+        ("open_quote", "isolate_cpus:\n  cpus: \"4-15\n  irqs: true\n"),
+        ("two_documents", "hugepages: {}\n---\nisolate_cpus: {}\n"),
+        ("no_section", "# later\n"),
+        ("list_of_steps", "- hugepages\n- isolate_cpus\n"),
+        ("wide_letters", "hugepages: {on_shortage: \"警告\", größe: 5s}\n"),
+    ] {
+        let rendered = parse(text).unwrap_err().render(Style::Plain);
+        insta::with_settings!({ description => text, omit_expression => true }, {
+            insta::assert_snapshot!(name, rendered);
+        });
+    }
+}
+
+#[test]
+fn tells_all_mistakes_at_once_each_with_its_place() {
+    let text = "\
+isolate_cpus:
+  cpus: 9-4
+  irqs: 1
+  irqs: true
+  resume_latency: 0us
+  governor: [performance]
+hugepages:
+  timeout: 2min
+  on_shortage: &a warm
+  7: seven
+gpu: {devices: auto, devices: auto}
+";
+    assert_eq!(
+        mistakes(text),
+        [
+            "2:9: `isolate_cpus.cpus`: no list of CPUs: the range `9-4` runs backwards (`auto` takes the CPUs that the guest's XML pins \
+             its vCPUs to; a list looks like \"4-15,20-31\")",
+            "3:9: `isolate_cpus.irqs`: expected `true` or `false`, found the number 1",
+            "4:3: the key `irqs` stands here for the second time (keep one of the two)",
+            "5:19: `isolate_cpus.resume_latency`: a limit of zero has no effect: the kernel reads it as no limit (`none` tolerates no wake-up time \
+             at all; `20us` leaves the light sleep states)",
+            "6:13: `isolate_cpus.governor`: expected a governor's name such as `performance`, found a list",
+            "8:12: `hugepages.timeout`: not between 1s and 50s (libvirt waits meanwhile, and `prepare` has 60 s in all; \
+             without a timeout it is 20s)",
+            "9:16: `hugepages.on_shortage`: expected `refuse` or `warn`, found `warm` (did you mean `warn`?)",
+            "10:3: expected a key's name in `hugepages`, found the number 7",
+            "11:1: unknown section `gpu` (allowed here: `isolate_cpus` or `hugepages`)",
+            "11:22: the key `devices` stands here for the second time (keep one of the two)",
+        ]
+    );
+}
+
+#[test]
+fn places_hold_with_any_line_ending_and_a_byte_order_mark() {
+    let text = "\u{feff}# ü\u{85}# \u{2028}\r\nhugepages:\r\n  timeot: 5s\r\n";
+    assert_eq!(mistakes(text)[0].split(' ').next(), Some("3:3:"));
+    let crlf = GOOD.replace('\n', "\r\n");
+    assert_eq!(parse(&crlf), parse(GOOD));
+}
+
+#[test]
+fn control_characters_are_told_and_never_printed() {
+    assert!(mistakes("hugepages: {}\n# \u{1b}[2J\n")[0].starts_with("2:3: the control character U+001B"));
+    let errors = parse("\"\\e[2J\\n\": {}\n").unwrap_err();
+    let clean = |text: &str| !text.contains('\u{1b}');
+    assert!(clean(&errors.to_string()) && clean(&errors.render(Style::Plain)), "{errors}");
+    assert!(errors.to_string().contains("unknown section `\\u{1b}[2J\\n`"), "{errors}");
+    assert!(errors.render(Style::Coloured).contains('\u{1b}'));
+}
+
+#[test]
+fn files_beyond_reason_are_refused() {
+    let large = format!("hugepages: {{}}\n{}", "# x\n".repeat(MAX_FILE_BYTES / 4));
+    assert_eq!(mistakes(&large), ["-: the file is larger than 1048576 bytes"]);
+
+    let many: String = (0..1000).map(|number| format!("key_{number}: {{}}\n")).collect();
+    let errors = parse(&many).unwrap_err();
+    assert_eq!((errors.diagnostics().len(), errors.omitted()), (20, 980));
+    assert!(errors.to_string().ends_with(" more mistakes"), "{errors}");
+    assert!(errors.to_string().len() <= 2048);
+
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", format!("*a{},", level - 1).repeat(10)));
+    }
+    assert_eq!(mistakes(&bomb).len(), 1);
+    assert!(mistakes(&"[".repeat(MAX_FILE_BYTES))[0].starts_with("1:5001: more than 5000 opening brackets"));
+    assert!(mistakes("hugepages: &a {timeout: *a}")[0].contains("nested too deeply"));
+}
+
+#[test]
+fn anchors_within_reason_are_read() {
+    let config = parse("isolate_cpus: {epp: &p performance, governor: *p}").unwrap();
+    assert_eq!(config.isolate_cpus.unwrap().governor.unwrap().as_str(), "performance");
+}
+
+#[test]
+fn short_form_and_json_name_file_line_and_column() {
+    let errors = parse("hugepages:\n  timeout: 20\n").unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "/etc/vfio-hook/hooks.d/win11.yaml:2:12: `hugepages.timeout`: 20 has no unit\nhelp: add a unit: for example `20s`"
+    );
+    assert_eq!(
+        serde_json::to_value(&errors).unwrap(),
+        serde_json::json!([{
+            "file": FILE, "line": 2, "column": 12,
+            "message": "`hugepages.timeout`: 20 has no unit", "help": "add a unit: for example `20s`",
+        }])
+    );
+}
+
+#[test]
+fn the_shipped_examples_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks.d-examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let source = ConfigSource::from_bytes(&path, std::fs::read(&path).unwrap()).unwrap();
+            if let Err(errors) = source.parse() {
+                panic!("{}", errors.render(Style::Plain));
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 2);
+}
+
+fn never_panics(text: &str) {
+    if let Err(errors) = parse(text) {
+        assert!(!errors.diagnostics().is_empty());
+        assert!(errors.to_string().len() <= 2048);
+        assert!(!errors.render(Style::Plain).is_empty());
+    }
+    let diagnostic = ConfigSource::new(FILE, text).diagnose(&["hugepages", "timeout"], "wrong", None);
+    assert!(!diagnostic.render(Style::Coloured).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        never_panics(&text);
+    }
+
+    #[test]
+    fn no_yaml_like_text_panics(text in "([ \\n\\t]|- |: |[a-d]:|[\\[\\]{},&*!|>'\"#?%]|---\\n|ü|警|hugepages|cpus|<<){0,40}") {
+        never_panics(&text);
+    }
+
+    #[test]
+    fn no_change_of_a_good_file_panics(
+        at in 0..GOOD.len(), removed in 0_usize..12, added in "[ \\n\\t:\\-{}\\[\\]&*!'\"a-c0-9ü]{0,6}",
+    ) {
+        let end = (at + removed).min(GOOD.len());
+        never_panics(&format!("{}{added}{}", &GOOD[..at], &GOOD[end..]));
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        if let Err(errors) = ConfigSource::from_bytes(FILE, bytes) {
+            prop_assert!(!errors.render(Style::Plain).is_empty());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, mkfifo};
+use tempfile::TempDir;
+
+use super::error::{name, untrusted};
+use super::{TrustError, read_trusted};
+
+const FILE: &str = "/etc/vfio-hook/hooks.d/win11.yaml";
+
+struct Host(TempDir);
+
+impl Host {
+    fn new() -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(host.path("/etc/vfio-hook/hooks.d")).unwrap();
+        for folder in ["/etc", "/etc/vfio-hook", "/etc/vfio-hook/hooks.d"] {
+            host.chmod(folder, 0o755);
+        }
+        host
+    }
+
+    fn with_file() -> Self {
+        let host = Self::new();
+        host.write(FILE, "hugepages: {}\n");
+        host
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path.trim_start_matches('/'))
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::write(self.path(path), text).unwrap();
+        self.chmod(path, 0o644);
+    }
+
+    fn chmod(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.path(path), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    fn read(&self) -> Result<Option<Vec<u8>>, String> {
+        self.read_for(Uid::effective())
+    }
+
+    fn read_for(&self, owner: Uid) -> Result<Option<Vec<u8>>, String> {
+        let text = |error: TrustError| error.to_string().replace(&*self.0.path().to_string_lossy(), "");
+        let me = format!("owner {}", name(Uid::effective()));
+        read_trusted(self.0.path(), Path::new(FILE), owner)
+            .map_err(text)
+            .map_err(|text| text.replace(&me, "owner ME"))
+    }
+}
+
+#[test]
+fn reads_what_only_the_owner_can_have_written() {
+    assert_eq!(Host::with_file().read(), Ok(Some(b"hugepages: {}\n".to_vec())));
+}
+
+#[test]
+fn no_file_is_no_error_even_in_a_folder_of_others() {
+    let host = Host::new();
+    assert_eq!(host.read(), Ok(None));
+    host.chmod("/etc/vfio-hook", 0o777);
+    assert_eq!(host.read(), Ok(None));
+    fs::remove_dir_all(host.path("/etc")).unwrap();
+    assert_eq!(host.read(), Ok(None));
+}
+
+#[test]
+fn refuses_what_others_can_write() {
+    for (path, mode, complaint) in [
+        (FILE, 0o664, "can be written by its group (owner ME, mode 0664)"),
+        (FILE, 0o646, "can be written by everybody (owner ME, mode 0646)"),
+        (
+            "/etc/vfio-hook/hooks.d",
+            0o1777,
+            "can be written by its group and everybody else (owner ME, mode 1777)",
+        ),
+        ("/etc/vfio-hook", 0o775, "can be written by its group (owner ME, mode 0775)"),
+        ("/etc", 0o777, "can be written by its group and everybody else (owner ME, mode 0777)"),
+    ] {
+        let host = Host::with_file();
+        host.chmod(path, mode);
+        let expected = format!("{path} {complaint}, and it decides what root runs\nchmod go-w {path}");
+        assert_eq!(host.read(), Err(expected));
+    }
+}
+
+#[test]
+fn refuses_another_owner() {
+    let host = Host::with_file();
+    host.chmod("/etc", 0o775);
+    let other = Uid::from_raw(Uid::effective().as_raw() + 4711);
+    let error = host.read_for(other).unwrap_err();
+    assert!(error.starts_with("/etc belongs to "), "{error}");
+    assert!(error.ends_with(&format!("chown {other} /etc && chmod go-w /etc")), "{error}");
+    let path = Path::new("/etc/it's mine");
+    let root = untrusted(path, Uid::from_raw(1000), 0o644, Uid::from_raw(0));
+    assert_eq!(
+        root,
+        "/etc/it's mine belongs to uid 1000, not to root (owner uid 1000, mode 0644), and it decides what root \
+         runs\nchown root:root '/etc/it'\\''s mine'"
+    );
+}
+
+#[test]
+fn follows_links_and_checks_where_they_lead() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("/srv/vm")).unwrap();
+    host.chmod("/srv", 0o755);
+    host.chmod("/srv/vm", 0o755);
+    host.write("/srv/vm/real.yaml", "x");
+    symlink("/srv/vm", host.path("/srv/link")).unwrap();
+    symlink("../../../srv/link/./real.yaml", host.path(FILE)).unwrap();
+    assert_eq!(host.read(), Ok(Some(b"x".to_vec())));
+
+    host.chmod("/srv", 0o775);
+    assert!(host.read().unwrap_err().starts_with("/srv can be written by its group"));
+
+    fs::remove_dir_all(host.path("/srv")).unwrap();
+    assert_eq!(
+        host.read().unwrap_err(),
+        format!(
+            "/srv does not exist, and a symbolic link leads there\ncreate it, or remove the link at {FILE}"
+        )
+    );
+    fs::remove_file(host.path(FILE)).unwrap();
+    symlink("win11.yaml", host.path(FILE)).unwrap();
+    assert!(host.read().unwrap_err().contains("more than 40 symbolic links"));
+    fs::remove_file(host.path(FILE)).unwrap();
+    symlink("/../../..", host.path(FILE)).unwrap();
+    assert!(host.read().unwrap_err().contains(" is a folder, not a regular file"));
+}
+
+#[test]
+fn other_kinds_of_files_neither_block_nor_count() {
+    let host = Host::new();
+    mkfifo(&host.path(FILE), Mode::from_bits_truncate(0o644)).unwrap();
+    let expected = format!(
+        "{FILE} is a named pipe, not a regular file\nremove it or move it away: mv {FILE} {FILE}.old"
+    );
+    assert_eq!(host.read(), Err(expected));
+    fs::remove_file(host.path(FILE)).unwrap();
+    fs::remove_dir(host.path("/etc/vfio-hook/hooks.d")).unwrap();
+    host.write("/etc/vfio-hook/hooks.d", "");
+    assert!(host.read().unwrap_err().starts_with("/etc/vfio-hook/hooks.d is a regular file, not a folder\n"));
+}
+
+#[test]
+fn a_huge_file_is_not_read() {
+    let host = Host::with_file();
+    let file = File::options().write(true).open(host.path(FILE)).unwrap();
+    file.set_len(1 << 40).unwrap();
+    assert!(host.read().unwrap_err().starts_with(&format!("{FILE} is larger than 1048576 bytes\n")));
+}
+
+#[test]
+fn the_real_root_is_judged_too() {
+    let nobody = Uid::from_raw(Uid::effective().as_raw() + 4711);
+    match read_trusted(Path::new("/"), Path::new("/etc/passwd"), nobody) {
+        Err(TrustError::Untrusted { path, .. }) => assert_eq!(path, Path::new("/")),
+        other => panic!("{other:?}"),
+    }
+}

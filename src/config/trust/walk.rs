@@ -1,0 +1,190 @@
+//! The walk from the root to the file, through open folders only.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::Uid;
+
+use super::error::TrustError;
+use crate::config::source::MAX_FILE_BYTES;
+
+/// Links followed on the way to one file, as the kernel allows.
+pub(super) const MAX_LINKS: usize = 40;
+
+/// Reads a file that nobody but `owner` can have written; `None` if there is none.
+///
+/// Every folder from `/` on, every target of a link and the file itself must belong to `owner` and not be writable by
+/// group or others; a sticky bit makes no exception. `root` stands for `/`: with another folder than `/` the check
+/// starts below it, and absolute links stay in it. What is read is the opened file that was checked, and a named pipe
+/// or device in its place is never opened.
+///
+/// # Errors
+/// See [`TrustError`]. A folder that others may write is no error as long as there is no file.
+pub fn read_trusted(root: &Path, path: &Path, owner: Uid) -> Result<Option<Vec<u8>>, TrustError> {
+    Walk::start(root, path, owner)?.run()
+}
+
+/// A folder on the way, open, so that nobody can exchange it under the walk.
+struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A part of the path that is still to be walked.
+struct Step {
+    name: OsString,
+    /// The link that it comes from.
+    link: Option<PathBuf>,
+}
+
+struct Walk {
+    owner: Uid,
+    /// From the root to the folder that was reached.
+    folders: Vec<Folder>,
+    /// The next one is the last.
+    steps: Vec<Step>,
+    links: usize,
+    /// The first distrust; it counts only if there is a file.
+    distrust: Option<TrustError>,
+}
+
+impl Walk {
+    fn start(root: &Path, path: &Path, owner: Uid) -> Result<Self, TrustError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = open(root, flags, Mode::empty()).map_err(|errno| io_error(root, errno))?;
+        let mut walk = Self { owner, folders: Vec::new(), steps: Vec::new(), links: 0, distrust: None };
+        if root == Path::new("/") {
+            let stat = fstat(&fd).map_err(|errno| io_error(root, errno))?;
+            walk.distrust = walk.judge(root, &stat);
+        }
+        walk.folders.push(Folder { fd, path: root.to_owned() });
+        walk.push_steps(path.as_os_str(), None);
+        Ok(walk)
+    }
+
+    fn run(mut self) -> Result<Option<Vec<u8>>, TrustError> {
+        while let Some(step) = self.steps.pop() {
+            if step.name == ".." {
+                // The root's parent is the root.
+                self.folders.truncate((self.folders.len() - 1).max(1));
+                continue;
+            }
+            let folder = self.here();
+            let path = folder.path.join(&step.name);
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let fd = match openat(&folder.fd, step.name.as_os_str(), flags, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::ENOENT) => {
+                    return step.link.map_or(Ok(None), |link| Err(TrustError::Dangling { path, link }));
+                }
+                Err(errno) => return Err(io_error(&path, errno)),
+            };
+            let stat = fstat(&fd).map_err(|errno| io_error(&path, errno))?;
+            match kind(&stat) {
+                SFlag::S_IFLNK => self.follow(&fd, path)?,
+                SFlag::S_IFDIR => {
+                    self.distrust = self.distrust.take().or_else(|| self.judge(&path, &stat));
+                    self.folders.push(Folder { fd, path });
+                }
+                SFlag::S_IFREG if self.steps.is_empty() => return self.read(&step.name, path),
+                other => {
+                    let expected = if self.steps.is_empty() { "a regular file" } else { "a folder" };
+                    return Err(TrustError::WrongKind { path, found: kind_name(other), expected });
+                }
+            }
+        }
+        let path = self.here().path.clone();
+        Err(TrustError::WrongKind { path, found: "a folder", expected: "a regular file" })
+    }
+
+    fn here(&self) -> &Folder {
+        // The root is never taken away.
+        &self.folders[self.folders.len() - 1]
+    }
+
+    /// Goes on with a link's target. The link itself needs no check: changing it takes writing to its folder.
+    fn follow(&mut self, fd: &OwnedFd, path: PathBuf) -> Result<(), TrustError> {
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err(TrustError::TooManyLinks(path));
+        }
+        let target = readlinkat(fd, "").map_err(|errno| io_error(&path, errno))?;
+        if target.as_bytes().starts_with(b"/") {
+            self.folders.truncate(1);
+        }
+        self.push_steps(&target, Some(&path));
+        Ok(())
+    }
+
+    fn push_steps(&mut self, path: &OsStr, link: Option<&PathBuf>) {
+        let names = path.as_bytes().split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+        let steps = names.map(|name| Step { name: OsString::from_vec(name.to_vec()), link: link.cloned() });
+        self.steps.extend(steps.rev());
+    }
+
+    /// Opens the file, checks what was opened and reads it.
+    fn read(mut self, name: &OsStr, path: PathBuf) -> Result<Option<Vec<u8>>, TrustError> {
+        if let Some(distrust) = self.distrust.take() {
+            return Err(distrust);
+        }
+        // Without O_NONBLOCK a named pipe put there meanwhile would block.
+        let flags =
+            OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let fd = match openat(&self.here().fd, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(io_error(&path, errno)),
+        };
+        let stat = fstat(&fd).map_err(|errno| io_error(&path, errno))?;
+        if kind(&stat) != SFlag::S_IFREG {
+            let found = kind_name(kind(&stat));
+            return Err(TrustError::WrongKind { path, found, expected: "a regular file" });
+        }
+        if let Some(distrust) = self.judge(&path, &stat) {
+            return Err(distrust);
+        }
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
+        match File::from(fd).take(limit.saturating_add(1)).read_to_end(&mut bytes) {
+            Ok(length) if length > MAX_FILE_BYTES => Err(TrustError::TooLarge(path)),
+            Ok(_) => Ok(Some(bytes)),
+            Err(cause) => Err(TrustError::Io { path, cause }),
+        }
+    }
+
+    fn judge(&self, path: &Path, stat: &FileStat) -> Option<TrustError> {
+        let (found, mode) = (Uid::from_raw(stat.st_uid), stat.st_mode & 0o7777);
+        (found != self.owner || mode & 0o022 != 0).then(|| TrustError::Untrusted {
+            path: path.to_owned(),
+            found,
+            mode,
+            owner: self.owner,
+        })
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn kind_name(kind: SFlag) -> &'static str {
+    match kind {
+        SFlag::S_IFREG => "a regular file",
+        SFlag::S_IFDIR => "a folder",
+        SFlag::S_IFIFO => "a named pipe",
+        SFlag::S_IFSOCK => "a socket",
+        SFlag::S_IFCHR | SFlag::S_IFBLK => "a device",
+        _ => "something else",
+    }
+}
+
+fn io_error(path: &Path, errno: Errno) -> TrustError {
+    TrustError::Io { path: path.to_owned(), cause: errno.into() }
+}
