@@ -192,7 +192,8 @@ pub fn verify_isolation(host: &Host, record: &Record, uuid: GuestUuid, deadline:
     let mut notes = Vec::new();
     let mut cpus = CpuSet::new();
     for entry in record.entries_of(uuid) {
-        let (Knob::AllowedCpus(unit), Some(Want::Cpus(claimed))) = (&entry.knob, entry.claims.get(&uuid)) else {
+        let (Knob::AllowedCpus(unit), Some(Want::Cpus(claimed))) = (&entry.knob, entry.claims.get(&uuid))
+        else {
             continue;
         };
         cpus = cpus.union(claimed);

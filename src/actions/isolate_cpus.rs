@@ -90,12 +90,19 @@ fn guest_cpus(
         proposal.refuse(
             CPUS,
             format!("CPU {offline} is offline"),
-            format!("`echo 1 > /sys/devices/system/cpu/cpu{}/online` brings it back", offline.iter().next().unwrap_or(0)),
+            format!(
+                "`echo 1 > /sys/devices/system/cpu/cpu{}/online` brings it back",
+                offline.iter().next().unwrap_or(0)
+            ),
         );
         return Ok(None);
     }
     let others = claimed_by_others(situation);
-    if online.minus(&cpus).minus(&others.iter().fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus))).is_empty() {
+    if online
+        .minus(&cpus)
+        .minus(&others.iter().fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus)))
+        .is_empty()
+    {
         proposal.refuse(
             CPUS,
             format!("isolates every CPU of this host ({online}): none is left for the host itself"),
@@ -171,11 +178,7 @@ fn guests_slice(situation: Situation<'_>) -> String {
     if top.contains('.') { top.to_owned() } else { format!("{top}.slice") }
 }
 
-fn confine_units(
-    situation: Situation<'_>,
-    cpus: &CpuSet,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
+fn confine_units(situation: Situation<'_>, cpus: &CpuSet, proposal: &mut Proposal) -> Result<(), HostError> {
     if !situation.host.has_systemd() {
         proposal.warn("the host has no systemd: other programs are not kept off the guest's CPUs");
         return Ok(());

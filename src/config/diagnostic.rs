@@ -156,8 +156,9 @@ impl Serialize for Diagnostic {
 }
 
 impl ConfigErrors {
-    /// None if there is nothing wrong.
-    pub(super) fn new(diagnostics: Vec<Diagnostic>, omitted: usize) -> Option<Self> {
+    /// These, and so many more that are not shown; none where there is none.
+    #[must_use]
+    pub fn new(diagnostics: Vec<Diagnostic>, omitted: usize) -> Option<Self> {
         (!diagnostics.is_empty()).then_some(Self { diagnostics, omitted })
     }
 

@@ -1,18 +1,21 @@
 //! The section `isolate_cpus`: CPUs that nothing but the guest runs on.
 
-use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::section::Section;
 use super::tree::Node;
 use super::value::{Fault, Toggle, duration, toggle};
 use crate::cpuset::CpuSet;
+use crate::host::ResumeLatency;
 
 /// Which CPUs are kept for the guest and what is kept off them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsolateCpus {
     /// The CPUs.
     pub cpus: CpuChoice,
+    /// Whether another guest may isolate them too.
+    pub shared: CpuSharing,
     /// Whether interrupts are moved off them.
     pub irqs: Toggle,
     /// Whether the kernel's unbound workqueues are kept off them.
@@ -42,19 +45,20 @@ pub struct GovernorName(String);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EppName(String);
 
-/// A limit for `power/pm_qos_resume_latency_us`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ResumeLatency {
-    /// No wake-up time at all: the CPU polls instead of sleeping.
-    None,
-    /// At most so many microseconds; from 1 to 999,999, as the kernel reads 0 as "no limit".
-    Micros(u32),
+/// What happens to a CPU that another guest isolates already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuSharing {
+    /// The start is refused.
+    Refused,
+    /// Both have it.
+    Allowed,
 }
 
 impl Default for IsolateCpus {
     fn default() -> Self {
         Self {
             cpus: CpuChoice::Auto,
+            shared: CpuSharing::Refused,
             irqs: Toggle::On,
             workqueues: Toggle::On,
             governor: None,
@@ -69,6 +73,7 @@ impl IsolateCpus {
         let default = Self::default();
         let config = Self {
             cpus: section.value("cpus", read_cpus).unwrap_or(default.cpus),
+            shared: section.value("shared", read_sharing).unwrap_or(default.shared),
             irqs: section.value("irqs", toggle).unwrap_or(default.irqs),
             workqueues: section.value("workqueues", toggle).unwrap_or(default.workqueues),
             governor: section
@@ -100,24 +105,8 @@ impl EppName {
     }
 }
 
-impl ResumeLatency {
-    /// What the kernel's file is written with: microseconds, or `n/a` for no wake-up time at all.
-    #[must_use]
-    pub fn kernel_value(self) -> String {
-        match self {
-            Self::None => "n/a".to_owned(),
-            Self::Micros(micros) => micros.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for ResumeLatency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::Micros(micros) => write!(f, "{micros}us"),
-        }
-    }
+fn read_sharing(node: &Node) -> Result<CpuSharing, Fault> {
+    Ok(if toggle(node)?.is_on() { CpuSharing::Allowed } else { CpuSharing::Refused })
 }
 
 fn read_cpus(node: &Node) -> Result<CpuChoice, Fault> {
@@ -165,8 +154,8 @@ fn read_resume_latency(node: &Node) -> Result<ResumeLatency, Fault> {
             format!("`none` tolerates no wake-up time at all; `{EXAMPLE}` leaves the light sleep states"),
         ));
     }
-    match u32::try_from(limit.as_micros()) {
-        Ok(micros) if limit < Duration::from_secs(1) => Ok(ResumeLatency::Micros(micros)),
+    match u32::try_from(limit.as_micros()).ok().and_then(NonZeroU32::new) {
+        Some(micros) if limit < Duration::from_secs(1) => Ok(ResumeLatency::AtMost(micros)),
         _ => Err(Fault::new(
             "a limit of a second or more has no effect: no CPU takes that long to wake up",
             format!("give it in us or ms: for example `{EXAMPLE}`"),

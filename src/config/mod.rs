@@ -24,7 +24,7 @@ pub use diagnostic::{ConfigErrors, Diagnostic, Place, Style};
 pub use duration::{ParseDurationError, parse_duration};
 pub use guest::GuestConfig;
 pub use hugepages::{Hugepages, OnShortage};
-pub use isolate_cpus::{CpuChoice, EppName, GovernorName, IsolateCpus, ResumeLatency};
+pub use isolate_cpus::{CpuChoice, CpuSharing, EppName, GovernorName, IsolateCpus};
 pub use source::{ConfigSource, MAX_FILE_BYTES};
 pub use suggest::did_you_mean;
 pub use trust::{TrustError, read_trusted};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::host::ResumeLatency;
 use crate::pages::MemorySize;
 
 const FILE: &str = "/etc/vfio-hook/hooks.d/win11.yaml";
@@ -52,7 +53,7 @@ fn reads_every_key() {
     assert_eq!((cpus.irqs, cpus.workqueues), (Toggle::On, Toggle::Off));
     assert_eq!(cpus.governor.unwrap().as_str(), "performance");
     assert_eq!(cpus.epp.unwrap().as_str(), "balance_performance");
-    assert_eq!(cpus.resume_latency, Some(ResumeLatency::Micros(20)));
+    assert_eq!(cpus.resume_latency, Some(ResumeLatency::AtMost(20.try_into().unwrap())));
     assert_eq!(
         config.hugepages.unwrap(),
         Hugepages {
@@ -90,7 +91,7 @@ fn the_example_of_the_design_is_read() {
 fn resume_latency_is_a_short_time_or_none() {
     for (text, kernel) in [("none", "n/a"), ("20us", "20"), ("1ms", "1000"), ("999ms", "999000")] {
         let config = parse(&format!("isolate_cpus: {{resume_latency: {text}}}")).unwrap();
-        assert_eq!(config.isolate_cpus.unwrap().resume_latency.unwrap().kernel_value(), kernel);
+        assert_eq!(config.isolate_cpus.unwrap().resume_latency.unwrap().to_string(), kernel);
     }
     for text in ["0us", "1s", "20", "n/a"] {
         assert!(parse(&format!("isolate_cpus: {{resume_latency: {text}}}")).is_err(), "{text}");

@@ -57,8 +57,7 @@ fn concerns_us(operation: Operation) -> bool {
 
 /// Whether this guest has a file, or anybody a lease: two look-ups, for every guest on every host.
 fn has_work(host: &Host, event: &Event) -> bool {
-    let has_config =
-        || lifecycle::config_path(&event.guest).is_some_and(|path| host.has_file(&path));
+    let has_config = || lifecycle::config_path(&event.guest).is_some_and(|path| host.has_file(&path));
     let has_ledger = || host.has_file(&std::path::Path::new(crate::host::STATE_DIR).join(FILE));
     has_ledger() || (event.operation == Operation::Prepare && has_config())
 }
@@ -100,9 +99,10 @@ fn answer_by_operation(
     known_uuid: &mut Option<GuestUuid>,
 ) -> Result<(), Failure> {
     let deadline = Deadline::after(watchdog::soft_budget(event.operation));
-    let guest = match stdin::read(deadline).map_err(Failure::from_stdin).and_then(|xml| {
-        Guest::parse(&xml).map_err(Failure::from_xml)
-    }) {
+    let guest = match stdin::read(deadline)
+        .map_err(Failure::from_stdin)
+        .and_then(|xml| Guest::parse(&xml).map_err(Failure::from_xml))
+    {
         Ok(guest) => guest,
         Err(failure) => {
             log::open(&event.guest, None);
@@ -183,10 +183,7 @@ impl Failure {
     }
 
     fn from_xml(error: GuestError) -> Self {
-        Self {
-            message: error.to_string(),
-            help: Some("`virsh edit` shows the guest's XML".to_owned()),
-        }
+        Self { message: error.to_string(), help: Some("`virsh edit` shows the guest's XML".to_owned()) }
     }
 
     fn for_libvirt(&self) -> String {

@@ -15,7 +15,7 @@ const MAX_ATTRIBUTE: u64 = 8 * 1024 * 1024;
 ///
 /// Two implementations: the kernel's own ([`KernelFiles`]) and a host in a folder
 /// ([`SimulatedFiles`](super::simulated::SimulatedFiles)).
-pub trait Files: Send + Sync {
+pub(super) trait Files: Send + Sync {
     /// The whole text of a file, as bytes.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
@@ -37,7 +37,7 @@ pub trait Files: Send + Sync {
 
 /// The files of this machine.
 #[derive(Debug)]
-pub struct KernelFiles;
+pub(super) struct KernelFiles;
 
 impl Files for KernelFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -98,7 +98,7 @@ pub trait Units: Send + Sync {
 
 /// systemd on the system bus; connected at the first call, so that a host without work never pays for it.
 #[derive(Debug, Default)]
-pub struct SystemBus(OnceLock<Connection>);
+pub(super) struct SystemBus(OnceLock<Connection>);
 
 impl SystemBus {
     async fn connection(&self) -> zbus::Result<&Connection> {

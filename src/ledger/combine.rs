@@ -10,7 +10,7 @@ use crate::guest::GuestUuid;
 
 /// Two guests want different words of one knob.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Conflict {
+pub(super) struct Conflict {
     /// The guest that has it.
     pub holder: GuestUuid,
     /// What it has.
@@ -23,7 +23,7 @@ pub struct Conflict {
 ///
 /// # Errors
 /// Two guests want different words.
-pub fn combine(entry: &Entry, now: &Value, online: &CpuSet) -> Result<Value, Conflict> {
+pub(super) fn combine(entry: &Entry, now: &Value, online: &CpuSet) -> Result<Value, Conflict> {
     if entry.claims.is_empty() && entry.knob.rule() != CombineRule::Shares {
         return Ok(entry.baseline.clone());
     }

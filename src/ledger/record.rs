@@ -12,7 +12,7 @@ use crate::guest::GuestUuid;
 use crate::host::ProcessId;
 
 /// The version of the file's format; a program that meets a newer one leaves it alone.
-pub const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// Baselines, claims and leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

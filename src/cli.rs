@@ -1,0 +1,127 @@
+//! The command line of a person.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::event::Operation;
+
+/// The libvirt hook for virtual machines with a passed-through GPU.
+///
+/// libvirt runs it as /etc/libvirt/hooks/qemu; these commands are for people.
+#[derive(Debug, Parser)]
+#[command(name = "vfio-hook", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What a person can ask for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what would happen to the host at an event of a guest; changes nothing
+    Test {
+        /// The guest's name
+        guest: OsString,
+        /// The event
+        #[arg(value_enum, default_value_t = TestedOperation::Prepare)]
+        operation: TestedOperation,
+        /// The guest's XML; libvirt's own file if not given
+        #[arg(long, value_name = "FILE")]
+        xml: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check YAML files, with the place of every mistake
+    Check {
+        /// Guests or files; all guests' files if none is given
+        #[arg(value_name = "GUEST|FILE")]
+        targets: Vec<OsString>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show who holds what, since when, and what differs from the ledger
+    Status {
+        /// Only this guest
+        guest: Option<OsString>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give back what a guest holds
+    #[command(group = clap::ArgGroup::new("whose").required(true))]
+    Undo {
+        /// The guest's name or UUID
+        #[arg(group = "whose")]
+        guest: Option<OsString>,
+        /// Give back what guests hold that do not run
+        #[arg(long, group = "whose")]
+        stale: bool,
+        /// Give back even while the guest runs
+        #[arg(long, requires = "guest")]
+        force: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the whole life of a guest on a simulated host; needs no root and touches nothing
+    Demo {
+        /// A YAML file to try instead of the built-in one
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// A guest's XML to try instead of the built-in one
+        #[arg(long, value_name = "FILE")]
+        xml: Option<PathBuf>,
+    },
+    /// Write a value into a kernel attribute: a child of the hook does this where the kernel may take long
+    #[command(hide = true)]
+    WriteAttribute {
+        /// The file
+        path: PathBuf,
+        /// The value
+        value: String,
+    },
+}
+
+/// The events that change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TestedOperation {
+    /// Before the guest starts
+    Prepare,
+    /// QEMU is about to start
+    Start,
+    /// QEMU runs
+    Started,
+    /// QEMU is gone
+    Stopped,
+    /// All is given back
+    Release,
+}
+
+impl From<TestedOperation> for Operation {
+    fn from(operation: TestedOperation) -> Self {
+        match operation {
+            TestedOperation::Prepare => Self::Prepare,
+            TestedOperation::Start => Self::Start,
+            TestedOperation::Started => Self::Started,
+            TestedOperation::Stopped => Self::Stopped,
+            TestedOperation::Release => Self::Release,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,35 @@
+//! A person's commands: one file each. They read and print; what they decide about the host is decided elsewhere.
+
+mod check;
+mod demo;
+mod output;
+mod status;
+mod test;
+mod undo;
+
+use crate::cli::Command;
+use crate::exit::Exit;
+
+/// Carries a command out, and prints what came of it.
+#[must_use]
+pub fn run(command: Command) -> Exit {
+    let result = match command {
+        Command::Test { guest, operation, xml, json } => {
+            test::run(&guest, operation.into(), xml.as_deref(), output::Format::new(json))
+        }
+        Command::Check { targets, json } => check::run(&targets, output::Format::new(json)),
+        Command::Status { guest, json } => status::run(guest.as_deref(), output::Format::new(json)),
+        Command::Undo { guest, stale: _, force, json } => {
+            let whose = undo::Whose::new(guest, force);
+            undo::run(&whose, output::Format::new(json))
+        }
+        Command::Demo { config, xml } => demo::run(config.as_deref(), xml.as_deref()),
+        Command::WriteAttribute { path, value } => {
+            crate::host::write_attribute(&path, &value).map(|()| Exit::Done).map_err(Into::into)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        output::error(&error);
+        Exit::Failed
+    })
+}

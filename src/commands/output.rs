@@ -1,0 +1,120 @@
+//! What commands print, and how.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::config::Style;
+use crate::host::HostError;
+use crate::ledger::{Change, LedgerError, Note, NoteLevel, Outcome};
+use crate::lifecycle::LifecycleError;
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+impl Format {
+    pub(super) fn new(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+}
+
+/// Prints a line on standard output. A reader that went away (`| head`) is no error.
+pub(super) fn line(text: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Prints a value as JSON.
+pub(super) fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => line(text),
+        Err(error) => report(&format!("failed to print JSON: {error}"), None),
+    }
+}
+
+/// Prints an error and what to do about it on standard error.
+pub(super) fn error(error: &anyhow::Error) {
+    let style = Style::of(&io::stderr());
+    if let Some(LifecycleError::Config(errors)) = error.downcast_ref() {
+        let _ = writeln!(io::stderr(), "{}", errors.render(style).trim_end());
+        return;
+    }
+    report(&format!("{error:#}"), help(error).as_deref());
+}
+
+fn help(error: &anyhow::Error) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<LifecycleError>() {
+        return error.help();
+    }
+    if let Some(error) = error.downcast_ref::<LedgerError>() {
+        return error.help();
+    }
+    error.downcast_ref::<HostError>().and_then(|error| error.help().map(str::to_owned))
+}
+
+fn report(message: &str, help: Option<&str>) {
+    let _ = writeln!(io::stderr(), "error: {message}");
+    if let Some(help) = help {
+        let _ = writeln!(io::stderr(), "help: {help}");
+    }
+}
+
+/// A change as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct ChangeView {
+    knob: String,
+    now: String,
+    then: String,
+}
+
+impl ChangeView {
+    pub(super) fn of(changes: &[Change]) -> Vec<Self> {
+        let view = |change: &Change| Self {
+            knob: change.knob.to_string(),
+            now: change.now.to_string(),
+            then: change.then.to_string(),
+        };
+        changes.iter().map(view).collect()
+    }
+}
+
+/// What was done, as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct OutcomeView<'a> {
+    changes: Vec<ChangeView>,
+    notes: &'a [Note],
+    failures: &'a [String],
+}
+
+impl<'a> From<&'a Outcome> for OutcomeView<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        Self { changes: ChangeView::of(&outcome.changes), notes: &outcome.notes, failures: &outcome.failures }
+    }
+}
+
+/// Prints changes one a line, indented, with the knobs' names aligned.
+pub(super) fn changes(changes: &[Change]) {
+    let width = changes.iter().map(|change| change.knob.to_string().chars().count()).max().unwrap_or(0);
+    for change in changes {
+        line(format_args!("  {:width$}  {} -> {}", change.knob.to_string(), change.now, change.then));
+    }
+}
+
+/// Prints notes one a line, indented.
+pub(super) fn notes(notes: &[Note]) {
+    for note in notes {
+        match note.level {
+            NoteLevel::Info => line(format_args!("  note: {}", note.text)),
+            NoteLevel::Warning => line(format_args!("  warning: {}", note.text)),
+        }
+    }
+}
+
+/// `1 change`, `2 changes`.
+pub(super) fn count(number: usize, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+}

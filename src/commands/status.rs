@@ -1,0 +1,161 @@
+//! `vfio-hook status`: who holds what, since when, and what differs from the ledger.
+
+use std::ffi::OsStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::output::{self, Format};
+use crate::deadline::Deadline;
+use crate::exit::Exit;
+use crate::guest::{GuestName, GuestUuid};
+use crate::host::Host;
+use crate::ledger::{Entry, Knob, Ledger, Phase, Record, Value, Want};
+use crate::lifecycle;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Serialize)]
+struct View {
+    leases: Vec<LeaseView>,
+    unsettled: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaseView {
+    guest: String,
+    uuid: GuestUuid,
+    /// Seconds since 1970.
+    since: u64,
+    phase: &'static str,
+    runs: bool,
+    held: Vec<HeldView>,
+}
+
+#[derive(Debug, Serialize)]
+struct HeldView {
+    knob: String,
+    baseline: String,
+    written: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    now: Option<String>,
+    wants: String,
+    differs: bool,
+}
+
+pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> {
+    let host = Host::real();
+    let record = Ledger::peek(&host)?;
+    let view = record.map_or(View { leases: Vec::new(), unsettled: Vec::new() }, |record| {
+        let only = name.map(|name| GuestName::new(name).to_string());
+        view(&host, &record, only.as_deref())
+    });
+    match format {
+        Format::Json => output::json(&view),
+        Format::Text => print(&view),
+    }
+    Ok(Exit::Done)
+}
+
+fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
+    let deadline = Deadline::after(PATIENCE);
+    let leases = record
+        .leases
+        .iter()
+        .filter(|(uuid, lease)| only.is_none_or(|only| lease.name == only || uuid.to_string() == only));
+    let leases = leases.map(|(uuid, lease)| LeaseView {
+        guest: GuestName::new(&lease.name).to_string(),
+        uuid: *uuid,
+        since: lease.since,
+        phase: phase(lease.phase),
+        runs: lifecycle::guest_runs(host, record, *uuid),
+        held: record.entries_of(*uuid).map(|entry| held(host, entry, *uuid, deadline)).collect(),
+    });
+    let unsettled = record.entries.iter().filter(|entry| !entry.is_settled());
+    View { leases: leases.collect(), unsettled: unsettled.map(|entry| entry.knob.to_string()).collect() }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Preparing(_) => "preparing",
+        Phase::Prepared => "prepared",
+        Phase::Started => "started",
+    }
+}
+
+fn held(host: &Host, entry: &Entry, uuid: GuestUuid, deadline: Deadline) -> HeldView {
+    let now = entry.knob.read(host, deadline).ok();
+    let is_delayed = matches!(entry.knob, Knob::IrqbalanceBan(_));
+    let differs = now
+        .as_ref()
+        .is_none_or(|now| !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now))));
+    HeldView {
+        knob: entry.knob.to_string(),
+        baseline: entry.baseline.to_string(),
+        written: entry.written.to_string(),
+        now: now.as_ref().map(Value::to_string),
+        wants: entry.claims.get(&uuid).map(wants).unwrap_or_default(),
+        differs,
+    }
+}
+
+fn wants(want: &Want) -> String {
+    match want {
+        Want::Cpus(cpus) => format!("CPUs {cpus}"),
+        Want::Text(text) => text.clone(),
+        Want::Pages(share) => format!("{} pages, {} of them added", share.promised, share.added),
+    }
+}
+
+fn print(view: &View) {
+    if view.leases.is_empty() {
+        output::line("no guest holds anything");
+    }
+    for lease in &view.leases {
+        output::line(format_args!(
+            "{} ({}): {}, since {}{}",
+            lease.guest,
+            lease.uuid,
+            lease.phase,
+            age(lease.since),
+            if lease.runs { "" } else { ", does not run" }
+        ));
+        let width = lease.held.iter().map(|held| held.knob.chars().count()).max().unwrap_or(0);
+        for held in &lease.held {
+            output::line(format_args!(
+                "  {:width$}  {} -> {}{}",
+                held.knob,
+                held.baseline,
+                held.written,
+                remark(held)
+            ));
+        }
+    }
+    if !view.unsettled.is_empty() {
+        output::line(format_args!(
+            "{} half done by a run that was killed; the next event or `vfio-hook undo --stale` settles it:",
+            output::count(view.unsettled.len(), "change")
+        ));
+        for knob in &view.unsettled {
+            output::line(format_args!("  {knob}"));
+        }
+    }
+}
+
+fn remark(held: &HeldView) -> String {
+    match (&held.now, held.differs) {
+        (Some(now), true) => format!("   changed by somebody else: now {now}"),
+        (None, _) => "   gone".to_owned(),
+        (Some(_), false) => String::new(),
+    }
+}
+
+/// How long ago, as people say it.
+fn age(since: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    match now.saturating_sub(since) {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}

@@ -1,0 +1,102 @@
+//! `vfio-hook undo`: gives back what a guest holds.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::output::{self, Format, OutcomeView};
+use crate::deadline::Deadline;
+use crate::exit::Exit;
+use crate::guest::{GuestName, GuestUuid};
+use crate::host::Host;
+use crate::ledger::{Ledger, Outcome, Record};
+use crate::lifecycle;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose lease is given back.
+#[derive(Debug)]
+pub(super) enum Whose {
+    /// That of a guest which does not run.
+    Stopped(GuestName),
+    /// That of a guest, whether it runs or not.
+    Forced(GuestName),
+    /// Those of all guests that do not run.
+    Stale,
+}
+
+impl Whose {
+    pub(super) fn new(guest: Option<OsString>, force: bool) -> Self {
+        match (guest.map(GuestName::new), force) {
+            (None, _) => Self::Stale,
+            (Some(guest), true) => Self::Forced(guest),
+            (Some(guest), false) => Self::Stopped(guest),
+        }
+    }
+}
+
+pub(super) fn run(whose: &Whose, format: Format) -> anyhow::Result<Exit> {
+    let mut host = Host::real();
+    // Looking first: without a ledger nothing is made on the host, not even the folder of its lock.
+    if Ledger::peek(&host)?.is_none() {
+        return Ok(print(&Outcome::default(), format));
+    }
+    let deadline = Deadline::after(PATIENCE);
+    let mut ledger = Ledger::open(&mut host, deadline)?;
+    let mut outcome = ledger.recovered().clone();
+    for uuid in leaving(ledger.host(), ledger.record(), whose)? {
+        outcome.absorb(ledger.give_back(uuid)?);
+    }
+    Ok(print(&outcome, format))
+}
+
+fn leaving(host: &Host, record: &Record, whose: &Whose) -> anyhow::Result<Vec<GuestUuid>> {
+    let runs = |uuid| lifecycle::guest_runs(host, record, uuid);
+    match whose {
+        Whose::Stale => Ok(record.leases.keys().copied().filter(|uuid| !runs(*uuid)).collect()),
+        Whose::Forced(name) => Ok(find(record, name)?.into_iter().collect()),
+        Whose::Stopped(name) => {
+            let Some(uuid) = find(record, name)? else { return Ok(Vec::new()) };
+            anyhow::ensure!(
+                !runs(uuid),
+                "{name} runs: giving back what it holds would take it away under it\nhelp: shut it down, or add --force"
+            );
+            Ok(vec![uuid])
+        }
+    }
+}
+
+/// The lease of a guest by its UUID or name; none where it holds nothing.
+fn find(record: &Record, name: &GuestName) -> anyhow::Result<Option<GuestUuid>> {
+    let text = name.as_os_str().to_string_lossy();
+    if let Ok(uuid) = text.parse::<GuestUuid>() {
+        return Ok(record.leases.contains_key(&uuid).then_some(uuid));
+    }
+    let named = record.leases.values().filter(|lease| lease.name == text).count();
+    if named > 1 {
+        return Err(anyhow::anyhow!("{named} guests called {name} hold something"))
+            .context("give the UUID (`vfio-hook status` shows it)");
+    }
+    Ok(lifecycle::lease_by_name(record, &text))
+}
+
+fn print(outcome: &Outcome, format: Format) -> Exit {
+    match format {
+        Format::Json => output::json(&OutcomeView::from(outcome)),
+        Format::Text
+            if outcome.changes.is_empty() && outcome.notes.is_empty() && outcome.failures.is_empty() =>
+        {
+            output::line("nothing to give back");
+        }
+        Format::Text => {
+            output::line(format_args!("{} given back", output::count(outcome.changes.len(), "change")));
+            output::notes(&outcome.notes);
+            output::changes(&outcome.changes);
+            for failure in &outcome.failures {
+                output::line(format_args!("  failed: {failure}"));
+            }
+        }
+    }
+    if outcome.failures.is_empty() { Exit::Done } else { Exit::Failed }
+}
