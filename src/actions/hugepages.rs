@@ -135,7 +135,11 @@ fn share_out(
         };
         let preferred = match &demand.placement {
             Placement::Prefer(preferred) => preferred.intersection(&nodes),
-            Placement::Strict(_) | Placement::Anywhere => nodes.clone(),
+            Placement::Strict(_) => nodes.clone(),
+            // Nothing in the XML says where: beside the vCPUs is where QEMU looks first, and where it is fastest.
+            Placement::Anywhere => {
+                situation.host.nodes_of(&situation.guest.pinned_cpus())?.intersection(&nodes)
+            }
         };
         spread(situation, demand, &nodes, &preferred, binding, &mut shares)?;
     }

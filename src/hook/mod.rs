@@ -149,16 +149,16 @@ fn undo(host: &mut Host, event: &Event, uuid: GuestUuid) -> bool {
     lifecycle::release(host, uuid, deadline).is_ok_and(|outcome| outcome.failures.is_empty())
 }
 
+/// One entry in the journal for all changes of an event.
 fn report(event: &Event, outcome: &Outcome) {
     report_notes(&outcome.notes);
-    for change in &outcome.changes {
-        tracing::info!("{change}");
-    }
     for failure in &outcome.failures {
         tracing::error!("{failure}");
     }
     if !outcome.changes.is_empty() {
-        tracing::info!("{}: {} changes", event.operation.as_str(), outcome.changes.len());
+        let operation = event.operation.as_str();
+        let changes: String = outcome.changes.iter().map(|change| format!("\n  {change}")).collect();
+        tracing::info!("{operation}: {} changes{changes}", outcome.changes.len());
     }
 }
 
