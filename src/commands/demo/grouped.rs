@@ -52,7 +52,7 @@ fn name(kind: &Kind, alike: &[&Change]) -> String {
     if let [change] = alike {
         return change.knob.to_string();
     }
-    let numbers: CpuSet = alike.iter().filter_map(|change| Some(kind_number(&change.knob)?)).collect();
+    let numbers: CpuSet = alike.iter().filter_map(|change| kind_number(&change.knob)).collect();
     match kind {
         Kind::Governor => format!("governor of CPUs {numbers}"),
         Kind::EnergyPreference => format!("energy preference of CPUs {numbers}"),

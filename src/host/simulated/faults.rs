@@ -1,6 +1,6 @@
 //! What goes wrong on a simulated host, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub struct Faults(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     writes: usize,
-    fail_at: Option<usize>,
+    fail_at: BTreeSet<usize>,
     panic_at: Option<usize>,
     refused: BTreeMap<PathBuf, Errno>,
     interruptions: BTreeMap<PathBuf, Box<dyn FnOnce() + Send>>,
@@ -25,14 +25,23 @@ struct State {
 impl Faults {
     /// The Nth write from now (counted from 1) fails with EIO.
     pub fn fail_write(&self, nth: usize) {
-        let mut state = self.lock();
-        (state.writes, state.fail_at, state.panic_at) = (0, Some(nth), None);
+        self.fail_writes([nth]);
     }
 
-    /// The Nth write from now panics.
+    /// These writes from now (counted from 1) fail with EIO.
+    pub fn fail_writes(&self, which: impl IntoIterator<Item = usize>) {
+        let mut state = self.lock();
+        state.writes = 0;
+        state.fail_at = which.into_iter().collect();
+        state.panic_at = None;
+    }
+
+    /// The Nth write from now unwinds as a panic does, without a message: as if the program had been killed there.
     pub fn panic_at_write(&self, nth: usize) {
         let mut state = self.lock();
-        (state.writes, state.fail_at, state.panic_at) = (0, None, Some(nth));
+        state.writes = 0;
+        state.fail_at.clear();
+        state.panic_at = Some(nth);
     }
 
     /// Every write to this file of the machine fails with this error.
@@ -65,15 +74,16 @@ impl Faults {
         if let Some(other) = interruption {
             other();
         }
-        let (writes, fail_at, panic_at, refused) = {
-            let mut state = self.lock();
-            state.writes += 1;
-            (state.writes, state.fail_at, state.panic_at, state.refused.get(path).copied())
-        };
-        assert!(panic_at != Some(writes), "simulated panic at write {writes}");
-        match refused {
-            Some(errno) => Err(errno.into()),
-            None if fail_at == Some(writes) => Err(Errno::EIO.into()),
+        let mut state = self.lock();
+        state.writes += 1;
+        let writes = state.writes;
+        if state.panic_at == Some(writes) {
+            drop(state);
+            std::panic::resume_unwind(Box::new(format!("simulated panic at write {writes}")));
+        }
+        match state.refused.get(path) {
+            Some(errno) => Err((*errno).into()),
+            None if state.fail_at.contains(&writes) => Err(Errno::EIO.into()),
             None => Ok(()),
         }
     }
