@@ -73,6 +73,26 @@ impl SimulatedFiles {
     }
 }
 
+/// The kernel of a host in a folder, for who writes to it without this program.
+#[derive(Clone, Debug)]
+pub struct SimulatedKernel(SimulatedFiles);
+
+impl SimulatedKernel {
+    /// That of the host below this folder.
+    #[must_use]
+    pub fn new(root: PathBuf, faults: Faults) -> Self {
+        Self(SimulatedFiles::new(root, faults))
+    }
+
+    /// What `echo VALUE > PATH` does.
+    ///
+    /// # Errors
+    /// The kernel refuses the value.
+    pub fn write(&self, path: impl AsRef<Path>, value: &str) -> io::Result<()> {
+        self.0.write(path.as_ref(), value)
+    }
+}
+
 impl Files for SimulatedFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         read_limited(&self.locate(path))
