@@ -173,10 +173,10 @@ impl Plan {
         let mut entries = std::mem::take(&mut plan.record.entries);
         entries.sort_by(|left, right| right.knob.cmp(&left.knob));
         for mut entry in entries {
-            let was_settled = entry.is_settled();
+            let was_at_rest = record.is_at_rest(&entry, host);
             let before = entry.claims.len();
             entry.claims.retain(|uuid, _| !leaving.contains(uuid));
-            if was_settled && entry.claims.len() == before {
+            if was_at_rest && entry.claims.len() == before {
                 plan.record.entries.push(entry);
                 continue;
             }
@@ -227,7 +227,7 @@ impl Plan {
 }
 
 /// A value that is neither the baseline nor ours was set by somebody else meanwhile: it is the baseline from now on.
-fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Note> {
+pub(super) fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Note> {
     if entry.knob.rule() == CombineRule::Shares {
         return adopt_foreign_pages(entry, pages_of(now));
     }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::knob::Knob;
 use super::value::{PageShare, Value, Want};
 use crate::guest::GuestUuid;
-use crate::host::ProcessId;
+use crate::host::{Host, ProcessId};
 
 /// The version of the file's format; a program that meets a newer one leaves it alone.
 pub(super) const FORMAT: u32 = 1;
@@ -132,6 +132,15 @@ impl Record {
     #[must_use]
     pub fn has_unsettled_entries(&self) -> bool {
         self.entries.iter().any(|entry| !entry.is_settled())
+    }
+
+    /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it.
+    #[must_use]
+    pub(super) fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {
+        let writer = entry.pending.as_ref().and_then(|pending| pending.beneficiary);
+        let lease = writer.and_then(|uuid| self.leases.get(&uuid));
+        entry.is_settled()
+            || lease.is_some_and(|lease| matches!(lease.phase, Phase::Preparing(by) if host.is_alive(by)))
     }
 
     /// The entry of a knob.
