@@ -107,7 +107,7 @@ impl Ledger<'_> {
             gained += self.grow_pool(uuid, knob)?;
             let short = self.shortfall(uuid, knob)?;
             if share.binding == NodeBinding::Movable && pools.len() > 1 {
-                self.promise(uuid, knob, |promised| promised - short);
+                self.promise_less(uuid, knob, short);
                 homeless += short;
             }
         }
@@ -115,15 +115,15 @@ impl Ledger<'_> {
             if homeless == 0 || share.binding == NodeBinding::Bound {
                 continue;
             }
-            self.promise(uuid, knob, |promised| promised + homeless);
+            self.promise_more(uuid, knob, homeless);
             gained += self.grow_pool(uuid, knob)?;
             let short = self.shortfall(uuid, knob)?.min(homeless);
-            self.promise(uuid, knob, |promised| promised - short);
+            self.promise_less(uuid, knob, short);
             homeless = short;
         }
         // Nobody has them yet: the first pool stays in their debt for the next round.
         if let Some((knob, _)) = pools.iter().find(|(_, share)| share.binding == NodeBinding::Movable) {
-            self.promise(uuid, knob, |promised| promised + homeless);
+            self.promise_more(uuid, knob, homeless);
         }
         Ok(gained)
     }
@@ -179,9 +179,19 @@ impl Ledger<'_> {
         }
     }
 
-    fn promise(&mut self, uuid: GuestUuid, knob: &Knob, change: impl FnOnce(u64) -> u64) {
+    /// Pages that are not there yet are to come from this pool.
+    fn promise_more(&mut self, uuid: GuestUuid, knob: &Knob, pages: u64) {
         if let Some(share) = self.share_mut(uuid, knob) {
-            share.promised = change(share.promised);
+            share.promised += pages;
+            share.missing += pages;
+        }
+    }
+
+    /// Pages that are not there will not come from this pool.
+    fn promise_less(&mut self, uuid: GuestUuid, knob: &Knob, pages: u64) {
+        if let Some(share) = self.share_mut(uuid, knob) {
+            share.promised = share.promised.saturating_sub(pages);
+            share.missing = share.missing.saturating_sub(pages);
         }
     }
 
@@ -209,17 +219,21 @@ impl Ledger<'_> {
         }
     }
 
-    /// The nodes that still lack pages.
-    fn missing(&self, uuid: GuestUuid, size: PageSize) -> Result<NodeSet, LedgerError> {
-        let mut nodes = NodeSet::default();
+    /// Notes what each pool still lacks; the nodes where room has to be made.
+    fn missing(&mut self, uuid: GuestUuid, size: PageSize) -> Result<NodeSet, LedgerError> {
+        let mut lacking = Vec::new();
         for (knob, _) in self.shares_of(uuid, Some(size)) {
-            if let Knob::PagePool(pool) = knob
-                && self.shortfall(uuid, &knob)? > 0
-            {
-                nodes.insert(pool.node);
+            let short = self.shortfall(uuid, &knob)?;
+            if let Some(share) = self.share_mut(uuid, &knob) {
+                share.missing = short;
+                lacking.push((knob, *share));
             }
         }
-        Ok(nodes)
+        let node = |(knob, _): &(Knob, PageShare)| match knob {
+            Knob::PagePool(pool) => Some(pool.node),
+            _ => None,
+        };
+        Ok(lacking.iter().filter(|(_, share)| share.missing > 0).filter_map(node).collect())
     }
 
     fn shortage(&self, uuid: GuestUuid, size: PageSize) -> Result<Shortage, LedgerError> {

@@ -132,11 +132,13 @@ impl Plan {
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
-        entry.claims.insert(uuid, claim.want.clone());
-        let then = match claim.want {
-            Want::Pages(share) => {
-                Value::Pages(pages_of(&now) + page_shortfall(&self.record, host, &claim.knob, share, uuid)?)
-            }
+        let mut want = claim.want.clone();
+        if let Want::Pages(share) = &mut want {
+            share.missing = page_shortfall(&self.record, host, &claim.knob, *share, uuid)?;
+        }
+        entry.claims.insert(uuid, want.clone());
+        let then = match want {
+            Want::Pages(share) => Value::Pages(pages_of(&now) + share.missing),
             _ => combine(&entry, &now, online).map_err(|conflict| LedgerError::Conflict {
                 knob: claim.knob.to_string(),
                 holder: self

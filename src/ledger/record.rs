@@ -158,14 +158,14 @@ impl Record {
         self.entries.iter().filter(move |entry| entry.claims.contains_key(&uuid))
     }
 
-    /// The pages of a pool that guests were promised but may not have taken yet, one guest left out.
+    /// The pages of a pool that are set aside for guests but may not have been taken yet, one guest left out.
     #[must_use]
     pub fn promised_pages(&self, knob: &Knob, but: GuestUuid) -> u64 {
         let Some(entry) = self.entry(knob) else { return 0 };
         let waiting = entry.claims.iter().filter(|(uuid, _)| {
             **uuid != but && self.leases.get(uuid).is_some_and(|lease| lease.phase != Phase::Started)
         });
-        waiting.filter_map(|(_, want)| want.pages()).map(|share| share.promised).sum()
+        waiting.filter_map(|(_, want)| want.pages()).map(PageShare::set_aside).sum()
     }
 }
 
