@@ -219,7 +219,8 @@ impl Ledger<'_> {
         }
     }
 
-    /// Notes what each pool still lacks; the nodes where room has to be made.
+    /// Notes what each pool still lacks; the nodes where room has to be made. Pages that may come from anywhere are one
+    /// pool's debt, but any node may pay it.
     fn missing(&mut self, uuid: GuestUuid, size: PageSize) -> Result<NodeSet, LedgerError> {
         let mut lacking = Vec::new();
         for (knob, _) in self.shares_of(uuid, Some(size)) {
@@ -229,11 +230,13 @@ impl Ledger<'_> {
                 lacking.push((knob, *share));
             }
         }
-        let node = |(knob, _): &(Knob, PageShare)| match knob {
-            Knob::PagePool(pool) => Some(pool.node),
+        let is_movable = |share: &PageShare| share.binding == NodeBinding::Movable;
+        let any_node = lacking.iter().any(|(_, share)| is_movable(share) && share.missing > 0);
+        let nodes = lacking.iter().filter_map(|(knob, share)| match knob {
+            Knob::PagePool(pool) if share.missing > 0 || (any_node && is_movable(share)) => Some(pool.node),
             _ => None,
-        };
-        Ok(lacking.iter().filter(|(_, share)| share.missing > 0).filter_map(node).collect())
+        });
+        Ok(nodes.collect())
     }
 
     fn shortage(&self, uuid: GuestUuid, size: PageSize) -> Result<Shortage, LedgerError> {
