@@ -50,12 +50,7 @@ impl Ledger<'_> {
         let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
         self.announce(&plan, Some(uuid))?;
         let turns = self.turns;
-        match self.gather_pages(uuid, &plan.changes, &mut outcome) {
-            Err(LedgerError::Shortage(shortage)) if on_shortage == OnRefusal::Skip => {
-                outcome.notes.push(Note::warning(shortage.to_string()));
-            }
-            gathered => gathered?,
-        }
+        self.gather_pages(uuid, &plan.changes, on_shortage, &mut outcome)?;
         let changes = if self.turns == turns {
             plan.changes
         } else {

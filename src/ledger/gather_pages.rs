@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::carry_out::Outcome;
 use super::combine::pages_of;
 use super::error::{LedgerError, Shortage};
-use super::knob::Knob;
+use super::knob::{Knob, OnRefusal};
 use super::open::Ledger;
 use super::plan::{Change, Note, available_pages, page_shortfall};
 use super::record::Pending;
@@ -38,6 +38,7 @@ impl Ledger<'_> {
         &mut self,
         uuid: GuestUuid,
         changes: &[Change],
+        on_shortage: OnRefusal,
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
         let before: BTreeMap<PagePool, Value> = changes
@@ -49,7 +50,12 @@ impl Ledger<'_> {
             .collect();
         let sizes: std::collections::BTreeSet<PageSize> = before.keys().map(|pool| pool.size).collect();
         for size in sizes {
-            self.gather_pages_of_size(uuid, size, outcome)?;
+            match self.gather_pages_of_size(uuid, size, outcome) {
+                Err(LedgerError::Shortage(shortage)) if on_shortage == OnRefusal::Skip => {
+                    outcome.notes.push(Note::warning(shortage.to_string()));
+                }
+                gathered => gathered?,
+            }
         }
         for (knob, share) in self.shares_of(uuid, None) {
             let Knob::PagePool(pool) = knob else { continue };

@@ -4,4 +4,6 @@
 mod failures;
 mod give_back;
 mod kills;
+mod meanwhile;
+mod pages;
 mod support;
