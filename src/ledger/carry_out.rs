@@ -49,8 +49,9 @@ impl Ledger<'_> {
     ) -> Result<Outcome, LedgerError> {
         let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
         self.announce(&plan, Some(uuid))?;
-        let turns = self.turns;
+        let (turns, known_notes) = (self.turns, self.recovered.notes.len());
         self.gather_pages(uuid, &plan.changes, on_shortage, &mut outcome)?;
+        outcome.notes.extend(self.recovered.notes.drain(known_notes..));
         let changes = if self.turns == turns {
             plan.changes
         } else {

@@ -8,7 +8,7 @@ use super::combine::pages_of;
 use super::error::{LedgerError, Shortage};
 use super::knob::{Knob, OnRefusal};
 use super::open::Ledger;
-use super::plan::{Change, Note, available_pages, page_shortfall};
+use super::plan::{Change, Note, adopt_foreign_pages, available_pages, page_shortfall};
 use super::record::Pending;
 use super::value::{NodeBinding, PageShare, Value, Want};
 use crate::cpuset::NodeSet;
@@ -170,6 +170,8 @@ impl Ledger<'_> {
         target: u64,
     ) -> Result<(), LedgerError> {
         let Some(entry) = self.record.entry_mut(knob) else { return Err(LedgerError::GivenBack) };
+        // While others had the lock an administrator may have changed the pool.
+        self.recovered.notes.extend(adopt_foreign_pages(entry, before));
         let announced = entry.pending.as_ref().is_some_and(|pending| pages_of(&pending.value) >= target);
         if announced && pages_of(&entry.written) == before {
             return Ok(());

@@ -38,8 +38,8 @@ pub struct Ledger<'h> {
     /// How often others had the lock since this was opened.
     pub(super) turns: u32,
     lock: Option<LockFile>,
-    /// What was found and mended at opening.
-    recovered: Outcome,
+    /// What was found and mended, at opening and whenever others had had the lock.
+    pub(super) recovered: Outcome,
 }
 
 impl<'h> Ledger<'h> {

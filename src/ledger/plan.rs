@@ -246,16 +246,18 @@ pub(super) fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Not
 }
 
 /// Pages that somebody added belong to the baseline; pages that somebody took away are gone for everybody.
-fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
+pub(super) fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
     let expected = pages_of(&entry.written);
-    if entry.pending.is_some() || now == expected {
+    // An announced write may have been made, and in part.
+    let announced = entry.pending.as_ref().map_or(expected, |pending| pages_of(&pending.value));
+    let (least, most) = (expected.min(announced), expected.max(announced));
+    if (least..=most).contains(&now) {
         return None;
     }
     let note =
         Note::warning(format!("{} were changed by somebody else, from {expected} to {now}", entry.knob));
     let baseline = pages_of(&entry.baseline);
-    entry.baseline =
-        Value::Pages(if now > expected { baseline + (now - expected) } else { baseline.min(now) });
+    entry.baseline = Value::Pages(if now > most { baseline + (now - most) } else { baseline.min(now) });
     entry.written = Value::Pages(now);
     Some(note)
 }
