@@ -18,6 +18,9 @@ use crate::host::{Host, LockFile, STATE_DIR};
 pub const FILE: &str = "ledger.json";
 const LOCK: &str = "lock";
 
+/// What undoing a `prepare` may take when the event's time is over: less than the reserve that the watchdog leaves.
+const UNDO: Duration = Duration::from_secs(5);
+
 /// How hard to try for huge pages.
 #[derive(Clone, Copy, Debug)]
 pub struct PageEffort {
@@ -107,14 +110,21 @@ impl<'h> Ledger<'h> {
         self.page_deadline = Deadline::after(effort.timeout).earlier(self.deadline);
         match self.carry_out_taking(uuid, plan, effort.on_shortage) {
             Ok(outcome) => Ok(outcome),
-            Err(error) => {
-                // The lock may have been lost while memory was gathered; the next event then finds the rest.
-                self.relock()?;
-                let undo = self.plan_give_back(uuid)?;
-                self.carry_out_giving_back(undo)?;
-                Err(error)
-            }
+            Err(error) => Err(match self.undo_taking(uuid) {
+                Ok(undone) if undone.failures.is_empty() => error,
+                Ok(undone) => error.but_not_undone(undone.failures.join("; ")),
+                Err(reason) => error.but_not_undone(reason.to_string()),
+            }),
         }
+    }
+
+    /// Gives back what was taken so far. Whatever cannot be given back, or cannot even be looked at because somebody
+    /// else got the lock, is found by the next event.
+    fn undo_taking(&mut self, uuid: GuestUuid) -> Result<Outcome, LedgerError> {
+        // It may be the end of the time that brought it here.
+        self.deadline = self.deadline.later(Deadline::after(UNDO));
+        self.relock()?;
+        self.give_back(uuid)
     }
 
     /// Gives a lease back.

@@ -38,18 +38,25 @@ impl SimulatedUnits {
     }
 }
 
+/// A call that may take no time is not made.
+fn in_time(path: &Path, deadline: Deadline) -> Result<(), HostError> {
+    if deadline.has_passed() { Err(HostError::content(path, "no time is left")) } else { Ok(()) }
+}
+
 impl Units for SimulatedUnits {
-    fn allowed_cpus(&self, units: &[UnitName], _deadline: Deadline) -> Result<Vec<CpuSet>, HostError> {
+    fn allowed_cpus(&self, units: &[UnitName], deadline: Deadline) -> Result<Vec<CpuSet>, HostError> {
         let read = |unit| {
             let path = property_path(unit);
+            in_time(&path, deadline)?;
             let text = self.0.text(&path).map_err(|error| HostError::read(&path, error))?;
             text.parse().map_err(|reason| HostError::content(&path, reason))
         };
         units.iter().map(read).collect()
     }
 
-    fn set_allowed_cpus(&self, unit: &UnitName, cpus: &CpuSet, _deadline: Deadline) -> Result<(), HostError> {
+    fn set_allowed_cpus(&self, unit: &UnitName, cpus: &CpuSet, deadline: Deadline) -> Result<(), HostError> {
         let path = property_path(unit);
+        in_time(&path, deadline)?;
         let drop_in = self.0.locate(&unit.allowed_cpus_drop_in());
         let write = || {
             self.0.write(&path, &cpus.to_string())?;
