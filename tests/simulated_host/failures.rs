@@ -73,7 +73,10 @@ fn a_failure_in_the_rollback_of_a_failure_is_mended_by_the_next_event() {
             machine.faults.clear();
             // The writer lives on in this test; the real one is gone by now.
             machine.forget_processes();
-            if machine.has_ledger() && result.is_err() {
+            if machine.has_ledger()
+                && let Err(error) = &result
+            {
+                assert!(error.to_string().contains("not all that was taken for it is given back"), "{error}");
                 mended += 1;
             }
             machine.open_and_close();
