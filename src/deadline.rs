@@ -19,6 +19,12 @@ impl Deadline {
         Self(self.0.min(other.0))
     }
 
+    /// This one or that one, whichever comes last.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
+    }
+
     /// What is left; nothing once it has passed.
     #[must_use]
     pub fn remaining(self) -> Duration {

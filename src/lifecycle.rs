@@ -37,12 +37,12 @@ pub enum LifecycleError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// Pages that were there after `prepare` are not any more.
-    #[error("{knob}: {promised} were set aside for the guest, {available} are left")]
+    #[error("{knob}: {set_aside} were set aside for the guest, {available} are left")]
     PagesGone {
         /// The pool, in words.
         knob: String,
-        /// What was promised.
-        promised: u64,
+        /// What was there after `prepare`.
+        set_aside: u64,
         /// What is there.
         available: u64,
     },
@@ -164,9 +164,10 @@ pub fn start(host: &Host, uuid: GuestUuid) -> Result<(), LifecycleError> {
         let Knob::PagePool(pool) = entry.knob else { continue };
         let Some(share) = entry.claims.get(&uuid).and_then(Want::pages) else { continue };
         let available = available_pages(&record, host, pool, uuid)?;
-        if available < share.promised {
+        let set_aside = share.set_aside();
+        if available < set_aside {
             let knob = entry.knob.to_string();
-            return Err(LifecycleError::PagesGone { knob, promised: share.promised, available });
+            return Err(LifecycleError::PagesGone { knob, set_aside, available });
         }
     }
     Ok(())

@@ -157,7 +157,7 @@ fn spread(
     let mut left = demand.pages;
     let mut promise = |shares: &mut BTreeMap<PagePool, PageShare>, node: u32, pages: u64| {
         let pool = PagePool { node, size: demand.size };
-        let share = shares.entry(pool).or_insert(PageShare { promised: 0, added: 0, binding });
+        let share = shares.entry(pool).or_insert(PageShare::new(0, binding));
         share.promised += pages;
         // A pool that also serves bound memory must not lose that share to another node.
         if binding == NodeBinding::Bound {

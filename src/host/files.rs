@@ -22,6 +22,10 @@ pub(super) trait Files: Send + Sync {
     /// Writes a value into a file that is there, in one `write(2)` as kernel attributes need it; never creates one.
     fn write(&self, path: &Path, value: &str) -> io::Result<()>;
 
+    /// Replaces a file of the program's own: the old text or the new one is there at every moment, and the new one is
+    /// flushed before this returns.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
     /// The names in a folder, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
 
@@ -49,6 +53,10 @@ impl Files for KernelFiles {
         write_existing(path, value)?;
         failpoint::reached("knob");
         Ok(())
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        replace_flushed(path, bytes)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
@@ -84,6 +92,16 @@ pub(super) fn write_existing(path: &Path, value: &str) -> io::Result<()> {
         io::ErrorKind::WriteZero,
         format!("only {written} of {} bytes were taken", value.len()),
     ))
+}
+
+pub(super) fn replace_flushed(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::Builder::new().prefix(".").suffix(".new").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_data()?;
+    failpoint::reached("ledger");
+    file.persist(path).map_err(|error| error.error)?;
+    fs::File::open(folder)?.sync_all()
 }
 
 pub(super) fn list_sorted(path: &Path) -> io::Result<Vec<OsString>> {

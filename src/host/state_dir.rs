@@ -1,7 +1,7 @@
 //! `/run/vfio-hook`: the program's own files, root only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,17 +40,9 @@ impl Host {
     /// # Errors
     /// The folder cannot be written.
     pub fn replace_state(&mut self, name: &str, bytes: &[u8]) -> Result<(), HostError> {
-        let (folder, path) = (self.files.locate(STATE_DIR.as_ref()), state_path(name));
+        let path = state_path(name);
         failpoint::reached("ledger");
-        let replace = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".").suffix(".new").tempfile_in(&folder)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_data()?;
-            failpoint::reached("ledger");
-            file.persist(folder.join(name)).map_err(|error| error.error)?;
-            File::open(&folder)?.sync_all()
-        };
-        replace().map_err(|error| HostError::write(&path, "<ledger>", error))?;
+        self.files.replace(&path, bytes).map_err(|error| HostError::write(&path, "<ledger>", error))?;
         failpoint::reached("ledger");
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! Carrying a plan out: the ledger first, then each change, then the ledger again.
 
+use super::combine::combine;
 use super::error::LedgerError;
 use super::knob::{Knob, OnRefusal, Settles};
 use super::open::Ledger;
-use super::plan::{Change, Note, Plan};
+use super::plan::{Change, Note, Plan, adopt_foreign_change};
 use super::record::{Pending, Phase};
 use super::value::Value;
 use crate::guest::GuestUuid;
@@ -48,13 +49,15 @@ impl Ledger<'_> {
     ) -> Result<Outcome, LedgerError> {
         let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
         self.announce(&plan, Some(uuid))?;
-        match self.gather_pages(uuid, &plan.changes, &mut outcome) {
-            Err(LedgerError::Shortage(shortage)) if on_shortage == OnRefusal::Skip => {
-                outcome.notes.push(Note::warning(shortage.to_string()));
-            }
-            gathered => gathered?,
-        }
-        for change in plan.changes {
+        let (turns, known_notes) = (self.turns, self.recovered.notes.len());
+        self.gather_pages(uuid, &plan.changes, on_shortage, &mut outcome)?;
+        outcome.notes.extend(self.recovered.notes.drain(known_notes..));
+        let changes = if self.turns == turns {
+            plan.changes
+        } else {
+            self.announce_again(uuid, plan.changes, &mut outcome)?
+        };
+        for change in changes {
             if matches!(change.knob, Knob::PagePool(_)) {
                 continue;
             }
@@ -80,6 +83,38 @@ impl Ledger<'_> {
         lease.phase = Phase::Prepared;
         self.store()?;
         Ok(outcome)
+    }
+
+    /// While the lock was given up others may have come, gone or changed a knob: what is not written yet is computed
+    /// and announced again.
+    fn announce_again(
+        &mut self,
+        uuid: GuestUuid,
+        planned: Vec<Change>,
+        outcome: &mut Outcome,
+    ) -> Result<Vec<Change>, LedgerError> {
+        let online = self.host.online_cpus()?;
+        let mut changes = Vec::with_capacity(planned.len());
+        let is_pool = |change: &Change| matches!(change.knob, Knob::PagePool(_));
+        for mut change in planned.into_iter().filter(|change| !is_pool(change)) {
+            let Some(entry) = self.record.entry_mut(&change.knob) else { continue };
+            // A knob that cannot be read now says why when it is written.
+            if let Ok(now) = change.knob.read(self.host, self.deadline) {
+                outcome.notes.extend(adopt_foreign_change(entry, &now));
+                // Conflicts were found when each of the guests made its plan.
+                change.then = combine(entry, &now, &online).unwrap_or(change.then);
+                change.now = now;
+            }
+            if change.then.means_the_same(&change.now) {
+                entry.written = change.now;
+                entry.pending = None;
+            } else {
+                entry.pending = Some(Pending { value: change.then.clone(), beneficiary: Some(uuid) });
+                changes.push(change);
+            }
+        }
+        self.store()?;
+        Ok(changes)
     }
 
     /// Gives back as much as the host takes: one refusal does not keep the rest from coming back.

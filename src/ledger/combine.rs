@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_pool_shrinks_to_baseline_and_shares_but_never_grows_back() {
         let knob = Knob::PagePool(PagePool { node: 0, size: PageSize::MIB_2 });
-        let share = |added| Want::Pages(PageShare { promised: added, added, binding: NodeBinding::Bound });
+        let share = |added| Want::Pages(PageShare { added, ..PageShare::new(added, NodeBinding::Bound) });
         let pool = |now: u64, shares: &[u64]| {
             let wants: Vec<_> = shares.iter().map(|added| share(*added)).collect();
             let entry = entry(knob.clone(), Value::Pages(7), &wants);

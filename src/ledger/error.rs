@@ -41,6 +41,14 @@ pub enum LedgerError {
     /// The lease was given back by somebody while it was being taken.
     #[error("the lease was given back while it was being taken")]
     GivenBack,
+    /// The guest must not start, and the host is not as it was before.
+    #[error("{cause}; not all that was taken for it is given back: {rest}")]
+    NotUndone {
+        /// Why the guest must not start.
+        cause: Box<LedgerError>,
+        /// What is not given back.
+        rest: String,
+    },
     /// The time of the event is over.
     #[error("{0} did not finish in time")]
     TimedOut(String),
@@ -77,6 +85,10 @@ impl fmt::Display for Shortage {
 impl std::error::Error for Shortage {}
 
 impl LedgerError {
+    pub(super) fn but_not_undone(self, rest: String) -> Self {
+        Self::NotUndone { cause: Box::new(self), rest }
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn help(&self) -> Option<String> {
@@ -99,6 +111,11 @@ impl LedgerError {
             Self::Shortage(_) => Some(
                 "close programs that use much memory, start the guest sooner after boot, or reserve the pages at \
                  boot (hugepages= on the kernel command line)"
+                    .to_owned(),
+            ),
+            Self::NotUndone { .. } => Some(
+                "`vfio-hook undo --stale` tries again, and so does the next start of any guest; `vfio-hook status` \
+                 shows what is left"
                     .to_owned(),
             ),
             Self::GivenBack => Some("start the guest again".to_owned()),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::carry_out::Outcome;
 use super::combine::pages_of;
 use super::error::{LedgerError, Shortage};
-use super::knob::Knob;
+use super::knob::{Knob, OnRefusal};
 use super::open::Ledger;
-use super::plan::{Change, Note, available_pages, page_shortfall};
+use super::plan::{Change, Note, adopt_foreign_pages, available_pages, page_shortfall};
 use super::record::Pending;
 use super::value::{NodeBinding, PageShare, Value, Want};
 use crate::cpuset::NodeSet;
@@ -38,6 +38,7 @@ impl Ledger<'_> {
         &mut self,
         uuid: GuestUuid,
         changes: &[Change],
+        on_shortage: OnRefusal,
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
         let before: BTreeMap<PagePool, Value> = changes
@@ -49,7 +50,12 @@ impl Ledger<'_> {
             .collect();
         let sizes: std::collections::BTreeSet<PageSize> = before.keys().map(|pool| pool.size).collect();
         for size in sizes {
-            self.gather_pages_of_size(uuid, size, outcome)?;
+            match self.gather_pages_of_size(uuid, size, outcome) {
+                Err(LedgerError::Shortage(shortage)) if on_shortage == OnRefusal::Skip => {
+                    outcome.notes.push(Note::warning(shortage.to_string()));
+                }
+                gathered => gathered?,
+            }
         }
         for (knob, share) in self.shares_of(uuid, None) {
             let Knob::PagePool(pool) = knob else { continue };
@@ -107,7 +113,7 @@ impl Ledger<'_> {
             gained += self.grow_pool(uuid, knob)?;
             let short = self.shortfall(uuid, knob)?;
             if share.binding == NodeBinding::Movable && pools.len() > 1 {
-                self.promise(uuid, knob, |promised| promised - short);
+                self.promise_less(uuid, knob, short);
                 homeless += short;
             }
         }
@@ -115,15 +121,15 @@ impl Ledger<'_> {
             if homeless == 0 || share.binding == NodeBinding::Bound {
                 continue;
             }
-            self.promise(uuid, knob, |promised| promised + homeless);
+            self.promise_more(uuid, knob, homeless);
             gained += self.grow_pool(uuid, knob)?;
             let short = self.shortfall(uuid, knob)?.min(homeless);
-            self.promise(uuid, knob, |promised| promised - short);
+            self.promise_less(uuid, knob, short);
             homeless = short;
         }
         // Nobody has them yet: the first pool stays in their debt for the next round.
         if let Some((knob, _)) = pools.iter().find(|(_, share)| share.binding == NodeBinding::Movable) {
-            self.promise(uuid, knob, |promised| promised + homeless);
+            self.promise_more(uuid, knob, homeless);
         }
         Ok(gained)
     }
@@ -164,6 +170,8 @@ impl Ledger<'_> {
         target: u64,
     ) -> Result<(), LedgerError> {
         let Some(entry) = self.record.entry_mut(knob) else { return Err(LedgerError::GivenBack) };
+        // While others had the lock an administrator may have changed the pool.
+        self.recovered.notes.extend(adopt_foreign_pages(entry, before));
         let announced = entry.pending.as_ref().is_some_and(|pending| pages_of(&pending.value) >= target);
         if announced && pages_of(&entry.written) == before {
             return Ok(());
@@ -179,9 +187,19 @@ impl Ledger<'_> {
         }
     }
 
-    fn promise(&mut self, uuid: GuestUuid, knob: &Knob, change: impl FnOnce(u64) -> u64) {
+    /// Pages that are not there yet are to come from this pool.
+    fn promise_more(&mut self, uuid: GuestUuid, knob: &Knob, pages: u64) {
         if let Some(share) = self.share_mut(uuid, knob) {
-            share.promised = change(share.promised);
+            share.promised += pages;
+            share.missing += pages;
+        }
+    }
+
+    /// Pages that are not there will not come from this pool.
+    fn promise_less(&mut self, uuid: GuestUuid, knob: &Knob, pages: u64) {
+        if let Some(share) = self.share_mut(uuid, knob) {
+            share.promised = share.promised.saturating_sub(pages);
+            share.missing = share.missing.saturating_sub(pages);
         }
     }
 
@@ -209,17 +227,24 @@ impl Ledger<'_> {
         }
     }
 
-    /// The nodes that still lack pages.
-    fn missing(&self, uuid: GuestUuid, size: PageSize) -> Result<NodeSet, LedgerError> {
-        let mut nodes = NodeSet::default();
+    /// Notes what each pool still lacks; the nodes where room has to be made. Pages that may come from anywhere are one
+    /// pool's debt, but any node may pay it.
+    fn missing(&mut self, uuid: GuestUuid, size: PageSize) -> Result<NodeSet, LedgerError> {
+        let mut lacking = Vec::new();
         for (knob, _) in self.shares_of(uuid, Some(size)) {
-            if let Knob::PagePool(pool) = knob
-                && self.shortfall(uuid, &knob)? > 0
-            {
-                nodes.insert(pool.node);
+            let short = self.shortfall(uuid, &knob)?;
+            if let Some(share) = self.share_mut(uuid, &knob) {
+                share.missing = short;
+                lacking.push((knob, *share));
             }
         }
-        Ok(nodes)
+        let is_movable = |share: &PageShare| share.binding == NodeBinding::Movable;
+        let any_node = lacking.iter().any(|(_, share)| is_movable(share) && share.missing > 0);
+        let nodes = lacking.iter().filter_map(|(knob, share)| match knob {
+            Knob::PagePool(pool) if share.missing > 0 || (any_node && is_movable(share)) => Some(pool.node),
+            _ => None,
+        });
+        Ok(nodes.collect())
     }
 
     fn shortage(&self, uuid: GuestUuid, size: PageSize) -> Result<Shortage, LedgerError> {

@@ -18,6 +18,9 @@ use crate::host::{Host, LockFile, STATE_DIR};
 pub const FILE: &str = "ledger.json";
 const LOCK: &str = "lock";
 
+/// What undoing a `prepare` may take when the event's time is over: less than the reserve that the watchdog leaves.
+const UNDO: Duration = Duration::from_secs(5);
+
 /// How hard to try for huge pages.
 #[derive(Clone, Copy, Debug)]
 pub struct PageEffort {
@@ -35,9 +38,11 @@ pub struct Ledger<'h> {
     /// By when the pages have to be there; earlier than the event's own end.
     pub(super) page_deadline: Deadline,
     pub(super) locked_since: Instant,
+    /// How often others had the lock since this was opened.
+    pub(super) turns: u32,
     lock: Option<LockFile>,
-    /// What was found and mended at opening.
-    recovered: Outcome,
+    /// What was found and mended, at opening and whenever others had had the lock.
+    pub(super) recovered: Outcome,
 }
 
 impl<'h> Ledger<'h> {
@@ -55,6 +60,7 @@ impl<'h> Ledger<'h> {
             deadline,
             page_deadline: deadline,
             locked_since: Instant::now(),
+            turns: 0,
             lock: Some(lock),
             recovered: Outcome { notes, ..Outcome::default() },
         };
@@ -104,14 +110,21 @@ impl<'h> Ledger<'h> {
         self.page_deadline = Deadline::after(effort.timeout).earlier(self.deadline);
         match self.carry_out_taking(uuid, plan, effort.on_shortage) {
             Ok(outcome) => Ok(outcome),
-            Err(error) => {
-                // The lock may have been lost while memory was gathered; the next event then finds the rest.
-                self.relock()?;
-                let undo = self.plan_give_back(uuid)?;
-                self.carry_out_giving_back(undo)?;
-                Err(error)
-            }
+            Err(error) => Err(match self.undo_taking(uuid) {
+                Ok(undone) if undone.failures.is_empty() => error,
+                Ok(undone) => error.but_not_undone(undone.failures.join("; ")),
+                Err(reason) => error.but_not_undone(reason.to_string()),
+            }),
         }
+    }
+
+    /// Gives back what was taken so far. Whatever cannot be given back, or cannot even be looked at because somebody
+    /// else got the lock, is found by the next event.
+    fn undo_taking(&mut self, uuid: GuestUuid) -> Result<Outcome, LedgerError> {
+        // It may be the end of the time that brought it here.
+        self.deadline = self.deadline.later(Deadline::after(UNDO));
+        self.relock()?;
+        self.give_back(uuid)
     }
 
     /// Gives a lease back.
@@ -164,12 +177,14 @@ impl<'h> Ledger<'h> {
             self.lock = Some(self.host.lock_state(LOCK, self.deadline)?);
             self.record = load_for_this_boot(self.host, &mut self.recovered.notes)?;
             self.locked_since = Instant::now();
+            self.turns += 1;
         }
         Ok(())
     }
 
     /// Finishes or undoes what a killed process left half done: guests whose `prepare` died hold nothing any more, and
-    /// entries with an open write or without a claim are computed and written again.
+    /// entries with an open write or without a claim are computed and written again. A process that lives and only gave
+    /// up the lock for a while finishes its work itself.
     fn recover(&mut self) -> Result<(), LedgerError> {
         let failed: BTreeSet<GuestUuid> = self
             .record
@@ -178,7 +193,8 @@ impl<'h> Ledger<'h> {
             .filter(|(_, lease)| matches!(lease.phase, Phase::Preparing(by) if !self.host.is_alive(by)))
             .map(|(uuid, _)| *uuid)
             .collect();
-        if failed.is_empty() && !self.record.has_unsettled_entries() {
+        let is_at_rest = |entry| self.record.is_at_rest(entry, self.host);
+        if failed.is_empty() && self.record.entries.iter().all(is_at_rest) {
             return Ok(());
         }
         self.credit_interrupted_growth();
@@ -191,8 +207,10 @@ impl<'h> Ledger<'h> {
 
     /// A pool that was growing when its writer was killed: what it gained since is the guest's share.
     fn credit_interrupted_growth(&mut self) {
-        for entry in &mut self.record.entries {
-            let Some(pending) = entry.pending.clone() else { continue };
+        let at_rest: Vec<bool> =
+            self.record.entries.iter().map(|entry| self.record.is_at_rest(entry, self.host)).collect();
+        for (entry, at_rest) in self.record.entries.iter_mut().zip(at_rest) {
+            let Some(pending) = entry.pending.clone().filter(|_| !at_rest) else { continue };
             let Value::Pages(target) = pending.value else { continue };
             let Ok(now) = entry.knob.read(self.host, self.deadline) else { continue };
             let (before, now) = (pages_of(&entry.written), pages_of(&now));

@@ -132,11 +132,13 @@ impl Plan {
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
-        entry.claims.insert(uuid, claim.want.clone());
-        let then = match claim.want {
-            Want::Pages(share) => {
-                Value::Pages(pages_of(&now) + page_shortfall(&self.record, host, &claim.knob, share, uuid)?)
-            }
+        let mut want = claim.want.clone();
+        if let Want::Pages(share) = &mut want {
+            share.missing = page_shortfall(&self.record, host, &claim.knob, *share, uuid)?;
+        }
+        entry.claims.insert(uuid, want.clone());
+        let then = match want {
+            Want::Pages(share) => Value::Pages(pages_of(&now) + share.missing),
             _ => combine(&entry, &now, online).map_err(|conflict| LedgerError::Conflict {
                 knob: claim.knob.to_string(),
                 holder: self
@@ -173,10 +175,10 @@ impl Plan {
         let mut entries = std::mem::take(&mut plan.record.entries);
         entries.sort_by(|left, right| right.knob.cmp(&left.knob));
         for mut entry in entries {
-            let was_settled = entry.is_settled();
+            let was_at_rest = record.is_at_rest(&entry, host);
             let before = entry.claims.len();
             entry.claims.retain(|uuid, _| !leaving.contains(uuid));
-            if was_settled && entry.claims.len() == before {
+            if was_at_rest && entry.claims.len() == before {
                 plan.record.entries.push(entry);
                 continue;
             }
@@ -227,7 +229,7 @@ impl Plan {
 }
 
 /// A value that is neither the baseline nor ours was set by somebody else meanwhile: it is the baseline from now on.
-fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Note> {
+pub(super) fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Note> {
     if entry.knob.rule() == CombineRule::Shares {
         return adopt_foreign_pages(entry, pages_of(now));
     }
@@ -244,16 +246,18 @@ fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Note> {
 }
 
 /// Pages that somebody added belong to the baseline; pages that somebody took away are gone for everybody.
-fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
+pub(super) fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
     let expected = pages_of(&entry.written);
-    if entry.pending.is_some() || now == expected {
+    // An announced write may have been made, and in part.
+    let announced = entry.pending.as_ref().map_or(expected, |pending| pages_of(&pending.value));
+    let (least, most) = (expected.min(announced), expected.max(announced));
+    if (least..=most).contains(&now) {
         return None;
     }
     let note =
         Note::warning(format!("{} were changed by somebody else, from {expected} to {now}", entry.knob));
     let baseline = pages_of(&entry.baseline);
-    entry.baseline =
-        Value::Pages(if now > expected { baseline + (now - expected) } else { baseline.min(now) });
+    entry.baseline = Value::Pages(if now > most { baseline + (now - most) } else { baseline.min(now) });
     entry.written = Value::Pages(now);
     Some(note)
 }

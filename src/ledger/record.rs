@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::knob::Knob;
 use super::value::{PageShare, Value, Want};
 use crate::guest::GuestUuid;
-use crate::host::ProcessId;
+use crate::host::{Host, ProcessId};
 
 /// The version of the file's format; a program that meets a newer one leaves it alone.
 pub(super) const FORMAT: u32 = 1;
@@ -134,6 +134,15 @@ impl Record {
         self.entries.iter().any(|entry| !entry.is_settled())
     }
 
+    /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it.
+    #[must_use]
+    pub(super) fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {
+        let writer = entry.pending.as_ref().and_then(|pending| pending.beneficiary);
+        let lease = writer.and_then(|uuid| self.leases.get(&uuid));
+        entry.is_settled()
+            || lease.is_some_and(|lease| matches!(lease.phase, Phase::Preparing(by) if host.is_alive(by)))
+    }
+
     /// The entry of a knob.
     #[must_use]
     pub fn entry(&self, knob: &Knob) -> Option<&Entry> {
@@ -149,14 +158,14 @@ impl Record {
         self.entries.iter().filter(move |entry| entry.claims.contains_key(&uuid))
     }
 
-    /// The pages of a pool that guests were promised but may not have taken yet, one guest left out.
+    /// The pages of a pool that are set aside for guests but may not have been taken yet, one guest left out.
     #[must_use]
     pub fn promised_pages(&self, knob: &Knob, but: GuestUuid) -> u64 {
         let Some(entry) = self.entry(knob) else { return 0 };
         let waiting = entry.claims.iter().filter(|(uuid, _)| {
             **uuid != but && self.leases.get(uuid).is_some_and(|lease| lease.phase != Phase::Started)
         });
-        waiting.filter_map(|(_, want)| want.pages()).map(|share| share.promised).sum()
+        waiting.filter_map(|(_, want)| want.pages()).map(PageShare::set_aside).sum()
     }
 }
 

@@ -65,10 +65,26 @@ pub enum Want {
 pub struct PageShare {
     /// How many pages it will use, whether they were free before or not.
     pub promised: u64,
+    /// How many of these are not there (yet): while they are gathered, or for good if the shortage was let pass.
+    pub missing: u64,
     /// How many were added to the pool for it; as many go when it goes.
     pub added: u64,
     /// Whether the pages may come from another node.
     pub binding: NodeBinding,
+}
+
+impl PageShare {
+    /// A share of which nothing was added yet.
+    #[must_use]
+    pub fn new(promised: u64, binding: NodeBinding) -> Self {
+        Self { promised, missing: 0, added: 0, binding }
+    }
+
+    /// The pages that have to be there for the guest.
+    #[must_use]
+    pub fn set_aside(self) -> u64 {
+        self.promised.saturating_sub(self.missing)
+    }
 }
 
 /// Whether pages may come from another node.

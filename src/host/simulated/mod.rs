@@ -1,0 +1,153 @@
+//! A host in a folder: the kernel's and systemd's part, as far as the program can tell the difference.
+//!
+//! Used by `vfio-hook demo` and by the tests. It keeps the properties that matter for giving back exactly: masks come
+//! back in the kernel's own spelling, an interrupt that cannot be moved refuses, a page pool grows only as far as
+//! contiguous memory reaches, a governor drags the preference along, and systemd leaves a drop-in behind.
+
+mod faults;
+mod mask;
+mod memory;
+mod units;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::files::{Files, list_sorted, read_limited, remove_any, replace_flushed, write_existing};
+
+pub use faults::Faults;
+pub use units::SimulatedUnits;
+
+/// The files of a host in a folder.
+#[derive(Clone, Debug)]
+pub struct SimulatedFiles {
+    root: PathBuf,
+    faults: Faults,
+}
+
+impl SimulatedFiles {
+    /// The host below this folder.
+    #[must_use]
+    pub fn new(root: PathBuf, faults: Faults) -> Self {
+        Self { root, faults }
+    }
+
+    fn text(&self, path: &Path) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&read_limited(&self.locate(path))?).trim().to_owned())
+    }
+
+    fn number(&self, path: &Path) -> io::Result<u64> {
+        self.text(path)?.parse().map_err(|_| Errno::EINVAL.into())
+    }
+
+    fn set(&self, path: &Path, value: &str) -> io::Result<()> {
+        let path = self.locate(path);
+        fs::metadata(&path)?;
+        fs::write(path, format!("{value}\n"))
+    }
+
+    /// `store_scaling_governor`, and `amd_pstate` and `intel_pstate` in active mode: `performance` forces the
+    /// preference of the same name and does not give the old one back.
+    fn set_governor(&self, path: &Path, value: &str) -> io::Result<()> {
+        let known = self.text(&path.with_file_name("scaling_available_governors"))?;
+        if !known.split_whitespace().any(|name| name == value) {
+            return Err(Errno::EINVAL.into());
+        }
+        let preference = path.with_file_name("energy_performance_preference");
+        if value == "performance" && self.locate(&preference).exists() {
+            self.set(&preference, value)?;
+        }
+        self.set(path, value)
+    }
+
+    fn set_preference(&self, path: &Path, value: &str) -> io::Result<()> {
+        let governor = self.text(&path.with_file_name("scaling_governor"))?;
+        if governor == "performance" && value != "performance" {
+            return Err(Errno::EBUSY.into());
+        }
+        self.set(path, value)
+    }
+}
+
+/// The kernel of a host in a folder, for who writes to it without this program.
+#[derive(Clone, Debug)]
+pub struct SimulatedKernel(SimulatedFiles);
+
+impl SimulatedKernel {
+    /// That of the host below this folder.
+    #[must_use]
+    pub fn new(root: PathBuf, faults: Faults) -> Self {
+        Self(SimulatedFiles::new(root, faults))
+    }
+
+    /// What `echo VALUE > PATH` does.
+    ///
+    /// # Errors
+    /// The kernel refuses the value.
+    pub fn write(&self, path: impl AsRef<Path>, value: &str) -> io::Result<()> {
+        self.0.write(path.as_ref(), value)
+    }
+}
+
+impl Files for SimulatedFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        read_limited(&self.locate(path))
+    }
+
+    fn write(&self, path: &Path, value: &str) -> io::Result<()> {
+        crate::failpoint::reached("knob");
+        self.faults.before_write(path)?;
+        let value = value.trim();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !self.is_writable(path) {
+            fs::metadata(self.locate(path))?;
+            return Err(Errno::EPERM.into());
+        }
+        let written = match name {
+            "nr_hugepages" => self.resize_pool(path, value.parse().map_err(|_| Errno::EINVAL)?),
+            "compact" => self.compact(path),
+            "drop_caches" => Ok(()),
+            "smp_affinity_list" => self.set(path, &mask::as_list(value)?),
+            "cpumask" | "default_smp_affinity" => {
+                self.set(path, &mask::as_wide_as(&self.text(path)?, value)?)
+            }
+            "scaling_governor" => self.set_governor(path, value),
+            "energy_performance_preference" => self.set_preference(path, value),
+            _ => {
+                write_existing(&self.locate(path), value)?;
+                self.set(path, value)
+            }
+        };
+        crate::failpoint::reached("knob");
+        written
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.faults.before_write(path)?;
+        replace_flushed(&self.locate(path), bytes)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        list_sorted(&self.locate(path))
+    }
+
+    fn is_writable(&self, path: &Path) -> bool {
+        fs::metadata(self.locate(path)).is_ok_and(|file| file.permissions().mode() & 0o200 != 0)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let there = self.locate(path);
+        if there.is_file() {
+            self.faults.before_write(path)?;
+        }
+        remove_any(&there)
+    }
+
+    fn locate(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}

@@ -1,0 +1,69 @@
+//! systemd's part of a host in a folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::SimulatedFiles;
+use crate::cpuset::CpuSet;
+use crate::deadline::Deadline;
+use crate::host::error::HostError;
+use crate::host::files::Files;
+use crate::host::systemd::{UnitName, Units};
+
+/// Where the simulated systemd keeps a unit's property.
+fn property_path(unit: &UnitName) -> PathBuf {
+    PathBuf::from(format!("/simulated/systemd/{unit}/AllowedCPUs"))
+}
+
+/// The units of a host in a folder.
+#[derive(Debug)]
+pub struct SimulatedUnits(SimulatedFiles);
+
+impl SimulatedUnits {
+    /// The units of this host.
+    #[must_use]
+    pub fn new(files: SimulatedFiles) -> Self {
+        Self(files)
+    }
+
+    /// The control group follows where the host has one for the unit.
+    fn confine(&self, unit: &UnitName, cpus: &CpuSet) -> std::io::Result<()> {
+        let effective = PathBuf::from(format!("/sys/fs/cgroup/{unit}/cpuset.cpus.effective"));
+        if !self.0.locate(&effective).exists() {
+            return Ok(());
+        }
+        let online = self.0.text("/sys/devices/system/cpu/online".as_ref())?;
+        let then = if cpus.is_empty() { online } else { cpus.to_string() };
+        self.0.set(&effective, &then)
+    }
+}
+
+/// A call that may take no time is not made.
+fn in_time(path: &Path, deadline: Deadline) -> Result<(), HostError> {
+    if deadline.has_passed() { Err(HostError::content(path, "no time is left")) } else { Ok(()) }
+}
+
+impl Units for SimulatedUnits {
+    fn allowed_cpus(&self, units: &[UnitName], deadline: Deadline) -> Result<Vec<CpuSet>, HostError> {
+        let read = |unit| {
+            let path = property_path(unit);
+            in_time(&path, deadline)?;
+            let text = self.0.text(&path).map_err(|error| HostError::read(&path, error))?;
+            text.parse().map_err(|reason| HostError::content(&path, reason))
+        };
+        units.iter().map(read).collect()
+    }
+
+    fn set_allowed_cpus(&self, unit: &UnitName, cpus: &CpuSet, deadline: Deadline) -> Result<(), HostError> {
+        let path = property_path(unit);
+        in_time(&path, deadline)?;
+        let drop_in = self.0.locate(&unit.allowed_cpus_drop_in());
+        let write = || {
+            self.0.write(&path, &cpus.to_string())?;
+            self.confine(unit, cpus)?;
+            fs::create_dir_all(drop_in.parent().unwrap_or(Path::new("/")))?;
+            fs::write(&drop_in, format!("[{}]\nAllowedCPUs={cpus}\n", unit.section()))
+        };
+        write().map_err(|error| HostError::write(&path, &cpus.to_string(), error))
+    }
+}

@@ -1,0 +1,9 @@
+//! Hosts in a folder: guests come and go, writes fail, programs are killed, an administrator changes things meanwhile,
+//! and afterwards the folder is what it was.
+
+mod failures;
+mod give_back;
+mod kills;
+mod meanwhile;
+mod pages;
+mod support;
