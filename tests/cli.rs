@@ -95,6 +95,30 @@ fn valid_files_are_said_to_be() {
 }
 
 #[test]
+fn the_readme_is_true_to_the_files() {
+    let readme = include_str!("../README.md");
+    let blocks = readme.split("```").skip(1).step_by(2);
+    let dedented = |block: &str| block.lines().skip(1).map(str::trim_start).collect::<Vec<_>>().join("\n");
+    for block in blocks.filter(|block| block.starts_with("yaml")) {
+        let folder = folder_with("readme.yaml", dedented(block));
+        vfio_hook(&["check", "readme.yaml"]).current_dir(folder.path()).assert().success();
+    }
+
+    // An unknown key is told all that there are.
+    for section in ["isolate_cpus", "hugepages"] {
+        let folder = folder_with("x.yaml", format!("{section}:\n  none-such: 1\n"));
+        let assert = vfio_hook(&["check", "x.yaml"]).current_dir(folder.path()).assert().code(2);
+        let stdout = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+        let allowed = stdout.split_once("allowed here: ").unwrap().1;
+        let of_section =
+            readme.split_once(&format!("### `{section}`")).unwrap().1.split("\n#").next().unwrap();
+        for key in allowed.split('`').skip(1).step_by(2) {
+            assert!(of_section.contains(&format!("\n| `{key}` |")), "{section}.{key} is not in README.md");
+        }
+    }
+}
+
+#[test]
 fn every_mistake_of_a_file_is_shown_with_its_place() {
     let folder = folder_with("win11.yaml", INVALID);
     vfio_hook(&["check", "win11.yaml"])
