@@ -62,7 +62,7 @@ pub enum Command {
         #[arg(long, group = "whose")]
         stale: bool,
         /// Give back even while the guest runs
-        #[arg(long, requires = "guest")]
+        #[arg(long, requires = "guest", conflicts_with = "stale")]
         force: bool,
         /// Print JSON
         #[arg(long)]
@@ -123,5 +123,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn undo_is_told_whose_lease_and_only_one_of_the_ways() {
+        let parses = |words: &[&str]| Cli::try_parse_from([&["vfio-hook", "undo"], words].concat()).is_ok();
+        for words in [&["win11"][..], &["win11", "--force"], &["--stale"]] {
+            assert!(parses(words), "{words:?}");
+        }
+        for words in [&[][..], &["--force"], &["--stale", "--force"], &["win11", "--stale"], &["a", "b"]] {
+            assert!(!parses(words), "{words:?}");
+        }
     }
 }

@@ -193,8 +193,8 @@ impl Failure {
             text.push_str(help);
         }
         if text.len() >= MAX_MESSAGE {
-            let end = text.floor_char_boundary(MAX_MESSAGE - "…\n".len());
-            text.truncate(end);
+            let most = MAX_MESSAGE - "…\n".len();
+            text.truncate((0..=most).rfind(|end| text.is_char_boundary(*end)).unwrap_or(0));
             text.push('…');
         }
         text.push('\n');

@@ -1,0 +1,287 @@
+//! The built program as a person calls it: help, usage errors, what is printed where, exit codes.
+//!
+//! Nothing here changes the machine, or depends on what is on it. New snapshots: `SNAPSHOTS=overwrite`.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::Stdio;
+
+use nix::pty::openpty;
+use snapbox::cmd::{Command, cargo_bin};
+use snapbox::{file, str};
+use tempfile::TempDir;
+
+const INVALID: &str = "isolate_cpu:\n  cpus: auto\nhugepages:\n  timeout: 20\n  timeout: 5s\n";
+const GUEST_XML: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/guests/everything.xml");
+
+/// A name that no guest of this machine has.
+const NOBODY: &str = "no-such-guest-1b9d6bcd";
+
+fn vfio_hook(arguments: &[&str]) -> Command {
+    Command::new(cargo_bin!("vfio-hook")).args(arguments).env_remove("NO_COLOR")
+}
+
+fn folder_with(name: &str, content: impl AsRef<[u8]>) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), content).unwrap();
+    folder
+}
+
+/// Where vfio-hook is in use, what these commands print depends on its ledger.
+fn is_in_use_here() -> bool {
+    Path::new("/run/vfio-hook").exists()
+}
+
+#[test]
+fn help_of_every_command() {
+    vfio_hook(&["--help"]).assert().success().stdout_eq(file!["cli/help.txt"]).stderr_eq("");
+    vfio_hook(&["test", "--help"]).assert().success().stdout_eq(file!["cli/test.txt"]).stderr_eq("");
+    vfio_hook(&["check", "--help"]).assert().success().stdout_eq(file!["cli/check.txt"]).stderr_eq("");
+    vfio_hook(&["status", "--help"]).assert().success().stdout_eq(file!["cli/status.txt"]).stderr_eq("");
+    vfio_hook(&["undo", "--help"]).assert().success().stdout_eq(file!["cli/undo.txt"]).stderr_eq("");
+    vfio_hook(&["demo", "--help"]).assert().success().stdout_eq(file!["cli/demo.txt"]).stderr_eq("");
+}
+
+#[test]
+fn says_its_version() {
+    let version = concat!("vfio-hook ", env!("CARGO_PKG_VERSION"), "\n");
+    vfio_hook(&["--version"]).assert().success().stdout_eq(version).stderr_eq("");
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_so_on_standard_error() {
+    for arguments in [
+        &[][..],
+        &["explode"],
+        &["--explode"],
+        &["check", "--explode"],
+        &["test"],
+        &["test", NOBODY, "explode"],
+        &["test", NOBODY, "prepare", "begin"],
+        &["status", NOBODY, NOBODY],
+        // Only four arguments, the third of them `begin` or `end`, are libvirt's.
+        &[NOBODY, "prepare", "begin"],
+        &[NOBODY, "prepare", "middle", "-"],
+        &[NOBODY, "prepare", "begin", "-", "-"],
+    ] {
+        let assert = vfio_hook(arguments).assert().code(2).stdout_eq("");
+        assert!(!assert.get_output().stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn says_which_operations_there_are() {
+    vfio_hook(&["test", NOBODY, "explode"]).assert().code(2).stderr_eq(str![[r#"
+error: invalid value 'explode' for '[OPERATION]'
+  [possible values: prepare, start, started, stopped, release]
+
+For more information, try '--help'.
+
+"#]]);
+}
+
+#[test]
+fn valid_files_are_said_to_be() {
+    for example in ["minimal", "gaming"] {
+        let file = format!("hooks.d-examples/{example}.yaml");
+        vfio_hook(&["check", &file])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .assert()
+            .success()
+            .stdout_eq(format!("{file}: valid\n"))
+            .stderr_eq("");
+    }
+}
+
+#[test]
+fn the_readme_is_true_to_the_files() {
+    let readme = include_str!("../README.md");
+    let blocks = readme.split("```").skip(1).step_by(2);
+    let dedented = |block: &str| block.lines().skip(1).map(str::trim_start).collect::<Vec<_>>().join("\n");
+    for block in blocks.filter(|block| block.starts_with("yaml")) {
+        let folder = folder_with("readme.yaml", dedented(block));
+        vfio_hook(&["check", "readme.yaml"]).current_dir(folder.path()).assert().success();
+    }
+
+    // An unknown key is told all that there are.
+    for section in ["isolate_cpus", "hugepages"] {
+        let folder = folder_with("x.yaml", format!("{section}:\n  none-such: 1\n"));
+        let assert = vfio_hook(&["check", "x.yaml"]).current_dir(folder.path()).assert().code(2);
+        let stdout = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+        let allowed = stdout.split_once("allowed here: ").unwrap().1;
+        let of_section =
+            readme.split_once(&format!("### `{section}`")).unwrap().1.split("\n#").next().unwrap();
+        for key in allowed.split('`').skip(1).step_by(2) {
+            assert!(of_section.contains(&format!("\n| `{key}` |")), "{section}.{key} is not in README.md");
+        }
+    }
+}
+
+#[test]
+fn every_mistake_of_a_file_is_shown_with_its_place() {
+    let folder = folder_with("win11.yaml", INVALID);
+    vfio_hook(&["check", "win11.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr_eq("")
+        .stdout_eq(file!["cli/invalid.txt"]);
+    vfio_hook(&["check", "--json", "./win11.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr_eq("")
+        .stdout_eq(file!["cli/invalid.json"]);
+}
+
+#[test]
+fn one_invalid_file_among_valid_ones_decides() {
+    let folder = folder_with("bad.yaml", "hugepages: 3\n");
+    fs::write(folder.path().join("good.yaml"), "hugepages: {}\n").unwrap();
+    let assert = vfio_hook(&["check", "--json", "good.yaml", "bad.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr_eq("");
+    let files: serde_json::Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+    assert_eq!(files[0]["file"], "good.yaml");
+    assert_eq!(files[0]["valid"], true);
+    assert_eq!(files[1]["valid"], false);
+    assert_eq!(files[1]["diagnostics"][0]["line"], 1);
+}
+
+#[test]
+fn files_of_any_bytes_are_invalid_and_no_more() {
+    for bytes in [&b"hugepages: \xff{}\n"[..], b"", b"\0\0\0", b"&a [*a]", b"- {", &[b'['; 20_000]] {
+        let folder = folder_with("x.yaml", bytes);
+        vfio_hook(&["check", "x.yaml"]).current_dir(folder.path()).assert().code(2).stderr_eq("");
+    }
+    let huge = folder_with("x.yaml", vec![b'#'; 8 * 1024 * 1024]);
+    vfio_hook(&["check", "x.yaml"]).current_dir(huge.path()).assert().code(2).stderr_eq("");
+}
+
+#[test]
+fn what_cannot_be_read_fails_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, message) in [
+        (
+            &["check", "./missing.yaml"][..],
+            "error: failed to read ./missing.yaml: No such file or directory[..]\n",
+        ),
+        (&["check", "./"], "error: failed to read ./: Is a directory[..]\n"),
+        (&["check", ".."], "error: a guest called `..` can have no file\n"),
+        (&["test", "a/b"], "error: no guest can be called `a/b`: a name has no slash[..]\n"),
+        (
+            &["test", NOBODY],
+            "error: failed to read the guest's XML from /etc/libvirt/qemu/no-such-guest[..]\n",
+        ),
+        (
+            &["test", NOBODY, "--xml", "missing.xml"],
+            "error: failed to read the guest's XML from missing.xml[..]\n",
+        ),
+        (&["test", NOBODY, "--xml", "/dev/null"], "error: /dev/null: 1:1: the guest's XML is broken[..]\n"),
+    ] {
+        vfio_hook(arguments).current_dir(folder.path()).assert().code(1).stdout_eq("").stderr_eq(message);
+    }
+}
+
+#[test]
+fn xml_that_is_no_guest_is_refused_with_its_place() {
+    for (xml, message) in [
+        ("<domain><name>x</name></domain>", "uuid"),
+        ("<domain>", "broken"),
+        ("<network><name>x</name></network>", "domain"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]><domain>&a;</domain>", "DOCTYPE"),
+    ] {
+        let folder = folder_with("x.xml", xml);
+        let assert =
+            vfio_hook(&["test", NOBODY, "--xml", "x.xml"]).current_dir(folder.path()).assert().code(1);
+        let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(stderr.contains(message), "{xml}: {stderr}");
+    }
+}
+
+#[test]
+fn a_guest_without_a_file_would_change_nothing() {
+    if is_in_use_here() {
+        return;
+    }
+    vfio_hook(&["test", NOBODY, "--xml", GUEST_XML]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+no-such-guest-1b9d6bcd, prepare: nothing would be changed
+  note: there is no /etc/vfio-hook/hooks.d/no-such-guest-1b9d6bcd.yaml: the hook does nothing for this guest
+
+"#]]);
+    for operation in ["start", "started", "stopped", "release"] {
+        vfio_hook(&["test", NOBODY, operation, "--xml", GUEST_XML, "--json"])
+            .assert()
+            .success()
+            .stderr_eq("");
+    }
+}
+
+#[test]
+fn a_host_that_nobody_holds_anything_of() {
+    if is_in_use_here() {
+        return;
+    }
+    vfio_hook(&["status"]).assert().success().stdout_eq("no guest holds anything\n").stderr_eq("");
+    let json = "{\n  \"leases\": [],\n  \"unsettled\": []\n}\n";
+    vfio_hook(&["status", "--json"]).assert().success().stdout_eq(json).stderr_eq("");
+    vfio_hook(&["undo", NOBODY]).assert().success().stdout_eq("nothing to give back\n").stderr_eq("");
+    assert!(!is_in_use_here(), "looking has made a folder on the host");
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let folder = folder_with("win11.yaml", INVALID);
+    for (arguments, code) in [
+        (&["check", "win11.yaml"][..], 2),
+        (&["check", "./missing.yaml"], 1),
+        (&["--help"], 0),
+        (&["explode"], 2),
+    ] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let status = std::process::Command::new(cargo_bin!("vfio-hook"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+/// What `check` of an invalid file prints on a terminal.
+fn checked_on_a_terminal(no_color: Option<&str>) -> String {
+    let folder = folder_with("win11.yaml", INVALID);
+    let terminal = openpty(None, None).unwrap();
+    let mut command = std::process::Command::new(cargo_bin!("vfio-hook"));
+    command.args(["check", "win11.yaml"]).current_dir(folder.path()).env_remove("NO_COLOR");
+    if let Some(value) = no_color {
+        command.env("NO_COLOR", value);
+    }
+    let mut child = command.stdout(Stdio::from(terminal.slave)).spawn().unwrap();
+    // It holds the terminal's other end, which would keep the reader waiting.
+    drop(command);
+    let mut text = Vec::new();
+    let mut master = File::from(terminal.master);
+    let mut chunk = [0; 4096];
+    // Linux reports the end of a terminal as an error.
+    while let Ok(count @ 1..) = master.read(&mut chunk) {
+        text.extend_from_slice(&chunk[..count]);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn colours_are_for_terminals_and_can_be_refused() {
+    let escape = '\x1b';
+    assert!(checked_on_a_terminal(None).contains(escape));
+    assert!(checked_on_a_terminal(Some("")).contains(escape));
+    let plain = checked_on_a_terminal(Some("1"));
+    assert!(plain.contains("unknown section") && !plain.contains(escape), "{plain}");
+}
