@@ -157,17 +157,17 @@ fn limit(what: &str, value: f64, most: f64) -> bool {
 mod plan {
     use super::*;
 
-    pub struct Plans {
-        pub shell_take: String,
-        pub shell_undo: String,
-        pub bare_take: String,
-        pub bare_undo: String,
-        pub writes: usize,
-        pub calls: usize,
+    pub(super) struct Plans {
+        pub(super) shell_take: String,
+        pub(super) shell_undo: String,
+        pub(super) bare_take: String,
+        pub(super) bare_undo: String,
+        pub(super) writes: usize,
+        pub(super) calls: usize,
     }
 
     /// Reads from the ledger what the hook has changed, while it holds it.
-    pub fn of_running(folder: &Path) -> Plans {
+    pub(super) fn of_running(folder: &Path) -> Plans {
         let ledger = fs::read("/run/vfio-hook/ledger.json").expect("a ledger");
         let ledger: serde_json::Value = serde_json::from_slice(&ledger).expect("JSON");
         let (mut take, mut undo) = (String::new(), String::new());
@@ -206,8 +206,9 @@ mod plan {
             }
         }
         let cpus = interrupts.unwrap_or_default();
-        shell_take +=
-            &format!("for irq in /proc/irq/*/smp_affinity_list; do echo {cpus} > $irq; done 2>/dev/null\ntrue\n");
+        shell_take += &format!(
+            "for irq in /proc/irq/*/smp_affinity_list; do echo {cpus} > $irq; done 2>/dev/null\ntrue\n"
+        );
         shell_undo += "rm -rf /run/systemd/system.control\n";
         let save = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -258,7 +259,7 @@ mod bare {
 
     const SYSTEMD: &str = "org.freedesktop.systemd1";
 
-    pub fn run(list: &Path) {
+    pub(super) fn run(list: &Path) {
         let list = fs::read_to_string(list).expect("a list");
         let lines = list.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let (units, files): (Vec<_>, Vec<_>) = lines.partition(|words| words[0] == "unit");
@@ -282,7 +283,13 @@ mod bare {
                 let set = (unit, true, &properties[..]);
                 let manager = "org.freedesktop.systemd1.Manager";
                 connection
-                    .call_method(Some(SYSTEMD), "/org/freedesktop/systemd1", Some(manager), "SetUnitProperties", &set)
+                    .call_method(
+                        Some(SYSTEMD),
+                        "/org/freedesktop/systemd1",
+                        Some(manager),
+                        "SetUnitProperties",
+                        &set,
+                    )
                     .await
                     .expect("a reply");
             }

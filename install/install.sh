@@ -80,9 +80,9 @@ build() {
     local source
     source=$(dirname "$(dirname "$(readlink -f "$0")")")
     command -v cargo >/dev/null || die "cargo is not in the PATH of $(id -un)" \
-        "build it as the user who has it (cargo build --release --locked), then add --binary target/release/vfio-hook"
+        "build it as the user who has it (cargo build --release --locked), then add --binary target/*/release/vfio-hook"
     (cd "$source" && cargo build --release --locked)
-    binary=${CARGO_TARGET_DIR:-$source/target}/release/vfio-hook
+    binary=${CARGO_TARGET_DIR:-$source/target}/$(rustc -vV | sed -n 's/^host: //p')/release/vfio-hook
 }
 
 make_folder() {

@@ -32,7 +32,7 @@ fn check_siblings(situation: Situation<'_>, cpus: &CpuSet, proposal: &mut Propos
 
 fn check_caches(situation: Situation<'_>, cpus: &CpuSet, proposal: &mut Proposal) {
     let mut caches: Vec<CpuSet> = cpus.iter().filter_map(|cpu| situation.host.l3_siblings(cpu)).collect();
-    caches.sort();
+    caches.sort_unstable();
     caches.dedup();
     let fits = caches.iter().any(|cache| cache.len() >= cpus.len());
     if caches.len() > 1 && fits {

@@ -1,15 +1,22 @@
 //! The log of a hook call: the journal, or standard error where there is none.
 
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::guest::{GuestName, GuestUuid};
 
 /// The name under which the journal files every line, whatever the hook is installed as.
 pub const IDENTIFIER: &str = "vfio-hook";
+
+/// Lines for standard error, kept until the call ends: the first line there is the reason of a refusal.
+static KEPT: Mutex<String> = Mutex::new(String::new());
 
 /// Opens the log; every line carries the guest's name and UUID as fields.
 pub(super) fn open(guest: &GuestName, uuid: Option<GuestUuid>) {
@@ -25,27 +32,41 @@ pub(super) fn open(guest: &GuestName, uuid: Option<GuestUuid>) {
             let _ = tracing_subscriber::registry().with(journal.with_filter(level)).try_init();
         }
         Err(_) => {
-            let stderr = tracing_subscriber::fmt::layer()
-                .with_writer(|| Unbroken)
-                .with_ansi(false)
-                .without_time()
-                .with_target(false)
-                .log_internal_errors(false);
-            let _ = tracing_subscriber::registry().with(stderr.with_filter(level)).try_init();
+            let _ = tracing_subscriber::registry().with(KeptLines.with_filter(level)).try_init();
         }
     }
 }
 
-/// Standard error whose reader may be gone: libvirtd gives up on a hook 30 s after it was told to exit.
-pub(super) struct Unbroken;
+/// Prints what was logged, where there is no journal. For a call that did not refuse: there libvirt shows nothing of it.
+pub(super) fn print_kept() {
+    let kept = std::mem::take(&mut *KEPT.lock().unwrap_or_else(PoisonError::into_inner));
+    print_to_stderr(&kept);
+}
 
-impl Write for Unbroken {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = io::stderr().write_all(bytes);
-        Ok(bytes.len())
+/// Prints to standard error. Its reader may be gone, as libvirtd gives up on a hook 30 s after it was told to exit:
+/// that is no error, and above all no panic.
+pub(super) fn print_to_stderr(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+struct KeptLines;
+
+impl<S: Subscriber> Layer<S> for KeptLines {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let mut line = Line(format!("{IDENTIFIER}: {}: ", event.metadata().level().as_str().to_lowercase()));
+        event.record(&mut line);
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_str(&line.0);
+        kept.push('\n');
     }
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.0, "{value:?}");
+        }
     }
 }

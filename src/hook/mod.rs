@@ -5,8 +5,8 @@ mod stdin;
 mod watchdog;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 
 use nix::unistd::geteuid;
 
@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::event::{Event, FailureEffect, Operation};
 use crate::exit::Exit;
 use crate::guest::{Guest, GuestError, GuestUuid};
-use crate::host::Host;
+use crate::host::{Host, STATE_DIR};
 use crate::ledger::{FILE, Ledger, Note, NoteLevel, Outcome};
 use crate::lifecycle::{self, LifecycleError};
 
@@ -57,9 +57,20 @@ fn concerns_us(operation: Operation) -> bool {
 
 /// Whether this guest has a file, or anybody a lease: two look-ups, for every guest on every host.
 fn has_work(host: &Host, event: &Event) -> bool {
-    let has_config = || lifecycle::config_path(&event.guest).is_some_and(|path| host.has_file(&path));
-    let has_ledger = || host.has_file(&std::path::Path::new(crate::host::STATE_DIR).join(FILE));
-    has_ledger() || (event.operation == Operation::Prepare && has_config())
+    let has_ledger = || host.has_file(&Path::new(STATE_DIR).join(FILE));
+    has_ledger() || (event.operation == Operation::Prepare && has_config(host, event))
+}
+
+fn has_config(host: &Host, event: &Event) -> bool {
+    lifecycle::config_path(&event.guest).is_some_and(|path| host.has_file(&path))
+}
+
+/// What a failure does to the guest: one without a file is never refused, whatever state other guests left the ledger in.
+fn failure_effect(host: &Host, event: &Event) -> FailureEffect {
+    match event.operation.failure_effect() {
+        FailureEffect::RefusesStart if has_config(host, event) => FailureEffect::RefusesStart,
+        _ => FailureEffect::MustNotHappen,
+    }
 }
 
 fn answer(host: &mut Host, event: &Event) -> Exit {
@@ -68,7 +79,10 @@ fn answer(host: &mut Host, event: &Event) -> Exit {
     let mut uuid = None;
     let answered = panic::catch_unwind(AssertUnwindSafe(|| answer_by_operation(host, event, &mut uuid)));
     let error = match answered {
-        Ok(Ok(())) => return Exit::Done,
+        Ok(Ok(())) => {
+            log::print_kept();
+            return Exit::Done;
+        }
         Ok(Err(failure)) => failure,
         Err(_) => {
             // The ledger holds what was begun; undoing it is what the next event would do.
@@ -79,15 +93,18 @@ fn answer(host: &mut Host, event: &Event) -> Exit {
             };
             Failure {
                 message: format!("a bug in vfio-hook ended {}{state}", event.operation.as_str()),
-                help: Some("`vfio-hook log` has the details; please report them".to_owned()),
+                help: Some("`journalctl -t vfio-hook` has the details; please report them".to_owned()),
             }
         }
     };
     tracing::error!("{} failed: {}", event.operation.as_str(), error.message);
-    match event.operation.failure_effect() {
-        FailureEffect::MustNotHappen => Exit::Done,
+    match failure_effect(host, event) {
+        FailureEffect::MustNotHappen => {
+            log::print_kept();
+            Exit::Done
+        }
         FailureEffect::RefusesStart => {
-            let _ = log::Unbroken.write_all(error.for_libvirt().as_bytes());
+            log::print_to_stderr(&error.for_libvirt());
             Exit::Failed
         }
     }

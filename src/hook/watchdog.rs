@@ -1,10 +1,9 @@
 //! The hard end of a hook call: whatever hangs, libvirt does not wait longer than the budget.
 
-use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
-use super::log::Unbroken;
+use super::log;
 use crate::event::{FailureEffect, Operation};
 use crate::exit::Exit;
 
@@ -25,12 +24,11 @@ pub(super) fn start(operation: Operation) {
         tracing::error!("{} did not end within {:?}, giving up", operation.as_str(), operation.budget());
         let exit = match operation.failure_effect() {
             FailureEffect::RefusesStart => {
-                let _ = writeln!(
-                    Unbroken,
-                    "vfio-hook: {} did not end within {} s\nhelp: `vfio-hook log` shows what it waited for",
+                log::print_to_stderr(&format!(
+                    "{} did not end within {} s\nhelp: `journalctl -t vfio-hook` shows what it waited for\n",
                     operation.as_str(),
                     operation.budget().as_secs()
-                );
+                ));
                 Exit::Failed
             }
             FailureEffect::MustNotHappen => Exit::Done,

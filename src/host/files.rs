@@ -77,7 +77,8 @@ impl Files for KernelFiles {
 }
 
 pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Most attributes fit a page: one read for the text, one for its end.
+    let mut bytes = Vec::with_capacity(4096);
     fs::File::open(path)?.take(MAX_ATTRIBUTE).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -108,7 +109,7 @@ pub(super) fn list_sorted(path: &Path) -> io::Result<Vec<OsString>> {
     let mut names = fs::read_dir(path)?
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<io::Result<Vec<_>>>()?;
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }
 

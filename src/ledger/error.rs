@@ -119,7 +119,7 @@ impl LedgerError {
                     .to_owned(),
             ),
             Self::GivenBack => Some("start the guest again".to_owned()),
-            Self::TimedOut(_) => Some("look at `vfio-hook log` for what it waited for".to_owned()),
+            Self::TimedOut(_) => Some("look at `journalctl -t vfio-hook` for what it waited for".to_owned()),
         }
     }
 }

@@ -112,8 +112,8 @@ impl Plan {
             };
             plan.claim(host, uuid, claim, now, &online)?;
         }
-        plan.record.entries.sort_by(|left, right| left.knob.cmp(&right.knob));
-        plan.changes.sort_by(|left, right| left.knob.cmp(&right.knob));
+        plan.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+        plan.changes.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
         Ok(plan)
     }
 
@@ -173,7 +173,7 @@ impl Plan {
         let online = host.online_cpus()?;
         plan.record.leases.retain(|uuid, _| !leaving.contains(uuid));
         let mut entries = std::mem::take(&mut plan.record.entries);
-        entries.sort_by(|left, right| right.knob.cmp(&left.knob));
+        entries.sort_unstable_by(|left, right| right.knob.cmp(&left.knob));
         for mut entry in entries {
             let was_at_rest = record.is_at_rest(&entry, host);
             let before = entry.claims.len();
@@ -184,7 +184,7 @@ impl Plan {
             }
             plan.release(host, entry, &online, deadline);
         }
-        plan.record.entries.sort_by(|left, right| left.knob.cmp(&right.knob));
+        plan.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
         Ok(plan)
     }
 
