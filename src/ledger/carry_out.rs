@@ -5,7 +5,7 @@ use super::error::LedgerError;
 use super::knob::{Knob, OnRefusal, Settles};
 use super::open::Ledger;
 use super::plan::{Change, Note, Plan, adopt_foreign_change};
-use super::record::{Pending, Phase};
+use super::record::{Entry, Pending, Phase};
 use super::value::Value;
 use crate::guest::GuestUuid;
 
@@ -156,12 +156,16 @@ impl Ledger<'_> {
         self.write(&Change { knob: knob.clone(), now, then: Value::Pages(then) })
     }
 
-    /// A knob that refused is not held by the guest.
+    /// A knob that refused is not held by the guest. Its entry stays if another guest holds it, or an earlier one could
+    /// not give it back.
     fn forget_claim(&mut self, uuid: GuestUuid, knob: &Knob) {
         if let Some(entry) = self.record.entry_mut(knob) {
             entry.claims.remove(&uuid);
             entry.pending = None;
         }
-        self.record.entries.retain(|entry| entry.knob != *knob || !entry.claims.is_empty());
+        let is_at_baseline = |entry: &Entry| entry.written.means_the_same(&entry.baseline);
+        self.record
+            .entries
+            .retain(|entry| entry.knob != *knob || !entry.claims.is_empty() || !is_at_baseline(entry));
     }
 }

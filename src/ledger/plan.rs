@@ -132,8 +132,13 @@ impl Plan {
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
+        // Whether what was announced before was written, `now` tells.
+        if entry.pending.take().is_some() {
+            entry.written = now.clone();
+        }
         let mut want = claim.want.clone();
         if let Want::Pages(share) = &mut want {
+            share.added = ownerless_pages(&entry, uuid, pages_of(&now)).min(share.promised);
             share.missing = page_shortfall(&self.record, host, &claim.knob, *share, uuid)?;
         }
         entry.claims.insert(uuid, want.clone());
@@ -248,18 +253,26 @@ pub(super) fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Not
 /// Pages that somebody added belong to the baseline; pages that somebody took away are gone for everybody.
 pub(super) fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
     let expected = pages_of(&entry.written);
-    // An announced write may have been made, and in part.
+    // An announced write may have been made. The kernel grows a pool in part, but does not shrink it in part.
     let announced = entry.pending.as_ref().map_or(expected, |pending| pages_of(&pending.value));
-    let (least, most) = (expected.min(announced), expected.max(announced));
-    if (least..=most).contains(&now) {
+    if (expected..=announced).contains(&now) || now == expected || now == announced {
         return None;
     }
+    let known = if now > expected { expected.max(announced) } else { announced };
     let note =
         Note::warning(format!("{} were changed by somebody else, from {expected} to {now}", entry.knob));
     let baseline = pages_of(&entry.baseline);
-    entry.baseline = Value::Pages(if now > most { baseline + (now - most) } else { baseline.min(now) });
+    entry.baseline = Value::Pages(if now > known { baseline + (now - known) } else { baseline.min(now) });
     entry.written = Value::Pages(now);
     Some(note)
+}
+
+/// Pages that an earlier guest added and that could not be taken away after it: whoever uses them now owns them, or
+/// they would go with the next guest that leaves.
+fn ownerless_pages(entry: &Entry, uuid: GuestUuid, now: u64) -> u64 {
+    let others = entry.claims.iter().filter(|(other, _)| **other != uuid);
+    let added: u64 = others.filter_map(|(_, want)| want.pages()).map(|share| share.added).sum();
+    now.saturating_sub(pages_of(&entry.baseline).saturating_add(added))
 }
 
 /// How many pages a pool lacks for this guest: what it was promised, less what it could use.

@@ -3,6 +3,7 @@
 
 mod failures;
 mod give_back;
+mod interleavings;
 mod kills;
 mod meanwhile;
 mod pages;
