@@ -211,11 +211,8 @@ fn move_workqueues(
     proposal: &mut Proposal,
 ) -> Result<(), HostError> {
     for workqueue in situation.host.workqueues() {
-        if situation.host.workqueue_cpumask(&workqueue)?.intersects(cpus)
-            || situation.record.entry(&Knob::WorkqueueMask(workqueue.clone())).is_some()
-        {
-            proposal.claim(Knob::WorkqueueMask(workqueue), Want::Cpus(cpus.clone()));
-        }
+        let mask = situation.host.workqueue_cpumask(&workqueue)?;
+        proposal.claim_mask(situation, Knob::WorkqueueMask(workqueue), mask, cpus);
     }
     Ok(())
 }
@@ -229,16 +226,10 @@ fn move_interrupts(
     if let Some(socket) = host.irqbalance() {
         proposal.claim(Knob::IrqbalanceBan(socket), Want::Cpus(cpus.clone()));
     }
-    // A mask that another guest took CPUs from may not show them now, but will again when that guest is gone.
-    let is_claimed = |knob: &Knob| situation.record.entry(knob).is_some();
-    if host.default_smp_affinity()?.intersects(cpus) || is_claimed(&Knob::DefaultIrqAffinity) {
-        proposal.claim(Knob::DefaultIrqAffinity, Want::Cpus(cpus.clone()));
-    }
+    proposal.claim_mask(situation, Knob::DefaultIrqAffinity, host.default_smp_affinity()?, cpus);
     for interrupt in host.movable_interrupts()? {
         let knob = Knob::IrqAffinity { number: interrupt.number, actions: interrupt.actions };
-        if interrupt.affinity.intersects(cpus) || is_claimed(&knob) {
-            proposal.claim(knob, Want::Cpus(cpus.clone()));
-        }
+        proposal.claim_mask(situation, knob, interrupt.affinity, cpus);
     }
     Ok(())
 }

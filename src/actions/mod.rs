@@ -6,10 +6,11 @@ mod isolate_cpus;
 mod topology;
 
 use crate::config::GuestConfig;
+use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::Guest;
 use crate::host::{Host, HostError};
-use crate::ledger::{Claim, Note, Record};
+use crate::ledger::{Claim, Knob, Note, Record, Value, Want};
 
 pub use hugepages::page_effort;
 
@@ -49,8 +50,16 @@ pub struct Problem {
 }
 
 impl Proposal {
-    fn claim(&mut self, knob: crate::ledger::Knob, want: crate::ledger::Want) {
-        self.claims.push(Claim { knob, want });
+    fn claim(&mut self, knob: Knob, want: Want) {
+        self.claims.push(Claim { knob, want, now: None });
+    }
+
+    /// Claims CPUs of a mask that holds some of them, or will again when another guest is gone.
+    fn claim_mask(&mut self, situation: Situation<'_>, knob: Knob, mask: CpuSet, cpus: &CpuSet) {
+        if mask.intersects(cpus) || situation.record.entry(&knob).is_some() {
+            let want = Want::Cpus(cpus.clone());
+            self.claims.push(Claim { knob, want, now: Some(Value::Cpus(mask)) });
+        }
     }
 
     fn refuse(&mut self, path: &'static [&'static str], message: impl Into<String>, help: impl Into<String>) {

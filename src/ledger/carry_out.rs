@@ -140,7 +140,7 @@ impl Ledger<'_> {
         // The kernel may keep less than it was given (pages in use, CPUs that went offline): what it kept is what
         // later is compared with.
         let kept = match change.knob.settles() {
-            Settles::Now => change.knob.read(self.host, self.deadline)?,
+            Settles::Now => change.knob.read_back(self.host, self.deadline)?,
             Settles::Later => change.then.clone(),
         };
         if let Some(entry) = self.record.entry_mut(&change.knob) {

@@ -154,6 +154,17 @@ impl Knob {
         })
     }
 
+    /// What it holds right after a write: whose interrupt it is was looked at before.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn read_back(&self, host: &Host, deadline: Deadline) -> Result<Value, HostError> {
+        match self {
+            Self::IrqAffinity { number, .. } => Ok(Value::Cpus(host.irq_smp_affinity(*number)?)),
+            _ => self.read(host, deadline),
+        }
+    }
+
     /// Makes it hold a value.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub struct Claim {
     pub knob: Knob,
     /// What is wanted of it.
     pub want: Want,
+    /// What it holds, where that was looked at already.
+    pub now: Option<Value>,
 }
 
 /// One knob's way from what it holds to what it will hold.
@@ -102,7 +104,7 @@ impl Plan {
         plan.record.leases.insert(uuid, lease);
         let online = host.online_cpus()?;
         for claim in claims {
-            let now = match claim.knob.read(host, deadline) {
+            let now = match claim.now.clone().map_or_else(|| claim.knob.read(host, deadline), Ok) {
                 Ok(now) => now,
                 Err(error) if error.is_absent() => {
                     plan.notes.push(Note::warning(format!("{} left alone: {error}", claim.knob)));
