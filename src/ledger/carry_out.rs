@@ -119,7 +119,8 @@ impl Ledger<'_> {
 
     /// Gives back as much as the host takes: one refusal does not keep the rest from coming back.
     pub(super) fn carry_out_giving_back(&mut self, plan: Plan) -> Result<Outcome, LedgerError> {
-        let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
+        let mut outcome =
+            Outcome { notes: plan.notes.clone(), failures: plan.failures.clone(), ..Outcome::default() };
         self.announce(&plan, None)?;
         for change in plan.changes {
             match self.write(&change) {

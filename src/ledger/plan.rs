@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::combine::{combine, pages_of};
 use super::error::LedgerError;
 use super::knob::{CombineRule, Knob, Settles};
-use super::record::{Entry, Lease, Record};
+use super::record::{Entry, Lease, Pending, Record};
 use super::value::{PageShare, Value, Want};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
@@ -63,6 +63,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// What a person should know.
     pub notes: Vec<Note>,
+    /// Knobs that cannot be looked at, so that nothing is planned for them.
+    pub failures: Vec<String>,
 }
 
 impl Note {
@@ -86,6 +88,10 @@ impl fmt::Display for Change {
 }
 
 impl Plan {
+    fn without_changes(record: &Record) -> Self {
+        Self { record: record.clone(), changes: Vec::new(), notes: Vec::new(), failures: Vec::new() }
+    }
+
     /// Adds a guest's claims to the ledger.
     ///
     /// # Errors
@@ -98,7 +104,7 @@ impl Plan {
         claims: &[Claim],
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
-        let mut plan = Self { record: record.clone(), changes: Vec::new(), notes: Vec::new() };
+        let mut plan = Self::without_changes(record);
         plan.record.leases.insert(uuid, lease);
         let online = host.online_cpus()?;
         for claim in claims {
@@ -167,14 +173,14 @@ impl Plan {
     /// Takes these guests' claims out of the ledger, and settles whatever a killed process left half done.
     ///
     /// # Errors
-    /// The CPUs that are online cannot be read. A knob that cannot be read stays in the ledger, with a note.
+    /// The CPUs that are online cannot be read. A knob that cannot be read stays in the ledger, as a failure.
     pub fn give_back(
         record: &Record,
         host: &Host,
         leaving: &BTreeSet<GuestUuid>,
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
-        let mut plan = Self { record: record.clone(), changes: Vec::new(), notes: Vec::new() };
+        let mut plan = Self::without_changes(record);
         let online = host.online_cpus()?;
         plan.record.leases.retain(|uuid, _| !leaving.contains(uuid));
         let mut entries = std::mem::take(&mut plan.record.entries);
@@ -201,7 +207,10 @@ impl Plan {
                 return;
             }
             Err(error) => {
-                self.notes.push(Note::warning(format!("{} not given back: {error}", entry.knob)));
+                self.failures.push(format!("{} not given back: {error}", entry.knob));
+                // An open write keeps the entry, and has it computed again by the next event.
+                let value = combine(&entry, &entry.written, online).unwrap_or_else(|_| entry.written.clone());
+                entry.pending = Some(Pending { value, beneficiary: None });
                 self.record.entries.push(entry);
                 return;
             }
