@@ -135,13 +135,16 @@ impl Plan {
             Some(entry) => entry.clone(),
             None => Entry::new(claim.knob.clone(), now.clone()),
         };
+        let now = if entry.knob.settles() == Settles::Later { entry.written.clone() } else { now };
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
-        // Whether what was announced before was written, `now` tells.
-        if entry.pending.take().is_some() {
+        // Whether what was announced before was written, `now` tells, or else it is written again.
+        let was_announced = entry.pending.take().is_some();
+        if was_announced {
             entry.written = now.clone();
         }
+        let in_doubt = was_announced && entry.knob.settles() == Settles::Later;
         let mut want = claim.want.clone();
         if let Want::Pages(share) = &mut want {
             share.added = ownerless_pages(&entry, uuid, pages_of(&now)).min(share.promised);
@@ -164,7 +167,7 @@ impl Plan {
         let knob = &claim.knob;
         self.record.entries.retain(|other| other.knob != *knob);
         self.record.entries.push(entry);
-        if !then.means_the_same(&now) {
+        if in_doubt || !then.means_the_same(&now) {
             self.changes.push(Change { knob: knob.clone(), now, then });
         }
         Ok(())
@@ -215,18 +218,29 @@ impl Plan {
                 return;
             }
         };
+        let settles = entry.knob.settles();
+        if entry.is_fading() {
+            if now != entry.baseline {
+                self.changes.push(Change { knob: entry.knob.clone(), now, then: entry.baseline.clone() });
+                self.record.entries.push(entry);
+            }
+            return;
+        }
+        let now = if settles == Settles::Later { entry.written.clone() } else { now };
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
         // The announced write may have been made before its writer was killed.
-        let was_made = entry.pending.take().is_some_and(|pending| pending.value.means_the_same(&now));
+        let announced = entry.pending.take();
+        let in_doubt = announced.is_some() && settles == Settles::Later;
+        let was_made = announced.is_some_and(|pending| pending.value.means_the_same(&now));
         if was_made || entry.knob.rule() == CombineRule::Shares {
             entry.written = now.clone();
         }
         // Words cannot conflict when a claim goes away.
         let then = combine(&entry, &now, online).unwrap_or_else(|_| now.clone());
-        let stale = entry.knob.settles() == Settles::Later && !entry.written.means_the_same(&then);
-        let changed = stale || then != now;
+        let stale = settles == Settles::OutOfSight && !entry.written.means_the_same(&then);
+        let changed = stale || in_doubt || then != now;
         if changed {
             self.changes.push(Change { knob: entry.knob.clone(), now, then });
         }
