@@ -71,7 +71,7 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
         runs: lifecycle::guest_runs(host, record, *uuid),
         held: record.entries_of(*uuid).map(|entry| held(host, entry, *uuid, deadline)).collect(),
     });
-    let unsettled = record.entries.iter().filter(|entry| !entry.is_settled());
+    let unsettled = record.entries.iter().filter(|entry| !entry.is_settled() && !entry.is_fading());
     View { leases: leases.collect(), unsettled: unsettled.map(|entry| entry.knob.to_string()).collect() }
 }
 

@@ -66,7 +66,8 @@ fn plan(
     let give_back = || Plan::give_back(record, host, &[guest.uuid].into(), deadline);
     match operation {
         Operation::Prepare if has_lease => {
-            let Plan { changes, mut notes, .. } = give_back()?;
+            let Plan { changes, mut notes, failures, .. } = give_back()?;
+            notes.extend(failures.into_iter().map(Note::warning));
             notes.push(Note::warning(
                 "the guest already holds these: `prepare` would give them back first and then take all again",
             ));
@@ -98,7 +99,8 @@ fn plan(
             Ok((Vec::new(), lifecycle::verify_isolation(host, record, guest.uuid, deadline)))
         }
         Operation::Release if has_lease => {
-            let Plan { changes, notes, .. } = give_back()?;
+            let Plan { changes, mut notes, failures, .. } = give_back()?;
+            notes.extend(failures.into_iter().map(Note::warning));
             Ok((changes, notes))
         }
         Operation::Release => Ok((Vec::new(), vec![Note::info("the guest holds nothing")])),

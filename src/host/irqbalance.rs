@@ -49,8 +49,13 @@ impl Host {
     /// It does not answer.
     pub fn irqbalance_banned_cpus(&self, socket: &IrqbalanceSocket) -> Result<CpuSet, HostError> {
         let path = socket.path();
-        let answer =
-            ask(&self.files.locate(&path), "setup").map_err(|error| HostError::read(&path, error))?;
+        let answer = ask(&self.files.locate(&path), "setup").map_err(|error| match error.kind() {
+            // A daemon that was killed leaves its socket behind.
+            io::ErrorKind::ConnectionRefused => {
+                HostError::gone(format!("nobody listens at {} any more", path.display()))
+            }
+            _ => HostError::read(&path, error),
+        })?;
         let mask = answer.rsplit_once("BANNED ").map_or("", |(_, mask)| mask.trim());
         CpuSet::from_mask(mask).map_err(|reason| HostError::content(&path, format!("`{answer}`: {reason}")))
     }

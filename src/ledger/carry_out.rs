@@ -98,8 +98,12 @@ impl Ledger<'_> {
         let is_pool = |change: &Change| matches!(change.knob, Knob::PagePool(_));
         for mut change in planned.into_iter().filter(|change| !is_pool(change)) {
             let Some(entry) = self.record.entry_mut(&change.knob) else { continue };
+            let now = match change.knob.settles() {
+                Settles::Later => Ok(entry.written.clone()),
+                _ => change.knob.read(self.host, self.deadline),
+            };
             // A knob that cannot be read now says why when it is written.
-            if let Ok(now) = change.knob.read(self.host, self.deadline) {
+            if let Ok(now) = now {
                 outcome.notes.extend(adopt_foreign_change(entry, &now));
                 // Conflicts were found when each of the guests made its plan.
                 change.then = combine(entry, &now, &online).unwrap_or(change.then);
@@ -119,7 +123,8 @@ impl Ledger<'_> {
 
     /// Gives back as much as the host takes: one refusal does not keep the rest from coming back.
     pub(super) fn carry_out_giving_back(&mut self, plan: Plan) -> Result<Outcome, LedgerError> {
-        let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
+        let mut outcome =
+            Outcome { notes: plan.notes.clone(), failures: plan.failures.clone(), ..Outcome::default() };
         self.announce(&plan, None)?;
         for change in plan.changes {
             match self.write(&change) {
@@ -129,7 +134,12 @@ impl Ledger<'_> {
                 Err(error) => outcome.failures.push(format!("{} not given back: {error}", change.knob)),
             }
         }
-        self.record.entries.retain(|entry| !entry.claims.is_empty() || entry.pending.is_some());
+        let (host, deadline) = (&*self.host, self.deadline);
+        let is_seen_back =
+            |entry: &Entry| entry.knob.read(host, deadline).map_or(true, |now| now == entry.baseline);
+        self.record.entries.retain(|entry| {
+            !entry.claims.is_empty() || entry.pending.is_some() || (entry.is_fading() && !is_seen_back(entry))
+        });
         self.store()?;
         Ok(outcome)
     }
@@ -141,7 +151,7 @@ impl Ledger<'_> {
         // later is compared with.
         let kept = match change.knob.settles() {
             Settles::Now => change.knob.read_back(self.host, self.deadline)?,
-            Settles::Later => change.then.clone(),
+            Settles::OutOfSight | Settles::Later => change.then.clone(),
         };
         if let Some(entry) = self.record.entry_mut(&change.knob) {
             entry.written = kept;
@@ -156,14 +166,16 @@ impl Ledger<'_> {
         self.write(&Change { knob: knob.clone(), now, then: Value::Pages(then) })
     }
 
-    /// A knob that refused is not held by the guest. Its entry stays if another guest holds it, or an earlier one could
-    /// not give it back.
+    /// A knob that refused is not held by the guest. Its entry stays if another guest holds it, if an earlier one could
+    /// not give it back, or if it may still turn out not to have refused.
     fn forget_claim(&mut self, uuid: GuestUuid, knob: &Knob) {
         if let Some(entry) = self.record.entry_mut(knob) {
             entry.claims.remove(&uuid);
             entry.pending = None;
         }
-        let is_at_baseline = |entry: &Entry| entry.written.means_the_same(&entry.baseline);
+        let is_at_baseline = |entry: &Entry| {
+            entry.knob.settles() != Settles::Later && entry.written.means_the_same(&entry.baseline)
+        };
         self.record
             .entries
             .retain(|entry| entry.knob != *knob || !entry.claims.is_empty() || !is_at_baseline(entry));

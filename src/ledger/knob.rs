@@ -77,7 +77,9 @@ pub enum OnRefusal {
 pub enum Settles {
     /// At once.
     Now,
-    /// Later, or what is read is not yet what acts: write again rather than trust a value that looks right.
+    /// At once, but what is read is not always what acts: write again rather than trust a value that looks right.
+    OutOfSight,
+    /// Some time later: until then an older value is read, and what was last written counts.
     Later,
 }
 
@@ -103,7 +105,8 @@ impl Knob {
     #[must_use]
     pub fn settles(&self) -> Settles {
         match self {
-            Self::IrqbalanceBan(_) | Self::AllowedCpus(_) => Settles::Later,
+            Self::AllowedCpus(_) => Settles::OutOfSight,
+            Self::IrqbalanceBan(_) => Settles::Later,
             _ => Settles::Now,
         }
     }

@@ -197,10 +197,15 @@ impl<'h> Ledger<'h> {
         if failed.is_empty() && self.record.entries.iter().all(is_at_rest) {
             return Ok(());
         }
+        let only_fading = failed.is_empty()
+            && self.record.entries.iter().all(|entry| is_at_rest(entry) || entry.is_fading());
         self.credit_interrupted_growth();
         let plan = Plan::give_back(&self.record, self.host, &failed, self.deadline)?;
         let mut outcome = self.carry_out_giving_back(plan)?;
-        outcome.notes.insert(0, Note::info("an earlier run was killed half way; its changes were settled"));
+        if !only_fading {
+            let note = "an earlier run was killed or failed half way; its changes were settled";
+            outcome.notes.insert(0, Note::info(note));
+        }
         self.recovered.absorb(outcome);
         Ok(())
     }

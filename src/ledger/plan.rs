@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::combine::{combine, pages_of};
 use super::error::LedgerError;
 use super::knob::{CombineRule, Knob, Settles};
-use super::record::{Entry, Lease, Record};
+use super::record::{Entry, Lease, Pending, Record};
 use super::value::{PageShare, Value, Want};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
@@ -65,6 +65,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// What a person should know.
     pub notes: Vec<Note>,
+    /// Knobs that cannot be looked at, so that nothing is planned for them.
+    pub failures: Vec<String>,
 }
 
 impl Note {
@@ -88,6 +90,10 @@ impl fmt::Display for Change {
 }
 
 impl Plan {
+    fn without_changes(record: &Record) -> Self {
+        Self { record: record.clone(), changes: Vec::new(), notes: Vec::new(), failures: Vec::new() }
+    }
+
     /// Adds a guest's claims to the ledger.
     ///
     /// # Errors
@@ -100,7 +106,7 @@ impl Plan {
         claims: &[Claim],
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
-        let mut plan = Self { record: record.clone(), changes: Vec::new(), notes: Vec::new() };
+        let mut plan = Self::without_changes(record);
         plan.record.leases.insert(uuid, lease);
         let online = host.online_cpus()?;
         for claim in claims {
@@ -131,13 +137,16 @@ impl Plan {
             Some(entry) => entry.clone(),
             None => Entry::new(claim.knob.clone(), now.clone()),
         };
+        let now = if entry.knob.settles() == Settles::Later { entry.written.clone() } else { now };
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
-        // Whether what was announced before was written, `now` tells.
-        if entry.pending.take().is_some() {
+        // Whether what was announced before was written, `now` tells, or else it is written again.
+        let was_announced = entry.pending.take().is_some();
+        if was_announced {
             entry.written = now.clone();
         }
+        let in_doubt = was_announced && entry.knob.settles() == Settles::Later;
         let mut want = claim.want.clone();
         if let Want::Pages(share) = &mut want {
             share.added = ownerless_pages(&entry, uuid, pages_of(&now)).min(share.promised);
@@ -160,7 +169,7 @@ impl Plan {
         let knob = &claim.knob;
         self.record.entries.retain(|other| other.knob != *knob);
         self.record.entries.push(entry);
-        if !then.means_the_same(&now) {
+        if in_doubt || !then.means_the_same(&now) {
             self.changes.push(Change { knob: knob.clone(), now, then });
         }
         Ok(())
@@ -169,14 +178,14 @@ impl Plan {
     /// Takes these guests' claims out of the ledger, and settles whatever a killed process left half done.
     ///
     /// # Errors
-    /// The CPUs that are online cannot be read. A knob that cannot be read stays in the ledger, with a note.
+    /// The CPUs that are online cannot be read. A knob that cannot be read stays in the ledger, as a failure.
     pub fn give_back(
         record: &Record,
         host: &Host,
         leaving: &BTreeSet<GuestUuid>,
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
-        let mut plan = Self { record: record.clone(), changes: Vec::new(), notes: Vec::new() };
+        let mut plan = Self::without_changes(record);
         let online = host.online_cpus()?;
         plan.record.leases.retain(|uuid, _| !leaving.contains(uuid));
         let mut entries = std::mem::take(&mut plan.record.entries);
@@ -203,23 +212,37 @@ impl Plan {
                 return;
             }
             Err(error) => {
-                self.notes.push(Note::warning(format!("{} not given back: {error}", entry.knob)));
+                self.failures.push(format!("{} not given back: {error}", entry.knob));
+                // An open write keeps the entry, and has it computed again by the next event.
+                let value = combine(&entry, &entry.written, online).unwrap_or_else(|_| entry.written.clone());
+                entry.pending = Some(Pending { value, beneficiary: None });
                 self.record.entries.push(entry);
                 return;
             }
         };
+        let settles = entry.knob.settles();
+        if entry.is_fading() {
+            if now != entry.baseline {
+                self.changes.push(Change { knob: entry.knob.clone(), now, then: entry.baseline.clone() });
+                self.record.entries.push(entry);
+            }
+            return;
+        }
+        let now = if settles == Settles::Later { entry.written.clone() } else { now };
         if let Some(note) = adopt_foreign_change(&mut entry, &now) {
             self.notes.push(note);
         }
         // The announced write may have been made before its writer was killed.
-        let was_made = entry.pending.take().is_some_and(|pending| pending.value.means_the_same(&now));
+        let announced = entry.pending.take();
+        let in_doubt = announced.is_some() && settles == Settles::Later;
+        let was_made = announced.is_some_and(|pending| pending.value.means_the_same(&now));
         if was_made || entry.knob.rule() == CombineRule::Shares {
             entry.written = now.clone();
         }
         // Words cannot conflict when a claim goes away.
         let then = combine(&entry, &now, online).unwrap_or_else(|_| now.clone());
-        let stale = entry.knob.settles() == Settles::Later && !entry.written.means_the_same(&then);
-        let changed = stale || then != now;
+        let stale = settles == Settles::OutOfSight && !entry.written.means_the_same(&then);
+        let changed = stale || in_doubt || then != now;
         if changed {
             self.changes.push(Change { knob: entry.knob.clone(), now, then });
         }

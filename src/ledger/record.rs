@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::knob::Knob;
+use super::knob::{Knob, Settles};
 use super::value::{PageShare, Value, Want};
 use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId};
@@ -189,6 +189,16 @@ impl Entry {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.pending.is_none() && !self.claims.is_empty()
+    }
+
+    /// Whether it was given back, but may still be read as it was before: until it is seen to have come back, nobody may
+    /// take what he reads for a baseline.
+    #[must_use]
+    pub fn is_fading(&self) -> bool {
+        self.knob.settles() == Settles::Later
+            && self.claims.is_empty()
+            && self.pending.is_none()
+            && self.written == self.baseline
     }
 
     /// Whether a value is one that this program wrote or was about to write, or the baseline.

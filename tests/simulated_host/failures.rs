@@ -111,3 +111,50 @@ fn interrupts_that_cannot_be_moved_are_passed_over() {
         machine.assert_is(&before, "released");
     }
 }
+
+#[test]
+fn what_cannot_be_read_at_release_comes_back_when_it_can() {
+    let unreadable = [
+        "/simulated/systemd/system.slice/AllowedCPUs",
+        "/sys/devices/system/cpu/cpu2/power/pm_qos_resume_latency_us",
+        "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages",
+        "/proc/irq/32/smp_affinity_list",
+    ];
+    let machine = Machine::new("two-nodes");
+    let before = machine.files();
+    for (index, path) in unreadable.into_iter().enumerate() {
+        let life = greedy(&machine, 1, "2-3", 10);
+        let other = greedy(&machine, 2, "4-5", 10);
+        machine.prepare(&life).unwrap();
+        if index % 2 == 0 {
+            machine.prepare(&other).unwrap();
+        }
+        let taken = machine.get(path);
+        machine.set(path, "what is this");
+        let outcome = machine.release(&life).unwrap();
+        assert_eq!(outcome.failures.len(), 1, "{path}: {outcome:?}");
+        assert!(machine.has_ledger());
+        machine.set(path, &taken);
+        machine.open_and_close();
+        machine.release(&other).unwrap();
+        machine.assert_is(&before, path);
+    }
+}
+
+#[test]
+fn what_is_gone_at_release_is_no_failure() {
+    let machine = Machine::new("two-nodes");
+    let life = greedy(&machine, 1, "2-3", 10);
+    machine.prepare(&life).unwrap();
+    // A CPU went offline, a device was unplugged, another one got the number of an interrupt.
+    std::fs::remove_dir_all(machine.path("/sys/devices/system/cpu/cpu3/cpufreq")).unwrap();
+    std::fs::remove_dir_all(machine.path("/proc/irq/32")).unwrap();
+    machine.set("/sys/kernel/irq/31/actions", "xhci_hcd");
+    let foreign = machine.get("/proc/irq/31/smp_affinity_list");
+    let outcome = machine.release(&life).unwrap();
+    assert_eq!(outcome.failures, [""; 0]);
+    assert!(!machine.has_ledger());
+    assert_eq!(machine.get("/proc/irq/31/smp_affinity_list"), foreign);
+    let gone: Vec<_> = outcome.notes.iter().map(|note| note.text.as_str()).collect();
+    insta::assert_snapshot!(gone.join("\n"));
+}

@@ -4,6 +4,7 @@
 mod failures;
 mod give_back;
 mod interleavings;
+mod irqbalance;
 mod kills;
 mod meanwhile;
 mod pages;

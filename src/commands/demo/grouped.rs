@@ -86,9 +86,9 @@ mod tests {
         assert_eq!(
             lines(&changes),
             [
-                "CPUs of new interrupts   0-7 -> 0-3",
-                "governor of CPUs 4,6-7   powersave -> performance",
-                "governor of CPU 5        schedutil -> performance",
+                "CPUs of new interrupts  0-7 -> 0-3",
+                "governor of CPUs 4,6-7  powersave -> performance",
+                "governor of CPU 5       schedutil -> performance",
             ]
         );
     }
