@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# A broken YAML file refuses the start and says where; a guest without one starts untouched.
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+
+before=$(mktemp)
+file=/etc/vfio-hook/hooks.d/plain.yaml
+snapshot "$before"
+
+refused() {
+    local message
+    message=$(start plain 2>&1) && fail "plain was started"
+    grep -qF -- "$1" <<<"$message" || fail "$message"
+    grep -qF -- "$2" <<<"$message" || fail "$message"
+    same_as "$before"
+}
+
+configure plain <<<$'hugepages:\n  timeot: 20s'
+# shellcheck disable=SC2016 # the backticks are the message's
+refused "$file:2:3: unknown key" 'did you mean `timeout`'
+configure plain <<<$'hugepages: {}'
+refused 'asks for no huge pages' 'memoryBacking'
+configure plain <<<$'isolate_cpus: {}'
+refused 'isolates none' 'vcpupin'
+configure plain <<<$'isolate_cpus:\n  cpus: 0-7'
+refused "$file:2:9" 'isolates every CPU'
+configure plain <<<$'isolate_cpus:\n  cpus: "9"'
+refused 'does not exist' '0-7'
+configure plain <<<$'isolate_cpus:\n  cpus: "7"\n'
+chown nobody "$file"
+refused 'nobody' 'chown root'
+chown root "$file"
+chmod 666 "$file"
+refused '666' 'chmod go-w'
+
+rm "$file"
+start plain
+expect "status" "$(vfio-hook status)" "no guest holds anything"
+[[ ! -e /run/vfio-hook/ledger.json ]] || fail "there is a ledger"
+destroy plain
+same_as "$before"
+
+# An ordinary user's hook does nothing: qemu:///session runs the same one.
+configure pinned-a <<<$'isolate_cpus: {}'
+virsh -q dumpxml pinned-a >/tmp/a.xml
+chmod 644 /tmp/a.xml
+expect "as nobody" "$(setpriv --reuid nobody --clear-groups /etc/libvirt/hooks/qemu pinned-a prepare begin - </tmp/a.xml 2>&1; echo $?)" 0
+same_as "$before"

@@ -1,0 +1,127 @@
+# Functions for the cases; each case sources this file, inside the virtual machine.
+# What a case prints is shown only when it fails, so it may print freely.
+# shellcheck shell=bash
+
+set -Eeuo pipefail
+shopt -s inherit_errexit
+trap 'echo "$0:$LINENO: failed: $BASH_COMMAND" >&2' ERR
+
+fail() {
+    echo "$0:${BASH_LINENO[-2]}: $*" >&2
+    exit 1
+}
+
+# expect WHAT ACTUAL WANTED
+expect() {
+    [[ $2 == "$3" ]] || fail "$1: '$2' instead of '$3'"
+}
+
+# Every knob of this host that can be read, one a line: what must be the same after a guest as before.
+# An absent file and an empty one are alike: systemd creates and removes cpuset files as it goes.
+# Effective affinities and free pages are not knobs.
+knobs() {
+    local cpu=/sys/devices/system/cpu/cpu node=/sys/devices/system/node/node online
+    grep -Hs . \
+        /proc/irq/default_smp_affinity /proc/irq/*/smp_affinity_list \
+        /sys/devices/virtual/workqueue/cpumask /sys/devices/virtual/workqueue/*/cpumask \
+        "$cpu"*/cpufreq/{scaling_governor,scaling_{min,max}_freq,energy_performance_preference} \
+        "$cpu"*/power/pm_qos_resume_latency_us \
+        /proc/sys/vm/nr_hugepages "$node"*/hugepages/*/{nr,surplus}_hugepages \
+        /sys/kernel/mm/hugepages/*/{nr,surplus,nr_overcommit}_hugepages \
+        /sys/fs/cgroup/*/cpuset.cpus || true
+
+    # Without the cpuset controller, which comes and goes with pinned guests, a slice runs everywhere.
+    online=$(</sys/devices/system/cpu/online)
+    systemctl show -p Id -p AllowedCPUs -p EffectiveCPUs \
+        init.scope system.slice user.slice machine.slice |
+        awk -v RS= '{ $1 = $1; print }' | sed -E "s/EffectiveCPUs=( |\$)/EffectiveCPUs=$online\1/"
+    find /run/systemd/system.control /etc/systemd/system.control -type f \
+        -exec grep -H '' {} + 2>/dev/null || true
+
+    # Runtime settings of irqbalance: asked for over its socket, there is no file.
+    perl -MIO::Socket::UNIX -e '
+        for my $path (glob "/run/irqbalance/*.sock") {
+            my $socket = IO::Socket::UNIX->new(Peer => $path) or next;
+            syswrite $socket, "setup";
+            sysread $socket, my $answer, 65536;
+            print "irqbalance:$answer\n";
+        }'
+
+    find /run/vfio-hook ! -type d ! -name '*lock*' 2>/dev/null || true
+}
+
+# snapshot FILE
+snapshot() {
+    knobs >"$1"
+}
+
+# same_as FILE [SECONDS]: the knobs are as they were at the snapshot, now or within SECONDS.
+same_as() {
+    local deadline=$((SECONDS + ${2:-3})) difference
+    until difference=$(diff -U0 "$1" <(knobs)); do
+        ((SECONDS < deadline)) || fail "the host is not as it was:"$'\n'"$difference"
+    done
+}
+
+start() {
+    virsh -q start "$1"
+}
+
+destroy() {
+    virsh -q destroy "$1"
+}
+
+# wait_off GUEST SECONDS: libvirt answers only after the hook's last event.
+wait_off() {
+    local deadline=$((SECONDS + $2))
+    until [[ $(virsh -q domstate "$1") == "shut off" ]]; do
+        ((SECONDS < deadline)) || fail "$1 is still running after $2 s"
+        sleep 0.5
+    done
+}
+
+# hook GUEST OPERATION SUB-OPERATION EXTRA <XML: as libvirt calls it, without libvirt.
+hook() {
+    (cd / && env -i LC_ALL=C PATH="$PATH" /etc/libvirt/hooks/qemu "$@")
+}
+
+# A guest's XML, as a definition: for `hook` and for changed copies.
+guest_xml() {
+    cat "$(dirname "${BASH_SOURCE[0]}")/guests/$1.xml"
+}
+
+# configure GUEST < YAML
+configure() {
+    cat >"/etc/vfio-hook/hooks.d/$1.yaml"
+}
+
+# Huge pages of 2 MiB on a node: all of them, and those that nobody uses.
+pages() { cat "/sys/devices/system/node/node$1/hugepages/hugepages-2048kB/nr_hugepages"; }
+free_pages() { cat "/sys/devices/system/node/node$1/hugepages/hugepages-2048kB/free_hugepages"; }
+
+# Interrupts that can be moved but may be served by one of these CPUs.
+movable_interrupts_on() {
+    perl -e '
+        for my $file (glob "/proc/irq/*/smp_affinity_list") {
+            next unless (stat $file)[2] & 0200;
+            open my $in, "<", $file or next;
+            chomp(my $list = <$in>);
+            my %on = map { my ($a, $b) = split /-/; map { $_ => 1 } $a .. $b // $a } split /,/, $list;
+            print "$file: $list\n" if grep { $on{$_} } @ARGV;
+        }' "$@"
+}
+
+# Threads of programs, QEMU apart, that may run on one of these CPUs.
+programs_on() {
+    perl -e '
+        for my $file (glob "/proc/[0-9]*/task/*/status") {
+            open my $in, "<", $file or next;
+            my %status = map { /^(\w+):\s*(.*)/ ? ($1, $2) : () } <$in>;
+            next unless $status{VmSize};
+            (my $group = $file) =~ s{task/.*}{cgroup};
+            open my $cgroup, "<", $group or next;
+            next if <$cgroup> =~ m{/machine\.slice/};
+            my %on = map { my ($a, $b) = split /-/; map { $_ => 1 } $a .. $b // $a } split /,/, $status{Cpus_allowed_list};
+            print "$status{Name} $file $status{Cpus_allowed_list}\n" if grep { $on{$_} } @ARGV;
+        }' "$@"
+}
