@@ -1,5 +1,7 @@
 //! The top of the control group tree.
 
+use nix::errno::Errno;
+
 use super::systemd::UnitName;
 use super::{Host, HostError};
 use crate::cpuset::CpuSet;
@@ -109,6 +111,9 @@ impl Host {
         deadline: Deadline,
     ) -> Result<(), HostError> {
         self.units.set_allowed_cpus(unit, &value.cpus, deadline)?;
+        if value.cpus.is_empty() {
+            self.widen_cpuset_cpus(unit)?;
+        }
         if value.drop_in == DropIn::Absent {
             let file = unit.allowed_cpus_drop_in();
             self.remove_if_present(&file)?;
@@ -118,5 +123,24 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Lets a group whose setting was taken away use all CPUs again.
+    ///
+    /// systemd writes an empty `cpuset.cpus`, which the kernel refuses for a group with tasks (ENOSPC, `validate_change`
+    /// in `kernel/cgroup/cpuset.c`). The file goes away when nothing on the host needs the controller any more; until
+    /// then, as long as another guest runs, the old list would go on to act.
+    fn widen_cpuset_cpus(&mut self, unit: &UnitName) -> Result<(), HostError> {
+        let path = format!("{CGROUP}/{unit}/cpuset.cpus");
+        let online = self.online_cpus()?;
+        match self.text_if_present(&path)?.as_deref() {
+            None | Some("") => Ok(()),
+            Some(_) => match self.set(&path, &online.to_string()) {
+                Err(error) if error.is_absent() || error.raw_os_error() == Some(Errno::ENODEV as i32) => {
+                    Ok(())
+                }
+                widened => widened,
+            },
+        }
     }
 }

@@ -17,7 +17,8 @@ expect() {
 }
 
 # Every knob of this host that can be read, one a line: what must be the same after a guest as before.
-# An absent file and an empty one are alike: systemd creates and removes cpuset files as it goes.
+# An absent cpuset.cpus, an empty one and one with all CPUs are alike: systemd creates and removes the file as it goes,
+# and the kernel lets no group with tasks go back to an empty one.
 # Effective affinities and free pages are not knobs.
 knobs() {
     local cpu=/sys/devices/system/cpu/cpu node=/sys/devices/system/node/node online
@@ -28,7 +29,7 @@ knobs() {
         "$cpu"*/power/pm_qos_resume_latency_us \
         /proc/sys/vm/nr_hugepages "$node"*/hugepages/*/{nr,surplus}_hugepages \
         /sys/kernel/mm/hugepages/*/{nr,surplus,nr_overcommit}_hugepages \
-        /sys/fs/cgroup/*/cpuset.cpus || true
+        /sys/fs/cgroup/*/cpuset.cpus | grep -v "cpuset.cpus:$(</sys/devices/system/cpu/online)\$" || true
 
     # Without the cpuset controller, which comes and goes with pinned guests, a slice runs everywhere.
     online=$(</sys/devices/system/cpu/online)

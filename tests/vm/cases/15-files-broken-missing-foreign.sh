@@ -28,10 +28,10 @@ configure plain <<<$'isolate_cpus:\n  cpus: "9"'
 refused 'does not exist' '0-7'
 configure plain <<<$'isolate_cpus:\n  cpus: "7"\n'
 chown nobody "$file"
-refused 'nobody' 'chown root'
+refused 'belongs to uid 65534, not to root' 'chown root:root'
 chown root "$file"
 chmod 666 "$file"
-refused '666' 'chmod go-w'
+refused '0666' 'chmod go-w'
 
 rm "$file"
 start plain
