@@ -17,7 +17,7 @@ shred() {
     echo "$(($(<"$pool") - $1))" >"$pool"
     fallocate -l "$(($(free_pages 1) * 2))M" /dev/hugepages/filler
     mkdir -p "$shreds"
-    mount -t tmpfs -o mpol=bind:1,size=100%,nr_inodes=0 shreds "$shreds"
+    mount -t tmpfs -o mpol=prefer:1,size=100%,nr_inodes=0 shreds "$shreds"
     perl -e '
         chdir shift;
         my $page = "x" x 4096;
@@ -29,7 +29,7 @@ shred() {
             if ($count % 1000 == 0) {
                 open my $info, "<", "/sys/devices/system/node/node1/meminfo";
                 my ($free) = map { /MemFree:\s+(\d+)/ ? $1 : () } <$info>;
-                last if $free < 24 * 1024;
+                last if $free < 48 * 1024;
             }
         }
         for (my $i = 0; $i < $count; $i += 2) { unlink $i }
@@ -55,7 +55,7 @@ echo "a plain write got $plain of 64 pages"
 
 if start pinned-b; then
     expect "pages" "$(pages 1)/$(free_pages 1)" "$((held + 64))/0"
-    journalctl -q -t vfio-hook -o cat --since -2min | grep 'gathering huge pages' || echo "no second round was needed"
+    journalctl -q -t vfio-hook -o cat --since -2min | grep 'huge pages' || echo "no second round was needed"
     destroy pinned-b
 fi
 same_as "$before"
