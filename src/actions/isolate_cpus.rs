@@ -1,5 +1,7 @@
 //! `isolate_cpus`: nothing but the guest runs on its CPUs, and they run as fast as asked.
 
+use std::collections::BTreeMap;
+
 use super::topology;
 use super::{Proposal, Situation};
 use crate::config::{CpuChoice, CpuSharing, IsolateCpus};
@@ -10,6 +12,9 @@ use crate::ledger::{Knob, Want};
 const CPUS: &[&str] = &["isolate_cpus", "cpus"];
 const GOVERNOR: &[&str] = &["isolate_cpus", "governor"];
 const EPP: &[&str] = &["isolate_cpus", "epp"];
+
+/// The governor that forces a preference, and that preference.
+const PERFORMANCE: &str = "performance";
 
 /// libvirt's slice, which holds the guests themselves.
 const MACHINE_SLICE: &str = "machine.slice";
@@ -55,6 +60,10 @@ fn guest_cpus(
                     list(&unpinned)
                 ));
             }
+            let elsewhere = guest.pinned_cpus().minus(cpus);
+            if !elsewhere.is_empty() {
+                proposal.warn(format!("vCPUs are pinned to CPU {elsewhere}, which is not isolated"));
+            }
             cpus.clone()
         }
         CpuChoice::Auto if unpinned.len() == guest.vcpus.max as usize => {
@@ -98,14 +107,13 @@ fn guest_cpus(
         return Ok(None);
     }
     let others = claimed_by_others(situation);
-    if online
-        .minus(&cpus)
-        .minus(&others.iter().fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus)))
-        .is_empty()
-    {
+    let theirs = others.iter().fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus));
+    if online.minus(&cpus).minus(&theirs).is_empty() {
+        let holders: String =
+            others.iter().map(|(name, cpus)| format!(", and guest {name} has {cpus}")).collect();
         proposal.refuse(
             CPUS,
-            format!("isolates every CPU of this host ({online}): none is left for the host itself"),
+            format!("isolates CPUs {cpus} of {online}{holders}: none is left for the host itself"),
             "leave at least one core to the host",
         );
         return Ok(None);
@@ -255,6 +263,7 @@ fn set_speed(
     if scaled.is_empty() && (config.governor.is_some() || config.epp.is_some()) {
         proposal.warn("the host has no frequency scaling: governor and epp have no effect");
     }
+    let mut preferences = Preferences::default();
     for cpu in scaled {
         if let Some(governor) = &config.governor {
             let available = host.scaling_available_governors(cpu)?;
@@ -268,10 +277,11 @@ fn set_speed(
             }
             proposal.claim(Knob::ScalingGovernor { cpu }, Want::Text(governor.as_str().to_owned()));
         }
-        if !set_preference(config, situation, cpu, proposal)? {
+        if !set_preference(config, situation, cpu, &mut preferences, proposal)? {
             break;
         }
     }
+    preferences.explain(proposal);
     if let Some(latency) = config.resume_latency {
         for cpu in cpus.iter() {
             proposal.claim(Knob::ResumeLatency { cpu }, Want::Text(latency.to_string()));
@@ -280,19 +290,41 @@ fn set_speed(
     Ok(())
 }
 
+/// CPUs whose preference cannot be set.
+#[derive(Default)]
+struct Preferences {
+    absent: CpuSet,
+    /// By the preference that their governor forces on them.
+    fixed: BTreeMap<String, CpuSet>,
+}
+
+impl Preferences {
+    fn explain(&self, proposal: &mut Proposal) {
+        if !self.absent.is_empty() {
+            let cpus = &self.absent;
+            proposal.warn(format!("CPU {cpus} has no energy performance preference: epp has no effect"));
+        }
+        for (now, cpus) in &self.fixed {
+            proposal.warn(format!(
+                "CPU {cpus} runs with the governor `{PERFORMANCE}`, which fixes its preference at `{now}`"
+            ));
+        }
+    }
+}
+
 /// The `performance` governor of intel_pstate and amd_pstate forces the preference of the same name, and not all
 /// kernels give the old one back: it is claimed beside the governor, so that it is. False when the guest is refused.
 fn set_preference(
     config: &IsolateCpus,
     situation: Situation<'_>,
     cpu: u32,
+    preferences: &mut Preferences,
     proposal: &mut Proposal,
 ) -> Result<bool, HostError> {
-    const PERFORMANCE: &str = "performance";
     let host = situation.host;
     let Some(now) = host.energy_performance_preference(cpu)? else {
         if config.epp.is_some() {
-            proposal.warn(format!("CPU {cpu} has no energy performance preference: epp has no effect"));
+            preferences.absent.insert(cpu);
         }
         return Ok(true);
     };
@@ -317,9 +349,7 @@ fn set_preference(
     let knob = Knob::EnergyPerformancePreference { cpu };
     let is_fixed = host.scaling_governor(cpu)?.as_deref() == Some(PERFORMANCE);
     if is_fixed && now != wanted && situation.record.entry(&knob).is_none() {
-        proposal.warn(format!(
-            "CPU {cpu} runs with the governor `{PERFORMANCE}`, which fixes its preference at `{now}`"
-        ));
+        preferences.fixed.entry(now).or_default().insert(cpu);
         return Ok(true);
     }
     proposal.claim(knob, Want::Text(wanted.to_owned()));
