@@ -82,8 +82,11 @@ fn size_is_usable(
     proposal: &mut Proposal,
 ) -> Result<bool, HostError> {
     let (host, guest) = (situation.host, situation.guest);
-    let sizes = host.huge_page_sizes()?;
-    if !sizes.contains(&size) || (size == PageSize::GIB_1 && !host.cpu_has_1gib_pages()?) {
+    let mut sizes = host.huge_page_sizes()?;
+    if !host.cpu_has_1gib_pages()? {
+        sizes.retain(|size| *size != PageSize::GIB_1);
+    }
+    if !sizes.contains(&size) {
         let known: Vec<_> = sizes.iter().map(ToString::to_string).collect();
         proposal.refuse(
             HUGEPAGES,

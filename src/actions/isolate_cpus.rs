@@ -1,15 +1,12 @@
 //! `isolate_cpus`: nothing but the guest runs on its CPUs, and they run as fast as asked.
 
-use super::topology;
-use super::{Proposal, Situation};
+use super::{Proposal, Situation, cpu_speed, topology};
 use crate::config::{CpuChoice, CpuSharing, IsolateCpus};
 use crate::cpuset::CpuSet;
 use crate::host::{HostError, TopGroups};
 use crate::ledger::{Knob, Want};
 
 const CPUS: &[&str] = &["isolate_cpus", "cpus"];
-const GOVERNOR: &[&str] = &["isolate_cpus", "governor"];
-const EPP: &[&str] = &["isolate_cpus", "epp"];
 
 /// libvirt's slice, which holds the guests themselves.
 const MACHINE_SLICE: &str = "machine.slice";
@@ -36,7 +33,7 @@ pub(super) fn propose(
     if config.irqs.is_on() {
         move_interrupts(situation, &cpus, proposal)?;
     }
-    set_speed(config, situation, &cpus, proposal)
+    cpu_speed::propose(config, situation, &cpus, proposal)
 }
 
 /// The CPUs to isolate; none when they make no sense, which the proposal then says.
@@ -54,6 +51,10 @@ fn guest_cpus(
                     "vCPUs without a <vcpupin> ({}) run on any CPU, not only on the isolated ones",
                     list(&unpinned)
                 ));
+            }
+            let elsewhere = guest.pinned_cpus().minus(cpus);
+            if !elsewhere.is_empty() {
+                proposal.warn(format!("vCPUs are pinned to CPU {elsewhere}, which is not isolated"));
             }
             cpus.clone()
         }
@@ -98,14 +99,13 @@ fn guest_cpus(
         return Ok(None);
     }
     let others = claimed_by_others(situation);
-    if online
-        .minus(&cpus)
-        .minus(&others.iter().fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus)))
-        .is_empty()
-    {
+    let theirs = others.iter().fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus));
+    if online.minus(&cpus).minus(&theirs).is_empty() {
+        let holders: String =
+            others.iter().map(|(name, cpus)| format!(", and guest {name} has {cpus}")).collect();
         proposal.refuse(
             CPUS,
-            format!("isolates every CPU of this host ({online}): none is left for the host itself"),
+            format!("isolates CPUs {cpus} of {online}{holders}: none is left for the host itself"),
             "leave at least one core to the host",
         );
         return Ok(None);
@@ -232,87 +232,4 @@ fn move_interrupts(
         proposal.claim_mask(situation, knob, interrupt.affinity, cpus);
     }
     Ok(())
-}
-
-fn set_speed(
-    config: &IsolateCpus,
-    situation: Situation<'_>,
-    cpus: &CpuSet,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
-    let host = situation.host;
-    let has_scaling = |cpu| host.scaling_governor(cpu).is_ok_and(|governor| governor.is_some());
-    let scaled: Vec<u32> = cpus.iter().filter(|cpu| has_scaling(*cpu)).collect();
-    if scaled.is_empty() && (config.governor.is_some() || config.epp.is_some()) {
-        proposal.warn("the host has no frequency scaling: governor and epp have no effect");
-    }
-    for cpu in scaled {
-        if let Some(governor) = &config.governor {
-            let available = host.scaling_available_governors(cpu)?;
-            if !available.iter().any(|name| name == governor.as_str()) {
-                proposal.refuse(
-                    GOVERNOR,
-                    format!("CPU {cpu} has no governor `{}`", governor.as_str()),
-                    format!("it has {}", available.join(", ")),
-                );
-                break;
-            }
-            proposal.claim(Knob::ScalingGovernor { cpu }, Want::Text(governor.as_str().to_owned()));
-        }
-        if !set_preference(config, situation, cpu, proposal)? {
-            break;
-        }
-    }
-    if let Some(latency) = config.resume_latency {
-        for cpu in cpus.iter() {
-            proposal.claim(Knob::ResumeLatency { cpu }, Want::Text(latency.to_string()));
-        }
-    }
-    Ok(())
-}
-
-/// The `performance` governor of intel_pstate and amd_pstate forces the preference of the same name, and not all
-/// kernels give the old one back: it is claimed beside the governor, so that it is. False when the guest is refused.
-fn set_preference(
-    config: &IsolateCpus,
-    situation: Situation<'_>,
-    cpu: u32,
-    proposal: &mut Proposal,
-) -> Result<bool, HostError> {
-    const PERFORMANCE: &str = "performance";
-    let host = situation.host;
-    let Some(now) = host.energy_performance_preference(cpu)? else {
-        if config.epp.is_some() {
-            proposal.warn(format!("CPU {cpu} has no energy performance preference: epp has no effect"));
-        }
-        return Ok(true);
-    };
-    let is_forced = config.governor.as_ref().is_some_and(|governor| governor.as_str() == PERFORMANCE);
-    let wanted = match &config.epp {
-        Some(epp) => epp.as_str(),
-        None if is_forced => PERFORMANCE,
-        None => return Ok(true),
-    };
-    let available = host.energy_performance_available_preferences(cpu)?;
-    if !available.iter().any(|name| name == wanted) {
-        if config.epp.is_none() {
-            return Ok(true);
-        }
-        proposal.refuse(
-            EPP,
-            format!("CPU {cpu} has no energy performance preference `{wanted}`"),
-            format!("it has {}", available.join(", ")),
-        );
-        return Ok(false);
-    }
-    let knob = Knob::EnergyPerformancePreference { cpu };
-    let is_fixed = host.scaling_governor(cpu)?.as_deref() == Some(PERFORMANCE);
-    if is_fixed && now != wanted && situation.record.entry(&knob).is_none() {
-        proposal.warn(format!(
-            "CPU {cpu} runs with the governor `{PERFORMANCE}`, which fixes its preference at `{now}`"
-        ));
-        return Ok(true);
-    }
-    proposal.claim(knob, Want::Text(wanted.to_owned()));
-    Ok(true)
 }

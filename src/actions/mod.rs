@@ -1,6 +1,7 @@
 //! The actions: one section of the YAML file each. They look at the guest and the host and say what is wanted; none of
 //! them changes anything.
 
+mod cpu_speed;
 mod hugepages;
 mod isolate_cpus;
 mod topology;

@@ -2,9 +2,10 @@
 
 use super::combine::combine;
 use super::error::LedgerError;
+use super::foreign::adopt_foreign_change;
 use super::knob::{Knob, OnRefusal, Settles};
 use super::open::Ledger;
-use super::plan::{Change, Note, Plan, adopt_foreign_change};
+use super::plan::{Change, Note, Plan};
 use super::record::{Entry, Pending, Phase};
 use super::value::Value;
 use crate::guest::GuestUuid;

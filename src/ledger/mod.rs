@@ -7,10 +7,12 @@
 mod carry_out;
 mod combine;
 mod error;
+mod foreign;
 mod gather_pages;
 mod knob;
 mod open;
 mod plan;
+mod promises;
 mod record;
 mod value;
 
@@ -18,6 +20,7 @@ pub use carry_out::Outcome;
 pub use error::{LedgerError, Shortage};
 pub use knob::{Knob, OnRefusal};
 pub use open::{FILE, Ledger, PageEffort};
-pub use plan::{Change, Claim, Note, NoteLevel, Plan, available_pages};
+pub use plan::{Change, Claim, Note, NoteLevel, Plan};
+pub use promises::available_pages;
 pub use record::{Entry, Lease, Phase, Record};
 pub use value::{NodeBinding, PageShare, Value, Want};

@@ -7,13 +7,15 @@ use serde::Serialize;
 
 use super::combine::{combine, pages_of};
 use super::error::LedgerError;
+use super::foreign::adopt_foreign_change;
 use super::knob::{CombineRule, Knob, Settles};
+use super::promises::{ownerless_pages, page_shortfall};
 use super::record::{Entry, Lease, Pending, Record};
-use super::value::{PageShare, Value, Want};
+use super::value::{Value, Want};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, HostError, PagePool};
+use crate::host::Host;
 
 /// What one guest wants of one knob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,78 +258,4 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
-}
-
-/// A value that is neither the baseline nor ours was set by somebody else meanwhile: it is the baseline from now on.
-pub(super) fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Note> {
-    if entry.knob.rule() == CombineRule::Shares {
-        return adopt_foreign_pages(entry, pages_of(now));
-    }
-    if entry.is_ours(now) {
-        return None;
-    }
-    let note = Note::warning(format!(
-        "{} was changed by somebody else, from {} to {now}: left alone",
-        entry.knob, entry.written
-    ));
-    entry.baseline = now.clone();
-    entry.written = now.clone();
-    Some(note)
-}
-
-/// Pages that somebody added belong to the baseline; pages that somebody took away are gone for everybody.
-pub(super) fn adopt_foreign_pages(entry: &mut Entry, now: u64) -> Option<Note> {
-    let expected = pages_of(&entry.written);
-    // An announced write may have been made. The kernel grows a pool in part, but does not shrink it in part.
-    let announced = entry.pending.as_ref().map_or(expected, |pending| pages_of(&pending.value));
-    if (expected..=announced).contains(&now) || now == expected || now == announced {
-        return None;
-    }
-    let known = if now > expected { expected.max(announced) } else { announced };
-    let note =
-        Note::warning(format!("{} were changed by somebody else, from {expected} to {now}", entry.knob));
-    let baseline = pages_of(&entry.baseline);
-    entry.baseline = Value::Pages(if now > known { baseline + (now - known) } else { baseline.min(now) });
-    entry.written = Value::Pages(now);
-    Some(note)
-}
-
-/// Pages that an earlier guest added and that could not be taken away after it: whoever uses them now owns them, or
-/// they would go with the next guest that leaves.
-fn ownerless_pages(entry: &Entry, uuid: GuestUuid, now: u64) -> u64 {
-    let others = entry.claims.iter().filter(|(other, _)| **other != uuid);
-    let added: u64 = others.filter_map(|(_, want)| want.pages()).map(|share| share.added).sum();
-    now.saturating_sub(pages_of(&entry.baseline).saturating_add(added))
-}
-
-/// How many pages a pool lacks for this guest: what it was promised, less what it could use.
-pub(super) fn page_shortfall(
-    record: &Record,
-    host: &Host,
-    knob: &Knob,
-    share: PageShare,
-    uuid: GuestUuid,
-) -> Result<u64, LedgerError> {
-    let Knob::PagePool(pool) = knob else { return Ok(0) };
-    Ok(share.promised.saturating_sub(available_pages(record, host, *pool, uuid)?))
-}
-
-/// The pages of a pool that a guest could use: free, not reserved, and promised to nobody else who has not taken his
-/// yet. Reservations are counted by the kernel over all nodes only.
-///
-/// # Errors
-/// The pool does not exist.
-pub fn available_pages(
-    record: &Record,
-    host: &Host,
-    pool: PagePool,
-    uuid: GuestUuid,
-) -> Result<u64, HostError> {
-    let here = host.page_pool(pool)?.free;
-    let mut everywhere = 0;
-    for node in host.memory_nodes()?.iter() {
-        everywhere += host.page_pool(PagePool { node, ..pool }).map_or(0, |count| count.free);
-    }
-    let unreserved = here.min(everywhere.saturating_sub(host.resv_hugepages(pool.size)?));
-    Ok(unreserved.saturating_sub(record.promised_pages(&Knob::PagePool(pool), uuid)))
 }

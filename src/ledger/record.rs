@@ -128,12 +128,6 @@ impl Record {
         self.leases.is_empty() && self.entries.is_empty()
     }
 
-    /// Whether an entry was left half done.
-    #[must_use]
-    pub fn has_unsettled_entries(&self) -> bool {
-        self.entries.iter().any(|entry| !entry.is_settled())
-    }
-
     /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it.
     #[must_use]
     pub(super) fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {

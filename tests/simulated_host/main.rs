@@ -6,6 +6,8 @@ mod give_back;
 mod interleavings;
 mod irqbalance;
 mod kills;
+mod ledgers;
 mod meanwhile;
 mod pages;
+mod refusals;
 mod support;

@@ -1,0 +1,129 @@
+//! Starts that are refused, as a person reads it, and nothing is touched.
+
+use vfio_hook::lifecycle::LifecycleError;
+
+use crate::support::{Life, Machine, guest, life, pages};
+
+/// What `virsh start` shows.
+fn message(error: &LifecycleError) -> String {
+    let help = error.help().map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+    format!("{error}{help}")
+}
+
+/// The refusal of a guest; the machine is not touched by it.
+#[track_caller]
+fn refusal(machine: &Machine, life: &Life) -> String {
+    let before = machine.files();
+    machine.faults.clear();
+    let error = machine.prepare(life).unwrap_err();
+    assert_eq!(machine.faults.writes(), 0);
+    crate::support::assert_same(&machine.files(), &before, "refused");
+    message(&error)
+}
+
+#[test]
+fn cpus_that_make_no_sense() {
+    let machine = Machine::new("offline-cpu");
+    let unpinned = guest_with("<vcpu>2</vcpu>");
+    let half_pinned = guest_with("<vcpu>3</vcpu><cputune><vcpupin vcpu='1' cpuset='2'/></cputune>");
+    let refusals = [
+        life(guest(1, "2-3", ""), "isolate_cpus:\n  cpus: 6-9\n"),
+        life(guest(1, "3,7", ""), "isolate_cpus: {}"),
+        life(guest(1, "0-6", ""), "isolate_cpus: {}"),
+        life(unpinned, "isolate_cpus: {}"),
+        life(half_pinned, "isolate_cpus:\n  irqs: false\n"),
+        life(guest(1, "2-3", ""), "isolate_cpus:\n  governor: ondemand\n"),
+    ]
+    .map(|life| refusal(&machine, &life));
+    insta::assert_snapshot!(refusals.join("\n\n"));
+}
+
+fn guest_with(cpus: &str) -> vfio_hook::guest::Guest {
+    let xml = format!(
+        "<domain type='kvm'><name>guest1</name><uuid>00000000-0000-4000-8000-000000000001</uuid>\
+         <memory unit='MiB'>512</memory>{cpus}</domain>"
+    );
+    vfio_hook::guest::Guest::parse(xml.as_bytes()).unwrap()
+}
+
+#[test]
+fn pages_that_make_no_sense() {
+    let machine = Machine::new("no-cpufreq");
+    let huge = "<memory unit='GiB'>2</memory><memoryBacking><hugepages><page size='1' unit='GiB'/></hugepages></memoryBacking>";
+    let mut refusals = vec![
+        refusal(&machine, &life(guest(1, "2", ""), "hugepages: {}")),
+        refusal(&machine, &life(guest(1, "2", huge), "hugepages: {}")),
+    ];
+    let big = Machine::new("two-nodes");
+    let without_pdpe1gb = big.get("/proc/cpuinfo").replace("pdpe1gb ", "");
+    big.set("/proc/cpuinfo", &without_pdpe1gb);
+    refusals.push(refusal(&big, &life(guest(1, "2", huge), "hugepages: {}")));
+    big.set("/proc/mounts", "proc /proc proc rw 0 0");
+    refusals.push(refusal(&big, &life(guest(1, "2", &pages(10)), "hugepages: {}")));
+    insta::assert_snapshot!(refusals.join("\n\n"));
+}
+
+#[test]
+fn memory_in_a_file_of_its_own_needs_no_mount() {
+    let machine = Machine::new("two-nodes");
+    machine.set("/proc/mounts", "proc /proc proc rw 0 0");
+    let memory = pages(10).replace("<hugepages/>", "<hugepages/><source type='memfd'/>");
+    machine.prepare(&life(guest(1, "2", &memory), "hugepages: {}")).unwrap();
+}
+
+#[test]
+fn several_reasons_at_once() {
+    let machine = Machine::new("two-nodes");
+    let yaml = "isolate_cpus:\n  cpus: 2-3\n  governor: turbo\nhugepages:\n  keep_free: 15GiB\n";
+    insta::assert_snapshot!(refusal(&machine, &life(guest(1, "2-3", &pages(100)), yaml)));
+}
+
+#[test]
+fn what_another_guest_has() {
+    let machine = Machine::new("two-nodes");
+    let before = machine.files();
+    let first = life(guest(1, "2-4", ""), "isolate_cpus: {governor: performance}");
+    machine.prepare(&first).unwrap();
+    let refusals = [
+        life(guest(2, "4-5", ""), "isolate_cpus:\n  governor: performance\n"),
+        life(guest(2, "4-5", ""), "isolate_cpus:\n  shared: true\n  governor: powersave\n"),
+        life(guest(2, "0-1,5-7", ""), "isolate_cpus: {}"),
+    ]
+    .map(|life| refusal(&machine, &life));
+    insta::assert_snapshot!(refusals.join("\n\n"));
+    // A refusal costs the guest that runs nothing.
+    machine.release(&first).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn a_slice_of_libvirts_that_is_too_small() {
+    let machine = Machine::new("two-nodes");
+    machine.set("/sys/fs/cgroup/machine.slice/cpuset.cpus.effective", "4-7");
+    insta::assert_snapshot!(refusal(&machine, &life(guest(1, "2-4", ""), "isolate_cpus: {}")));
+}
+
+#[test]
+fn what_is_only_said() {
+    let notes = |host: &str, life: &Life| {
+        let machine = Machine::new(host);
+        let outcome = machine.prepare(life).unwrap();
+        let lines: Vec<_> =
+            outcome.notes.iter().map(|note| format!("{:?}: {}", note.level, note.text)).collect();
+        format!("{host}\n{}", lines.join("\n"))
+    };
+    let device = "<devices><hostdev mode='subsystem' type='pci'><source><address domain='0' bus='1' slot='0' function='0'/></source></hostdev></devices>";
+    let with_device = guest_with(&format!(
+        "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='1' cpuset='6'/><emulatorpin cpuset='6-7'/></cputune>{device}"
+    ));
+    let all = [
+        notes("two-nodes", &life(with_device, "isolate_cpus: {epp: power}")),
+        notes("two-nodes", &life(guest(1, "1-2,5-6", ""), "isolate_cpus: {}")),
+        notes("no-systemd", &life(guest(1, "2,6", ""), "isolate_cpus: {}")),
+        notes("cgroup-v1", &life(guest(1, "2,6", ""), "isolate_cpus: {}")),
+        notes("isolcpus", &life(guest(1, "2,6", ""), "isolate_cpus: {}")),
+        notes("no-cpufreq", &life(guest(1, "2,6", ""), "isolate_cpus: {governor: performance}")),
+        notes("no-cpufreq", &life(guest_with("<vcpu>2</vcpu>"), "isolate_cpus: {cpus: \"2,6\"}")),
+    ];
+    insta::assert_snapshot!(all.join("\n\n"));
+}
