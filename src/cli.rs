@@ -11,7 +11,7 @@ use crate::event::Operation;
 ///
 /// libvirt runs it as /etc/libvirt/hooks/qemu; these commands are for people.
 #[derive(Debug, Parser)]
-#[command(name = "vfio-hook", version, max_term_width = 100)]
+#[command(name = "vfio-hook", version)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

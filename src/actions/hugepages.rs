@@ -130,7 +130,7 @@ fn share_out(
                     format!("the guest's XML binds memory to node {nodes}, but the host has {all_nodes}"),
                     "change <numatune> in the guest's XML (`virsh edit`)",
                 );
-                continue;
+                break;
             }
             Placement::Strict(nodes) if nodes.len() == 1 => (nodes.clone(), NodeBinding::Bound),
             Placement::Strict(nodes) => (nodes.clone(), NodeBinding::Movable),

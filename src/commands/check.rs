@@ -27,8 +27,16 @@ struct View {
 pub(super) fn run(targets: &[OsString], format: Format) -> anyhow::Result<Exit> {
     let files = if targets.is_empty() { all_files()? } else { named_files(targets)? };
     let mut views = Vec::new();
+    let mut unreadable = 0;
     for file in files {
-        let errors = check(&file)?;
+        let errors = match check(&file) {
+            Ok(errors) => errors,
+            Err(error) => {
+                output::error(&error);
+                unreadable += 1;
+                continue;
+            }
+        };
         if format == Format::Text {
             print(&file, errors.as_ref());
         }
@@ -38,12 +46,16 @@ pub(super) fn run(targets: &[OsString], format: Format) -> anyhow::Result<Exit> 
     let all_valid = views.iter().all(|view| view.valid);
     match format {
         Format::Json => output::json(&views),
-        Format::Text if views.is_empty() => {
+        Format::Text if views.is_empty() && unreadable == 0 => {
             output::line(format_args!("there is no guest's file in {CONFIG_DIR}"));
         }
         Format::Text => {}
     }
-    Ok(if all_valid { Exit::Done } else { Exit::Usage })
+    Ok(match (all_valid, unreadable) {
+        (false, _) => Exit::Usage,
+        (true, 0) => Exit::Done,
+        (true, _) => Exit::Failed,
+    })
 }
 
 fn print(file: &Path, errors: Option<&ConfigErrors>) {

@@ -114,6 +114,10 @@ impl HostError {
             (Attempt::Write(_), io::ErrorKind::ReadOnlyFilesystem) => {
                 Some("the file system is mounted read-only; is this a container?")
             }
+            (Attempt::Write(_), io::ErrorKind::InvalidInput) if self.place.ends_with("nr_hugepages") => Some(
+                "this kernel cannot make pages of this size at run time; reserve them at boot (hugepages= on the \
+                 kernel command line)",
+            ),
             (Attempt::Lock, _) => Some("another run of vfio-hook holds it: `vfio-hook status` shows whose"),
             _ => None,
         }
