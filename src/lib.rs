@@ -20,3 +20,4 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod pages;
 pub mod pci;
+mod serde_as_text;
