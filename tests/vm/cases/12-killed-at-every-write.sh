@@ -58,7 +58,7 @@ event pinned-a prepare begin
 VFIO_HOOK_FAILPOINT=panic:20 /tmp/qemu pinned-a release end - </tmp/a.xml || fail "release failed"
 vfio-hook undo --stale
 same_as "$before"
-echo "figure: killed at points of $in_prepare in prepare and $in_release in release, every ${step}th"
+echo "figure: killed at the $in_prepare points of prepare and the $in_release of release, step $step"
 
 # libvirt itself runs the hook that is killed, at points spread over its life.
 ln -sfn /usr/bin/vfio-hook-failpoints /etc/libvirt/hooks/qemu
