@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
 use vfio_hook::cpuset::CpuSet;
 
 /// A dispatcher of the usual shape: the guest's folder is looked for, and what is in it run.
@@ -34,7 +33,7 @@ fi
 "#;
 
 fn main() {
-    // What a child starts with counts as its memory: where huge pages are always on, this program would be the largest.
+    // As the hook does for itself: else the bare program would be measured with the clearing of its huge pages.
     let _ = nix::sys::prctl::set_thp_disable(true);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_strict = arguments.iter().any(|word| word == "--strict");
@@ -62,16 +61,15 @@ fn start_up(binary: &Path) -> bool {
     fs::set_permissions(&dispatcher, fs::Permissions::from_mode(0o755)).expect("a mode");
 
     let event = ["no-such-guest", "prepare", "begin", "-"];
-    let mut peak = Vec::new();
-    run(&hook, &event, None);
-    peak.push(peak_memory_of_children());
+    // A call is over in a millisecond: of several, one is seen late enough.
+    let peak = (0..50).map(|_| peak_memory(&hook, &event, None)).fold(0.0, f64::max);
     let programs = [Path::new("/bin/true"), &hook, &dispatcher];
     let [nothing, ours, bash] = medians(400, programs, |program| run(program, &event, None));
 
     let size = fs::metadata(binary).map_or(0, |file| file.len());
     let mut holds = ratio("event of a guest without a file / bin/true", ours, nothing, 1.4);
     holds &= ratio("event of a guest without a file / bash dispatcher", ours, bash, 1.0 / 3.0);
-    holds &= limit("peak memory of such an event, MB", peak[0], 6.0);
+    holds &= limit("peak memory of such an event, MB", peak, 6.0);
     holds & limit("stripped binary, MB", size as f64 / 1e6, 3.0)
 }
 
@@ -83,8 +81,7 @@ fn take(hook: &Path, guest: &str, xml: &Path) -> bool {
     let event = |operation, sub_operation| {
         run(&qemu, &[guest, operation, sub_operation, "-"], Some(xml));
     };
-    event("prepare", "begin");
-    let peak = peak_memory_of_children();
+    let peak = peak_memory(&qemu, &[guest, "prepare", "begin", "-"], Some(xml));
     let plans = plan::of_running(folder.path());
     event("release", "end");
 
@@ -153,10 +150,23 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// The largest resident set of any child so far, in MB.
-fn peak_memory_of_children() -> f64 {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("getrusage");
-    usage.max_rss() as f64 * 1024.0 / 1e6
+/// The largest resident set of one run, in MB, looked at as it goes: what `wait4` says of a child begins with the memory
+/// of the program that started it.
+fn peak_memory(program: &Path, arguments: &[&str], input: Option<&Path>) -> f64 {
+    let stdin = input.map_or_else(Stdio::null, |path| fs::File::open(path).expect("the input").into());
+    let mut child =
+        Command::new(program).args(arguments).stdin(stdin).stdout(Stdio::null()).spawn().expect("a process");
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut peak = 0;
+    while child.try_wait().expect("a child").is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let field = |field| status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+        if field("Name:") == Some(&name) {
+            let kib = field("VmHWM:").and_then(|text| text.strip_suffix("kB")?.trim().parse().ok());
+            peak = peak.max(kib.unwrap_or(0));
+        }
+    }
+    peak as f64 * 1024.0 / 1e6
 }
 
 fn ratio(what: &str, time: Duration, base: Duration, most: f64) -> bool {
