@@ -81,12 +81,6 @@ impl Host {
         if self.root() == Path::new("/") { Uid::from_raw(0) } else { Uid::effective() }
     }
 
-    /// Whether a file or folder is there.
-    #[must_use]
-    pub fn has_file(&self, path: &Path) -> bool {
-        self.is_present(path)
-    }
-
     fn text(&self, path: impl AsRef<Path>) -> Result<String, HostError> {
         let path = path.as_ref();
         let bytes = self.files.read(path).map_err(|error| HostError::read(path, error))?;
@@ -128,7 +122,9 @@ impl Host {
         Ok(numbers)
     }
 
-    fn is_present(&self, path: impl AsRef<Path>) -> bool {
+    /// Whether a file or folder is there.
+    #[must_use]
+    pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
         self.files.locate(path.as_ref()).exists()
     }
 

@@ -65,7 +65,10 @@ impl Ledger<'_> {
                 continue;
             }
             let then = knob.read(self.host, self.deadline)?;
-            let now = before.get(&pool).cloned().unwrap_or(Value::Pages(pages_of(&then) - share.added));
+            let now = before
+                .get(&pool)
+                .cloned()
+                .unwrap_or_else(|| Value::Pages(pages_of(&then).saturating_sub(share.added)));
             outcome.changes.push(Change { knob, now, then });
         }
         Ok(())
