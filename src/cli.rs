@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::event::Operation;
+use crate::guest::GuestUuid;
+use crate::host::RunAs;
 
 /// The libvirt hook for virtual machines with a passed-through GPU.
 ///
@@ -77,6 +79,12 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         xml: Option<PathBuf>,
     },
+    /// Look after a guest until its lease is given back: the hook starts this
+    #[command(hide = true)]
+    Keeper {
+        /// The guest's UUID
+        guest: GuestUuid,
+    },
     /// Write a value into a kernel attribute: a child of the hook does this where the kernel may take long
     #[command(hide = true)]
     WriteAttribute {
@@ -84,6 +92,17 @@ pub enum Command {
         path: PathBuf,
         /// The value
         value: String,
+    },
+    /// Run a program in this process's place: how a user's command begins
+    #[command(hide = true)]
+    RunProgram {
+        /// `caller`, or UID:GID:GROUP,GROUP
+        run_as: RunAs,
+        /// The program
+        program: PathBuf,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
 }
 

@@ -7,6 +7,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::guest::GuestName;
 
 /// What libvirt reports.
@@ -21,7 +23,8 @@ pub struct Event {
 }
 
 /// A step of a guest's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// Before libvirt touches anything. A failure refuses the start; `stopped` and `release` follow all the same.
     Prepare,
@@ -129,6 +132,15 @@ impl Event {
             operation: Operation::from_bytes(operation.as_bytes()),
             reason: rest.first().cloned().unwrap_or_else(|| OsStr::new("-").to_owned()),
         })
+    }
+
+    /// Why the guest stopped; empty where libvirt does not say.
+    #[must_use]
+    pub fn reason_in_words(&self) -> String {
+        match self.reason.to_string_lossy().as_ref() {
+            "-" => String::new(),
+            reason => reason.to_owned(),
+        }
     }
 
     /// Whether these arguments, without the program's name, can only be libvirt's: exactly four, the third of which is

@@ -1,15 +1,23 @@
 //! Where tests end the program: before and after every write to the ledger and to a knob.
 //!
 //! Built only with the feature `failpoints`. `VFIO_HOOK_FAILPOINT`, or the file `/run/vfio-hook-failpoint` where libvirt
-//! is the caller, holds `kill:N`, `panic:N` (at the Nth point) or `count:FILE` (write the number of points to a file).
+//! is the caller, holds `kill:N`, `panic:N` (at the Nth point), `count:FILE` (write the number of points to a file) or
+//! `without:keeper` (no keeper can be started: what one costs, a benchmark compares).
 
 /// Marks a point; the kind (`ledger` or `knob`) is for the reader of the code.
 #[cfg(not(feature = "failpoints"))]
 #[inline]
 pub(crate) fn reached(_kind: &str) {}
 
+/// Whether no keeper can be started.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub(crate) fn is_without_keeper() -> bool {
+    false
+}
+
 #[cfg(feature = "failpoints")]
-pub(crate) use enabled::reached;
+pub(crate) use enabled::{is_without_keeper, reached};
 
 #[cfg(feature = "failpoints")]
 mod enabled {
@@ -24,6 +32,7 @@ mod enabled {
         Kill(usize),
         Panic(usize),
         Count(String),
+        WithoutKeeper,
     }
 
     static ORDER: OnceLock<Option<Order>> = OnceLock::new();
@@ -43,6 +52,10 @@ mod enabled {
         }
     }
 
+    pub(crate) fn is_without_keeper() -> bool {
+        matches!(ORDER.get_or_init(read_order), Some(Order::WithoutKeeper))
+    }
+
     fn read_order() -> Option<Order> {
         let text = std::env::var("VFIO_HOOK_FAILPOINT")
             .or_else(|_| fs::read_to_string("/run/vfio-hook-failpoint"))
@@ -50,6 +63,7 @@ mod enabled {
         match text.trim().split_once(':')? {
             ("kill", at) => at.parse().ok().map(Order::Kill),
             ("panic", at) => at.parse().ok().map(Order::Panic),
+            ("without", "keeper") => Some(Order::WithoutKeeper),
             ("count", file) => Some(Order::Count(file.to_owned())),
             _ => None,
         }

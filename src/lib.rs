@@ -6,6 +6,7 @@
 
 pub mod actions;
 pub mod cli;
+pub mod command;
 pub mod commands;
 pub mod config;
 pub mod cpuset;
@@ -16,8 +17,11 @@ mod failpoint;
 pub mod guest;
 pub mod hook;
 pub mod host;
+mod keeper;
 pub mod ledger;
 pub mod lifecycle;
+mod log;
 pub mod pages;
 pub mod pci;
+mod printable;
 mod serde_as_text;

@@ -6,17 +6,27 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::actions::{self, Problem, Proposal, Situation};
-use crate::config::{ConfigErrors, ConfigSource, Diagnostic, GuestConfig, TrustError, read_trusted};
+use crate::config::{ConfigErrors, ConfigSource, Diagnostic, GuestConfig, Run, TrustError, read_trusted};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
+use crate::event::Operation;
 use crate::guest::{Guest, GuestName, GuestUuid};
-use crate::host::{Host, HostError};
+use crate::host::{Host, HostError, Request, xml_file};
 use crate::ledger::{
-    Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Plan, Record, Want, available_pages,
+    Commands, Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Plan, Record, Want, available_pages,
 };
 
 /// Where the guests' YAML files are.
 pub const CONFIG_DIR: &str = "/etc/vfio-hook/hooks.d";
+
+/// How often it is looked whether a keeper has given everything back.
+const LOOK_AT_KEEPER: Duration = Duration::from_millis(10);
+
+/// The longest wait for a keeper's word on how it stands.
+const KEEPER_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Why a guest's commands are run when nobody said why it ended.
+const LEFT_OVER: &str = "unknown";
 
 /// The longest look at the running programs after a start.
 const LOOK_AT_TASKS: Duration = Duration::from_millis(700);
@@ -36,6 +46,9 @@ pub enum LifecycleError {
     /// The ledger could not do what was asked.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The keeper of an earlier life of the guest is still at work.
+    #[error("what the guest held before is still being given back")]
+    StillGivingBack,
     /// Pages that were there after `prepare` are not any more.
     #[error("{knob}: {set_aside} were set aside for the guest, {available} are left")]
     PagesGone {
@@ -74,6 +87,10 @@ impl LifecycleError {
             Self::Config(_) | Self::Trust(_) => None,
             Self::Host(error) => error.help().map(str::to_owned),
             Self::Ledger(error) => error.help(),
+            Self::StillGivingBack => Some(
+                "start it again in a while; `vfio-hook status` shows what is left, `journalctl -t vfio-hook` why"
+                    .to_owned(),
+            ),
             Self::PagesGone { .. } => {
                 Some("something else on this host takes huge pages; start the guest again".to_owned())
             }
@@ -93,7 +110,7 @@ pub fn config_path(guest: &GuestName) -> Option<PathBuf> {
 /// It is wrong, or somebody other than root could have written it.
 pub fn load_config(host: &Host, guest: &GuestName) -> Result<Option<LoadedConfig>, LifecycleError> {
     let Some(path) = config_path(guest) else { return Ok(None) };
-    let Some(bytes) = read_trusted(&host.root(), &host.locate(&path), host.trusted_owner())? else {
+    let Some(bytes) = read_trusted(&host.root(), &path, host.trusted_owner())? else {
         return Ok(None);
     };
     let source = ConfigSource::from_bytes(path, bytes)?;
@@ -114,18 +131,21 @@ pub fn plan_prepare(
     deadline: Deadline,
 ) -> Result<PreparePlan, LifecycleError> {
     let situation = Situation { guest, host, record, deadline };
-    let Proposal { claims, notes, problems } = actions::propose(&loaded.config, situation)?;
+    let proposal = actions::propose(&loaded.config, situation)?;
+    let Proposal { claims, commands, interrupts, notes, problems } = proposal;
     if let Some(errors) = refusal(&loaded.source, &problems) {
         return Err(errors.into());
     }
-    let lease = Lease::preparing(&guest.name, host.this_process());
+    let commands = Commands::new(commands);
+    let lease = Lease { commands, interrupts, ..Lease::preparing(&guest.name, host.this_process()) };
     let plan = Plan::take(record, host, guest.uuid, lease, &claims, deadline)?;
     Ok(PreparePlan { plan, notes })
 }
 
 fn refusal(source: &ConfigSource, problems: &[Problem]) -> Option<ConfigErrors> {
     let diagnose = |problem: &Problem| -> Diagnostic {
-        source.diagnose(problem.path, problem.message.clone(), Some(problem.help.clone()))
+        let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
+        source.diagnose(&path, problem.message.clone(), Some(problem.help.clone()))
     };
     ConfigErrors::new(problems.iter().map(diagnose).collect(), 0)
 }
@@ -138,32 +158,100 @@ pub fn prepare(
     host: &mut Host,
     loaded: Option<&LoadedConfig>,
     guest: &Guest,
+    xml: &[u8],
     deadline: Deadline,
 ) -> Result<Outcome, LifecycleError> {
-    let mut ledger = Ledger::open(host, deadline)?;
-    let mut report = ledger.recovered().clone();
-    if ledger.record().leases.contains_key(&guest.uuid) {
-        report.absorb(ledger.give_back(guest.uuid)?);
-        report.notes.push(Note::info("an earlier life of this guest had not been given back"));
-    }
+    let mut report = Outcome::default();
+    end_earlier_life(host, guest.uuid, deadline, &mut report)?;
     let Some(loaded) = loaded else { return Ok(report) };
+    let mut ledger = Ledger::open(host, deadline)?;
+    report.absorb(ledger.recovered().clone());
+    ledger.adopt_new_interrupts();
     let PreparePlan { plan, notes } = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline)?;
     report.notes.extend(notes);
-    let effort = actions::page_effort(loaded.config.hugepages.as_ref());
-    report.absorb(ledger.take(guest.uuid, plan, effort)?);
+    if loaded.config.run.as_ref().is_some_and(Run::wants_xml) {
+        ledger.keep_xml(guest.uuid, xml)?;
+    }
+    report.absorb(ledger.take(guest.uuid, plan, actions::effort(&loaded.config))?);
     Ok(report)
 }
 
-/// `start begin`: are the pages still there?
+/// Gives back what an earlier life of the guest left. Where its keeper is at that, this waits.
+fn end_earlier_life(
+    host: &mut Host,
+    uuid: GuestUuid,
+    deadline: Deadline,
+    report: &mut Outcome,
+) -> Result<(), LifecycleError> {
+    let mut is_reminded = false;
+    loop {
+        match Ledger::peek(host)?.and_then(|record| record.leases.get(&uuid).cloned()) {
+            None => return Ok(()),
+            Some(Lease { phase: Phase::GivingBack(by), .. }) if host.is_alive(by) => {
+                if deadline.has_passed() {
+                    return Err(LifecycleError::StillGivingBack);
+                }
+                if !is_reminded {
+                    remind_keeper(host, uuid, LEFT_OVER, deadline);
+                    is_reminded = true;
+                }
+                deadline.pause(LOOK_AT_KEEPER);
+            }
+            Some(_) => {
+                let mut ledger = Ledger::open(host, deadline)?;
+                report.absorb(ledger.recovered().clone());
+                if ledger.record().leases.contains_key(&uuid) {
+                    report.absorb(ledger.give_back(uuid, LEFT_OVER)?);
+                    report.notes.push(Note::info("an earlier life of this guest had not been given back"));
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the guest's XML as it is now, for scripts that get it. Only where there are such.
+///
+/// # Errors
+/// `/run` cannot be written.
+pub fn refresh_xml(host: &mut Host, uuid: GuestUuid, xml: &[u8]) -> Result<(), LifecycleError> {
+    let record = Ledger::peek(host)?;
+    if record.and_then(|record| Some(record.leases.get(&uuid)?.commands.want_xml())) == Some(true) {
+        host.replace_state(&xml_file(uuid), xml)?;
+    }
+    Ok(())
+}
+
+/// Whether something is to be run for a guest at an event.
+///
+/// # Errors
+/// The ledger cannot be read.
+pub fn has_commands(host: &Host, uuid: GuestUuid, event: Operation) -> Result<bool, LifecycleError> {
+    let record = Ledger::peek(host)?;
+    Ok(record.and_then(|record| Some(record.leases.get(&uuid)?.commands.has(event))) == Some(true))
+}
+
+/// `start begin`: are the pages still there? Then the guest's commands for it are run.
+///
+/// # Errors
+/// They are not; a command failed.
+pub fn start(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Outcome, LifecycleError> {
+    let Some(record) = Ledger::peek(host)? else { return Ok(Outcome::default()) };
+    verify_pages(host, &record, uuid)?;
+    if has_commands(host, uuid, Operation::Start)? {
+        return Ok(Ledger::open(host, deadline)?.run_commands_now(uuid, Operation::Start)?);
+    }
+    Ok(Outcome::default())
+}
+
+/// Whether the pages that were set aside for a guest are still there.
 ///
 /// # Errors
 /// They are not.
-pub fn start(host: &Host, uuid: GuestUuid) -> Result<(), LifecycleError> {
-    let Some(record) = Ledger::peek(host)? else { return Ok(()) };
+pub fn verify_pages(host: &Host, record: &Record, uuid: GuestUuid) -> Result<(), LifecycleError> {
     for entry in record.entries_of(uuid) {
         let Knob::PagePool(pool) = entry.knob else { continue };
         let Some(share) = entry.claims.get(&uuid).and_then(Want::pages) else { continue };
-        let available = available_pages(&record, host, pool, uuid)?;
+        let available = available_pages(record, host, pool, uuid)?;
         let set_aside = share.set_aside();
         if available < set_aside {
             let knob = entry.knob.to_string();
@@ -173,18 +261,60 @@ pub fn start(host: &Host, uuid: GuestUuid) -> Result<(), LifecycleError> {
     Ok(())
 }
 
-/// `started begin` and `reconnect begin`: QEMU runs; does the isolation hold?
+/// `started begin` and `reconnect begin`: QEMU runs; its keeper is there and is told so; does the isolation hold?
 ///
 /// # Errors
 /// The ledger cannot be used.
-pub fn started(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Vec<Note>, LifecycleError> {
+pub fn started(
+    host: &mut Host,
+    uuid: GuestUuid,
+    event: Operation,
+    deadline: Deadline,
+) -> Result<Outcome, LifecycleError> {
     let mut ledger = Ledger::open(host, deadline)?;
-    let mut notes = ledger.recovered().notes.clone();
+    let mut report = ledger.recovered().clone();
     ledger.mark_started(uuid)?;
+    report.absorb(ledger.uphold(uuid, &[])?);
+    if let Err(error) = ledger.run_commands_later(uuid, event, "") {
+        report.notes.push(Note::warning(format!("commands of {}: {error}", event.as_str())));
+    }
     let record = ledger.record().clone();
     drop(ledger);
-    notes.extend(verify_isolation(host, &record, uuid, deadline));
-    Ok(notes)
+    tell_keeper(host, &record, uuid, deadline, &mut report);
+    report.notes.extend(verify_isolation(host, &record, uuid, deadline));
+    Ok(report)
+}
+
+/// `stopped end`: QEMU is gone; its keeper is told so, and runs what is to be run.
+///
+/// # Errors
+/// The ledger cannot be used.
+pub fn stopped(
+    host: &mut Host,
+    uuid: GuestUuid,
+    reason: &str,
+    deadline: Deadline,
+) -> Result<Outcome, LifecycleError> {
+    let mut report = Outcome::default();
+    let Some(record) = Ledger::peek(host)? else { return Ok(report) };
+    let Some(lease) = record.leases.get(&uuid) else { return Ok(report) };
+    if lease.commands.has(Operation::Stopped) {
+        let mut ledger = Ledger::open(host, deadline)?;
+        report.absorb(ledger.recovered().clone());
+        ledger.run_commands_later(uuid, Operation::Stopped, reason)?;
+    }
+    tell_keeper(host, &record, uuid, deadline, &mut report);
+    Ok(report)
+}
+
+/// Has a guest's keeper look at the ledger, at QEMU and at the interrupts again.
+fn tell_keeper(host: &mut Host, record: &Record, uuid: GuestUuid, deadline: Deadline, report: &mut Outcome) {
+    if record.entry(&Knob::Keeper(uuid)).is_some()
+        && let Err(error) =
+            host.ask_keeper(uuid, &Request::Look, Deadline::after(KEEPER_ANSWERS).earlier(deadline))
+    {
+        report.notes.push(Note::warning(error.to_string()));
+    }
 }
 
 /// Whether anything of the host may still run on a guest's CPUs.
@@ -222,16 +352,65 @@ pub fn verify_isolation(host: &Host, record: &Record, uuid: GuestUuid, deadline:
     notes
 }
 
-/// `release end`: gives the lease back; none is no error.
+/// `release end`: gives the lease back; none is no error, nor is one that its keeper is giving back already.
 ///
 /// # Errors
 /// The ledger cannot be used.
-pub fn release(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Outcome, LifecycleError> {
+pub fn release(
+    host: &mut Host,
+    uuid: GuestUuid,
+    reason: &str,
+    deadline: Deadline,
+) -> Result<Outcome, LifecycleError> {
     let mut ledger = Ledger::open(host, deadline)?;
     let mut report = ledger.recovered().clone();
-    if ledger.record().leases.contains_key(&uuid) {
-        report.absorb(ledger.give_back(uuid)?);
+    match ledger.record().leases.get(&uuid).map(|lease| lease.phase) {
+        None => {}
+        Some(Phase::GivingBack(_)) => {
+            drop(ledger);
+            remind_keeper(host, uuid, reason, deadline);
+        }
+        Some(_) => report.absorb(ledger.give_back(uuid, reason)?),
     }
+    Ok(report)
+}
+
+/// Asks a keeper once more to give a lease back: whoever was to ask before may have been killed on the way.
+fn remind_keeper(host: &mut Host, uuid: GuestUuid, reason: &str, deadline: Deadline) {
+    let deadline = Deadline::after(KEEPER_ANSWERS).earlier(deadline);
+    // One that does not answer is found by whoever waits for it.
+    let _ = host.ask_keeper(uuid, &Request::GiveBack(reason.to_owned()), deadline);
+}
+
+/// What a keeper does when its guest is gone: gives the lease back, commands and all. A guest that runs keeps it.
+///
+/// # Errors
+/// The ledger cannot be used.
+pub fn finish(
+    host: &mut Host,
+    uuid: GuestUuid,
+    reason: &str,
+    deadline: Deadline,
+) -> Result<Outcome, LifecycleError> {
+    let mut ledger = Ledger::open(host, deadline)?;
+    let mut report = ledger.recovered().clone();
+    let runs = guest_runs(ledger.host(), ledger.record(), uuid);
+    if ledger.record().leases.contains_key(&uuid) && !runs {
+        report.absorb(ledger.give_back_here(uuid, reason)?);
+    }
+    Ok(report)
+}
+
+/// What a keeper does from time to time, and when systemd has read its files again: what the guest holds is set again
+/// where it was taken away, and interrupts that came meanwhile go where they belong.
+///
+/// # Errors
+/// The ledger cannot be used.
+pub fn uphold(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Outcome, LifecycleError> {
+    let mut ledger = Ledger::open(host, deadline)?;
+    let mut report = ledger.recovered().clone();
+    let claims = actions::propose_late_interrupts(ledger.host(), ledger.record(), uuid)?;
+    report.absorb(ledger.uphold(uuid, &claims)?);
     Ok(report)
 }
 
@@ -253,4 +432,12 @@ pub fn guest_runs(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
         Some(_) => host.qemu_of(&uuid.to_string()).is_some(),
         None => false,
     }
+}
+
+/// Whether libvirt is about to start a guest: between `prepare` and QEMU nothing but its keeper knows.
+#[must_use]
+pub fn guest_starts(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
+    let deadline = Deadline::after(KEEPER_ANSWERS);
+    record.leases.get(&uuid).is_some_and(|lease| lease.phase == Phase::Prepared)
+        && host.keeper(uuid, deadline).ok().flatten().is_some_and(|keeper| keeper.daemon.is_some())
 }

@@ -83,7 +83,7 @@ For more information, try '--help'.
 
 #[test]
 fn valid_files_are_said_to_be() {
-    for example in ["minimal", "gaming"] {
+    for example in ["minimal", "gaming", "services-and-commands"] {
         let file = format!("hooks.d-examples/{example}.yaml");
         vfio_hook(&["check", &file])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -105,7 +105,7 @@ fn the_readme_is_true_to_the_files() {
     }
 
     // An unknown key is told all that there are.
-    for section in ["isolate_cpus", "hugepages"] {
+    for section in ["isolate_cpus", "hugepages", "block_sleep", "services", "run"] {
         let folder = folder_with("x.yaml", format!("{section}:\n  none-such: 1\n"));
         let assert = vfio_hook(&["check", "x.yaml"]).current_dir(folder.path()).assert().code(2);
         let stdout = String::from_utf8(assert.get_output().stdout.clone()).unwrap();

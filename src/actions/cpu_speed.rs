@@ -45,6 +45,10 @@ pub(super) fn propose(
         }
     }
     preferences.explain(proposal);
+    if let Some(latency) = config.cpu_dma_latency {
+        let micros = latency.longest_wait_micros();
+        proposal.claim(Knob::CpuDmaLatency(situation.guest.uuid), Want::Text(micros.to_string()));
+    }
     if let Some(latency) = config.resume_latency {
         for cpu in cpus.iter() {
             proposal.claim(Knob::ResumeLatency { cpu }, Want::Text(latency.to_string()));

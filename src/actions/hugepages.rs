@@ -1,13 +1,14 @@
 //! `hugepages`: the guest's memory in huge pages, as many and where its XML says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Proposal, Situation};
 use crate::config::{Hugepages, OnShortage};
 use crate::cpuset::NodeSet;
 use crate::guest::{MemorySource, PageDemand, Placement};
 use crate::host::{HostError, PagePool};
-use crate::ledger::{Knob, NodeBinding, OnRefusal, PageEffort, PageShare, Want, available_pages};
+use crate::ledger::{Knob, NodeBinding, OnRefusal, PageShare, Want, available_pages};
 use crate::pages::{MemorySize, PageSize};
 
 const HUGEPAGES: &[&str] = &["hugepages"];
@@ -16,18 +17,13 @@ const KEEP_FREE: &[&str] = &["hugepages", "keep_free"];
 /// The memory that stays for the host where the YAML does not say: this much, or a tenth of all if that is more.
 const LEAST_KEPT_FREE: MemorySize = MemorySize::from_gib(2);
 
-/// How hard to try for a guest's pages.
-#[must_use]
-pub fn page_effort(config: Option<&Hugepages>) -> PageEffort {
-    let default = Hugepages::default();
-    let config = config.unwrap_or(&default);
-    PageEffort {
-        timeout: config.timeout,
-        on_shortage: match config.on_shortage {
-            OnShortage::Refuse => OnRefusal::Refuse,
-            OnShortage::Warn => OnRefusal::Skip,
-        },
-    }
+/// How long to try for a guest's pages, and what it means when they cannot be had.
+pub(super) fn effort(config: &Hugepages) -> (Duration, OnRefusal) {
+    let on_shortage = match config.on_shortage {
+        OnShortage::Refuse => OnRefusal::Refuse,
+        OnShortage::Warn => OnRefusal::Skip,
+    };
+    (config.timeout, on_shortage)
 }
 
 pub(super) fn propose(

@@ -1,10 +1,10 @@
 //! `isolate_cpus`: nothing but the guest runs on its CPUs, and they run as fast as asked.
 
 use super::{Proposal, Situation, cpu_speed, topology};
-use crate::config::{CpuChoice, CpuSharing, IsolateCpus};
+use crate::config::{CpuChoice, CpuSharing, IsolateCpus, VfioIrqs};
 use crate::cpuset::CpuSet;
-use crate::host::{HostError, TopGroups};
-use crate::ledger::{Knob, Want};
+use crate::host::{HostError, Interrupt, TopGroups};
+use crate::ledger::{GuestInterrupts, Knob, Want};
 
 const CPUS: &[&str] = &["isolate_cpus", "cpus"];
 
@@ -31,7 +31,12 @@ pub(super) fn propose(
         }
     }
     if config.irqs.is_on() {
-        move_interrupts(situation, &cpus, proposal)?;
+        let there_before = move_interrupts(situation, &cpus, proposal)?;
+        let devices = match config.vfio_irqs {
+            VfioIrqs::Guest => situation.guest.pci_hostdevs.iter().map(|device| device.address).collect(),
+            VfioIrqs::Host => Vec::new(),
+        };
+        proposal.interrupts = Some(GuestInterrupts { cpus: cpus.clone(), devices, there_before });
     }
     cpu_speed::propose(config, situation, &cpus, proposal)
 }
@@ -217,19 +222,23 @@ fn move_workqueues(
     Ok(())
 }
 
+/// Returns those that need not move.
 fn move_interrupts(
     situation: Situation<'_>,
     cpus: &CpuSet,
     proposal: &mut Proposal,
-) -> Result<(), HostError> {
+) -> Result<Vec<(u32, String)>, HostError> {
     let host = situation.host;
     if let Some(socket) = host.irqbalance() {
         proposal.claim(Knob::IrqbalanceBan(socket), Want::Cpus(cpus.clone()));
     }
     proposal.claim_mask(situation, Knob::DefaultIrqAffinity, host.default_smp_affinity()?, cpus);
-    for interrupt in host.movable_interrupts()? {
-        let knob = Knob::IrqAffinity { number: interrupt.number, actions: interrupt.actions };
-        proposal.claim_mask(situation, knob, interrupt.affinity, cpus);
+    let mut unmoved = Vec::new();
+    for Interrupt { number, actions, affinity } in host.movable_interrupts()? {
+        if !affinity.intersects(cpus) {
+            unmoved.push((number, actions.clone()));
+        }
+        proposal.claim_mask(situation, Knob::IrqAffinity { number, actions }, affinity, cpus);
     }
-    Ok(())
+    Ok(unmoved)
 }

@@ -1,19 +1,30 @@
 //! The actions: one section of the YAML file each. They look at the guest and the host and say what is wanted; none of
 //! them changes anything.
 
+mod block_sleep;
 mod cpu_speed;
 mod hugepages;
 mod isolate_cpus;
+mod late_interrupts;
+mod run;
+mod services;
 mod topology;
 
+use std::time::Duration;
+
+use crate::command::Command;
 use crate::config::GuestConfig;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::Guest;
 use crate::host::{Host, HostError};
-use crate::ledger::{Claim, Knob, Note, Record, Value, Want};
+use crate::ledger::{Claim, Effort, GuestInterrupts, Knob, Note, OnRefusal, Record, Value, Want};
 
-pub use hugepages::page_effort;
+pub use late_interrupts::propose_late_interrupts;
+pub use run::check_program;
+
+/// What `prepare` needs of a keeper's life: that it is there.
+const KEEPER_RUNS: &str = "runs";
 
 /// What an action may look at.
 #[derive(Clone, Copy)]
@@ -33,6 +44,10 @@ pub struct Situation<'a> {
 pub struct Proposal {
     /// What the guest wants.
     pub claims: Vec<Claim>,
+    /// What is to be run for it.
+    pub commands: Vec<Command>,
+    /// Where the interrupts of its own devices are served, and the host's are not.
+    pub interrupts: Option<GuestInterrupts>,
     /// What a person should know.
     pub notes: Vec<Note>,
     /// Why the guest must not start.
@@ -42,8 +57,8 @@ pub struct Proposal {
 /// Why the guest must not start, and where in the YAML file the reason lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The keys down to the value.
-    pub path: &'static [&'static str],
+    /// The keys down to the value; an element of a list by its number, from 0.
+    pub path: Vec<String>,
     /// What is wrong.
     pub message: String,
     /// How to mend it.
@@ -64,7 +79,13 @@ impl Proposal {
     }
 
     fn refuse(&mut self, path: &'static [&'static str], message: impl Into<String>, help: impl Into<String>) {
+        let path = path.iter().map(|key| (*key).to_owned()).collect();
         self.problems.push(Problem { path, message: message.into(), help: help.into() });
+    }
+
+    /// As [`Self::refuse`], in an element of a list.
+    fn refuse_at(&mut self, path: &[String], message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem { path: path.to_vec(), message: message.into(), help: help.into() });
     }
 
     fn warn(&mut self, text: impl Into<String>) {
@@ -82,11 +103,34 @@ impl Proposal {
 /// The host cannot be read at all; what merely stands in the way is a [`Problem`].
 pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposal, HostError> {
     let mut proposal = Proposal::default();
+    if let Some(config) = &config.block_sleep {
+        block_sleep::propose(config, situation, &mut proposal)?;
+    }
+    if let Some(config) = &config.services {
+        services::propose(config, situation, &mut proposal)?;
+    }
+    if let Some(config) = &config.run {
+        run::propose(config, situation, &mut proposal)?;
+    }
     if let Some(config) = &config.hugepages {
         hugepages::propose(config, situation, &mut proposal)?;
     }
     if let Some(config) = &config.isolate_cpus {
         isolate_cpus::propose(config, situation, &mut proposal)?;
     }
+    if !proposal.claims.is_empty() || !proposal.commands.is_empty() {
+        proposal.claim(Knob::Keeper(situation.guest.uuid), Want::Text(KEEPER_RUNS.to_owned()));
+    }
     Ok(proposal)
+}
+
+/// How hard to try for what may take time.
+#[must_use]
+pub fn effort(config: &GuestConfig) -> Effort {
+    let (pages, on_shortage) = match &config.hugepages {
+        Some(config) => hugepages::effort(config),
+        None => (Duration::ZERO, OnRefusal::Refuse),
+    };
+    let units = config.services.as_ref().map_or(Duration::ZERO, |services| services.timeout);
+    Effort { pages, on_shortage, units }
 }

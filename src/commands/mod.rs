@@ -24,8 +24,12 @@ pub fn run(command: Command) -> Exit {
             undo::run(&whose, output::Format::new(json))
         }
         Command::Demo { config, xml } => demo::run(config.as_deref(), xml.as_deref()),
+        Command::Keeper { guest } => return crate::keeper::run(guest),
         Command::WriteAttribute { path, value } => {
             crate::host::write_attribute(&path, &value).map(|()| Exit::Done).map_err(Into::into)
+        }
+        Command::RunProgram { run_as, program, arguments } => {
+            Ok(crate::host::run_program(&run_as, &program, &arguments))
         }
     };
     result.unwrap_or_else(|error| {

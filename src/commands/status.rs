@@ -41,6 +41,9 @@ struct HeldView {
     now: Option<String>,
     wants: String,
     differs: bool,
+    /// Whether it lives in the guest's keeper.
+    #[serde(skip)]
+    is_kept: bool,
 }
 
 pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> {
@@ -80,6 +83,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Preparing(_) => "preparing",
         Phase::Prepared => "prepared",
         Phase::Started => "started",
+        Phase::GivingBack(_) => "giving back",
     }
 }
 
@@ -96,6 +100,7 @@ fn held(host: &Host, entry: &Entry, uuid: GuestUuid, deadline: Deadline) -> Held
         now: now.as_ref().map(Value::to_string),
         wants: entry.claims.get(&uuid).map(wants).unwrap_or_default(),
         differs,
+        is_kept: matches!(entry.knob, Knob::Keeper(_) | Knob::SleepLock(_) | Knob::CpuDmaLatency(_)),
     }
 }
 
@@ -144,6 +149,9 @@ fn print(view: &View) {
 
 fn remark(held: &HeldView) -> String {
     match (&held.now, held.differs) {
+        (Some(_), true) if held.is_kept => {
+            "   lost with a keeper that was killed; the next event brings it back".to_owned()
+        }
         (Some(now), true) => format!("   changed by somebody else: now {now}"),
         (None, _) => "   gone".to_owned(),
         (Some(_), false) => String::new(),

@@ -8,12 +8,13 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::output::{self, ChangeView, Format};
+use crate::command::Command;
 use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::exit::Exit;
 use crate::guest::{Guest, GuestName};
 use crate::host::Host;
-use crate::ledger::{Change, Ledger, Note, Plan, Record};
+use crate::ledger::{AT_THE_END, Change, Extent, Ledger, Note, Plan, Record};
 use crate::lifecycle::{self, PreparePlan};
 
 /// Where libvirt keeps its guests' XML (`SYSCONFDIR/libvirt/qemu`).
@@ -24,6 +25,16 @@ struct View {
     guest: String,
     operation: &'static str,
     changes: Vec<ChangeView>,
+    /// What would be run, in this order.
+    commands: Vec<String>,
+    notes: Vec<Note>,
+}
+
+/// What an event leads to.
+#[derive(Default)]
+struct Foreseen {
+    changes: Vec<Change>,
+    commands: Vec<String>,
     notes: Vec<Note>,
 }
 
@@ -41,81 +52,118 @@ pub(super) fn run(
         Some(record) => record,
         None => Record::empty(host.boot_id()?),
     };
-    let (changes, notes) = plan(&host, &record, &name, &guest, operation, deadline)?;
+    let foreseen = foresee(&host, &record, &name, &guest, operation, deadline)?;
     match format {
         Format::Json => output::json(&View {
             guest: guest.name,
             operation: operation.as_str(),
-            changes: ChangeView::of(&changes),
-            notes,
+            changes: ChangeView::of(&foreseen.changes),
+            commands: foreseen.commands,
+            notes: foreseen.notes,
         }),
-        Format::Text => print(&name, operation, &changes, &notes),
+        Format::Text => print(&name, operation, &foreseen),
     }
     Ok(Exit::Done)
 }
 
-fn plan(
+fn foresee(
     host: &Host,
     record: &Record,
     name: &GuestName,
     guest: &Guest,
     operation: Operation,
     deadline: Deadline,
-) -> anyhow::Result<(Vec<Change>, Vec<Note>)> {
-    let has_lease = record.leases.contains_key(&guest.uuid);
-    let give_back = || Plan::give_back(record, host, &[guest.uuid].into(), deadline);
+) -> anyhow::Result<Foreseen> {
+    let lease = record.leases.get(&guest.uuid);
+    let commands = |events: &[Operation]| -> Vec<String> {
+        let Some(lease) = lease else { return from_file(host, record, name, guest, events, deadline) };
+        events.iter().flat_map(|event| described(lease.commands.at(*event), *event)).collect()
+    };
+    let give_back = || -> anyhow::Result<Foreseen> {
+        let plan = Plan::give_back(record, host, &[guest.uuid].into(), Extent::Whole, deadline)?;
+        let Plan { changes, mut notes, failures, .. } = plan;
+        notes.extend(failures.into_iter().map(Note::warning));
+        Ok(Foreseen { changes, commands: commands(&AT_THE_END), notes })
+    };
+    let note = |text: &str| Foreseen { notes: vec![Note::info(text)], ..Foreseen::default() };
     match operation {
-        Operation::Prepare if has_lease => {
-            let Plan { changes, mut notes, failures, .. } = give_back()?;
-            notes.extend(failures.into_iter().map(Note::warning));
-            notes.push(Note::warning(
+        Operation::Prepare if lease.is_some() => {
+            let mut foreseen = give_back()?;
+            foreseen.notes.push(Note::warning(
                 "the guest already holds these: `prepare` would give them back first and then take all again",
             ));
-            Ok((changes, notes))
+            Ok(foreseen)
         }
         Operation::Prepare => {
             let Some(loaded) = lifecycle::load_config(host, name)? else {
-                let path = lifecycle::config_path(name);
-                let reason = match path {
+                return Ok(note(&match lifecycle::config_path(name) {
                     Some(path) => {
                         format!("there is no {}: the hook does nothing for this guest", path.display())
                     }
                     None => {
                         "a guest with this name can have no file: the hook does nothing for it".to_owned()
                     }
-                };
-                return Ok((Vec::new(), vec![Note::info(reason)]));
+                }));
             };
             let PreparePlan { plan, mut notes } =
                 lifecycle::plan_prepare(host, record, &loaded, guest, deadline)?;
+            let commands = plan.commands(guest.uuid).map(|all| described(all.at(operation), operation));
+            let commands = commands.unwrap_or_default();
             notes.extend(plan.notes);
-            Ok((plan.changes, notes))
+            Ok(Foreseen { changes: plan.changes, commands, notes })
         }
         Operation::Start => {
-            lifecycle::start(host, guest.uuid)?;
-            Ok((Vec::new(), Vec::new()))
+            lifecycle::verify_pages(host, record, guest.uuid)?;
+            Ok(Foreseen { commands: commands(&[operation]), ..Foreseen::default() })
         }
         Operation::Started => {
-            Ok((Vec::new(), lifecycle::verify_isolation(host, record, guest.uuid, deadline)))
+            let notes = lifecycle::verify_isolation(host, record, guest.uuid, deadline);
+            Ok(Foreseen { commands: commands(&[operation]), notes, ..Foreseen::default() })
         }
-        Operation::Release if has_lease => {
-            let Plan { changes, mut notes, failures, .. } = give_back()?;
-            notes.extend(failures.into_iter().map(Note::warning));
-            Ok((changes, notes))
+        Operation::Stopped => Ok(Foreseen { commands: commands(&[operation]), ..Foreseen::default() }),
+        Operation::Release if lease.is_some() => give_back(),
+        Operation::Release => {
+            let commands = commands(&[operation]);
+            Ok(Foreseen { commands, ..note("the guest holds nothing") })
         }
-        Operation::Release => Ok((Vec::new(), vec![Note::info("the guest holds nothing")])),
-        _ => Ok((Vec::new(), Vec::new())),
+        _ => Ok(Foreseen::default()),
     }
 }
 
-fn print(name: &GuestName, operation: Operation, changes: &[Change], notes: &[Note]) {
-    let what = match changes.len() {
+/// What would be run for a guest that holds nothing yet, once it is started.
+fn from_file(
+    host: &Host,
+    record: &Record,
+    name: &GuestName,
+    guest: &Guest,
+    events: &[Operation],
+    deadline: Deadline,
+) -> Vec<String> {
+    let Ok(Some(loaded)) = lifecycle::load_config(host, name) else { return Vec::new() };
+    let Ok(prepared) = lifecycle::plan_prepare(host, record, &loaded, guest, deadline) else {
+        return Vec::new();
+    };
+    let Some(commands) = prepared.plan.commands(guest.uuid) else { return Vec::new() };
+    let at = |event: Operation| commands.list.iter().filter(move |command| command.when == event);
+    events.iter().flat_map(|event| described(at(*event), *event)).collect()
+}
+
+/// Commands of an event, a line each.
+fn described<'a>(commands: impl Iterator<Item = &'a Command>, event: Operation) -> Vec<String> {
+    commands.map(|command| format!("{}: {command}", event.as_str())).collect()
+}
+
+fn print(name: &GuestName, operation: Operation, foreseen: &Foreseen) {
+    let what = match foreseen.changes.len() {
         0 => "nothing would be changed".to_owned(),
         number => output::count(number, "change"),
     };
     output::line(format_args!("{name}, {}: {what}", operation.as_str()));
-    output::notes(notes);
-    output::changes(changes);
+    output::notes(&foreseen.notes);
+    output::changes(&foreseen.changes);
+    for command in &foreseen.commands {
+        output::line(format_args!("  runs at {command}"));
+    }
 }
 
 fn read_guest(name: &GuestName, xml: Option<&Path>) -> anyhow::Result<Guest> {

@@ -15,6 +15,9 @@ use crate::lifecycle;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often it is looked whether a keeper is done.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Whose lease is given back.
 #[derive(Debug)]
 pub(super) enum Whose {
@@ -45,16 +48,40 @@ pub(super) fn run(whose: &Whose, format: Format) -> anyhow::Result<Exit> {
     let deadline = Deadline::after(PATIENCE);
     let mut ledger = Ledger::open(&mut host, deadline)?;
     let mut outcome = ledger.recovered().clone();
-    for uuid in leaving(ledger.host(), ledger.record(), whose)? {
-        outcome.absorb(ledger.give_back(uuid)?);
+    let leaving = leaving(ledger.host(), ledger.record(), whose)?;
+    for uuid in &leaving {
+        outcome.absorb(ledger.give_back(*uuid, "unknown")?);
     }
+    drop(ledger);
+    wait_for_keepers(&host, &leaving, deadline)?;
     Ok(print(&outcome, format))
+}
+
+/// A guest's keeper runs its commands before it gives the rest back.
+fn wait_for_keepers(host: &Host, leaving: &[GuestUuid], deadline: Deadline) -> anyhow::Result<()> {
+    loop {
+        let record = Ledger::peek(host)?;
+        let Some(lease) =
+            record.and_then(|record| leaving.iter().find_map(|uuid| record.leases.get(uuid).cloned()))
+        else {
+            return Ok(());
+        };
+        anyhow::ensure!(
+            !deadline.has_passed(),
+            "the keeper of {} is still at it\nhelp: `vfio-hook status` shows what is left, `journalctl -t vfio-hook` why",
+            GuestName::new(lease.name)
+        );
+        deadline.pause(LOOK);
+    }
 }
 
 fn leaving(host: &Host, record: &Record, whose: &Whose) -> anyhow::Result<Vec<GuestUuid>> {
     let runs = |uuid| lifecycle::guest_runs(host, record, uuid);
     match whose {
-        Whose::Stale => Ok(record.leases.keys().copied().filter(|uuid| !runs(*uuid)).collect()),
+        Whose::Stale => {
+            let is_stale = |uuid: &GuestUuid| !runs(*uuid) && !lifecycle::guest_starts(host, record, *uuid);
+            Ok(record.leases.keys().copied().filter(is_stale).collect())
+        }
         Whose::Forced(name) => Ok(find(record, name)?.into_iter().collect()),
         Whose::Stopped(name) => {
             let Some(uuid) = find(record, name)? else { return Ok(Vec::new()) };

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use super::block_sleep::BlockSleep;
 use super::diagnostic::{ConfigErrors, Diagnostic};
 use super::hugepages::Hugepages;
 use super::isolate_cpus::IsolateCpus;
 use super::locate::Part;
+use super::run::Run;
 use super::section::{Problem, Section, note_duplicates};
+use super::services::Services;
 use super::source::{ConfigSource, MAX_FILE_BYTES};
 use super::tree::{self, Node};
 use super::value::Fault;
@@ -18,6 +21,12 @@ pub struct GuestConfig {
     pub isolate_cpus: Option<IsolateCpus>,
     /// Memory in huge pages.
     pub hugepages: Option<Hugepages>,
+    /// The host does not sleep.
+    pub block_sleep: Option<BlockSleep>,
+    /// Units of the host that do not run meanwhile.
+    pub services: Option<Services>,
+    /// Commands of the host's administrator.
+    pub run: Option<Run>,
 }
 
 /// Places are looked for one by one, each in a walk of its own, and nobody mends more than this at once.
@@ -40,8 +49,11 @@ impl GuestConfig {
 
         let mut sections = Section::of_file(&root, &mut problems);
         let config = Self {
-            isolate_cpus: sections.section("isolate_cpus").map(IsolateCpus::read),
-            hugepages: sections.section("hugepages").map(Hugepages::read),
+            isolate_cpus: sections.section("isolate_cpus", "isolate_cpus: {}").map(IsolateCpus::read),
+            hugepages: sections.section("hugepages", "hugepages: {}").map(Hugepages::read),
+            block_sleep: sections.section("block_sleep", "block_sleep: {}").map(BlockSleep::read),
+            services: sections.section("services", "services: {stop: [ollama.service]}").map(Services::read),
+            run: sections.item("run").map(Run::read),
         };
         sections.finish();
 

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::section::Section;
-use super::tree::Node;
-use super::value::{Fault, choice, duration, memory};
+use super::timeout::Timeout;
+use super::value::{choice, memory};
 use crate::pages::MemorySize;
 
-/// The shortest time in which anything can be tried.
-const MIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// `prepare` has 60 s in all, and other actions need some of them.
-const MAX_TIMEOUT: Duration = Duration::from_secs(50);
+const TIMEOUT: Timeout = Timeout::during_prepare(Duration::from_secs(20));
 
 /// How huge pages are got together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +31,7 @@ pub enum OnShortage {
 
 impl Default for Hugepages {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(20), keep_free: None, on_shortage: OnShortage::Refuse }
+        Self { timeout: TIMEOUT.default, keep_free: None, on_shortage: OnShortage::Refuse }
     }
 }
 
@@ -43,7 +40,7 @@ impl Hugepages {
         let default = Self::default();
         let choices = [("refuse", OnShortage::Refuse), ("warn", OnShortage::Warn)];
         let config = Self {
-            timeout: section.value("timeout", read_timeout).unwrap_or(default.timeout),
+            timeout: section.value("timeout", |node| TIMEOUT.read(node)).unwrap_or(default.timeout),
             keep_free: section.value("keep_free", |node| memory(node, "2GiB")),
             on_shortage: section
                 .value("on_shortage", |node| choice(node, &choices))
@@ -52,15 +49,4 @@ impl Hugepages {
         section.finish();
         config
     }
-}
-
-fn read_timeout(node: &Node) -> Result<Duration, Fault> {
-    let timeout = duration(node, "20s")?;
-    if (MIN_TIMEOUT..=MAX_TIMEOUT).contains(&timeout) {
-        return Ok(timeout);
-    }
-    Err(Fault::new(
-        format!("not between {}s and {}s", MIN_TIMEOUT.as_secs(), MAX_TIMEOUT.as_secs()),
-        "libvirt waits meanwhile, and `prepare` has 60 s in all; without a timeout it is 20s",
-    ))
 }

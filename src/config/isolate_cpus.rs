@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::tree::Node;
-use super::value::{Fault, Toggle, duration, toggle};
+use super::value::{Fault, Toggle, choice, duration, toggle};
 use crate::cpuset::CpuSet;
 use crate::host::ResumeLatency;
 
@@ -18,6 +18,8 @@ pub struct IsolateCpus {
     pub shared: CpuSharing,
     /// Whether interrupts are moved off them.
     pub irqs: Toggle,
+    /// Where the interrupts of the guest's own devices are served.
+    pub vfio_irqs: VfioIrqs,
     /// Whether the kernel's unbound workqueues are kept off them.
     pub workqueues: Toggle,
     /// The frequency governor they run with; none leaves it alone.
@@ -26,6 +28,8 @@ pub struct IsolateCpus {
     pub epp: Option<EppName>,
     /// How long they may take to wake from idle; none leaves it alone.
     pub resume_latency: Option<ResumeLatency>,
+    /// How long any CPU of the host may take to wake from idle while the guest is there; none leaves it alone.
+    pub cpu_dma_latency: Option<ResumeLatency>,
 }
 
 /// Where the CPUs come from.
@@ -54,16 +58,29 @@ pub enum CpuSharing {
     Allowed,
 }
 
+/// The CPUs that serve the interrupts of devices that the guest was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VfioIrqs {
+    /// The guest's.
+    Guest,
+    /// Those left to the host.
+    Host,
+}
+
+const VFIO_IRQS: [(&str, VfioIrqs); 2] = [("guest", VfioIrqs::Guest), ("host", VfioIrqs::Host)];
+
 impl Default for IsolateCpus {
     fn default() -> Self {
         Self {
             cpus: CpuChoice::Auto,
             shared: CpuSharing::Refused,
             irqs: Toggle::On,
+            vfio_irqs: VfioIrqs::Guest,
             workqueues: Toggle::On,
             governor: None,
             epp: None,
             resume_latency: None,
+            cpu_dma_latency: None,
         }
     }
 }
@@ -75,6 +92,9 @@ impl IsolateCpus {
             cpus: section.value("cpus", read_cpus).unwrap_or(default.cpus),
             shared: section.value("shared", read_sharing).unwrap_or(default.shared),
             irqs: section.value("irqs", toggle).unwrap_or(default.irqs),
+            vfio_irqs: section
+                .value("vfio_irqs", |node| choice(node, &VFIO_IRQS))
+                .unwrap_or(default.vfio_irqs),
             workqueues: section.value("workqueues", toggle).unwrap_or(default.workqueues),
             governor: section
                 .value("governor", |node| read_name(node, "a governor's name such as `performance`"))
@@ -83,6 +103,7 @@ impl IsolateCpus {
                 .value("epp", |node| read_name(node, "a preference's name such as `performance`"))
                 .map(EppName),
             resume_latency: section.value("resume_latency", read_resume_latency),
+            cpu_dma_latency: section.value("cpu_dma_latency", read_resume_latency),
         };
         section.finish();
         config

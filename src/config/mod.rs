@@ -3,16 +3,21 @@
 //! A file is read in three steps: YAML into a tree (`tree`), the tree into typed sections (`section`), and for
 //! what is wrong a second walk that finds the line and column (`locate`). All mistakes of a file come back at once.
 
+mod block_sleep;
 mod diagnostic;
 mod duration;
 mod guest;
 mod hugepages;
 mod isolate_cpus;
+mod item;
 mod locate;
+mod run;
 mod section;
+mod services;
 mod source;
 mod suggest;
 mod syntax;
+mod timeout;
 mod tree;
 mod trust;
 mod value;
@@ -20,12 +25,15 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use block_sleep::{BlockSleep, Blocked, LidSwitch, LockStrength};
 pub use diagnostic::{ConfigErrors, Diagnostic, Place, Style};
 pub use duration::{ParseDurationError, parse_duration};
 pub use guest::GuestConfig;
 pub use hugepages::{Hugepages, OnShortage};
-pub use isolate_cpus::{CpuChoice, CpuSharing, EppName, GovernorName, IsolateCpus};
+pub use isolate_cpus::{CpuChoice, CpuSharing, EppName, GovernorName, IsolateCpus, VfioIrqs};
+pub use run::{OnFailure, Run, RunCommand, RunEntry, RunScripts, RunWhen};
+pub use services::{Services, StoppedUnit};
 pub use source::{ConfigSource, MAX_FILE_BYTES};
 pub use suggest::did_you_mean;
-pub use trust::{TrustError, read_trusted};
+pub use trust::{Owners, Purpose, TrustError, check_trusted_program, read_trusted};
 pub use value::Toggle;

@@ -72,13 +72,12 @@ impl ConfigSource {
     }
 
     /// What is wrong with a value that only the host or the guest's XML can tell, placed at the value. The path are
-    /// keys and, for elements of a list, their numbers from 0. If the value is not in the file (it was left to its
-    /// default), the place is the innermost section that is.
+    /// keys and, for elements of a list, their numbers from 0; a value that is no list counts as its only element. If
+    /// the value is not in the file (it was left to its default), the place is the innermost section that is.
     pub fn diagnose(&self, path: &[&str], message: impl Into<String>, help: Option<String>) -> Diagnostic {
         let diagnostic = Diagnostic::new(&self.file, message, help);
         let Ok(root) = tree::parse(&self.text) else { return diagnostic };
-        let indices = resolve(&root, path);
-        let part = if indices.len() == path.len() { Part::Value } else { Part::Key };
+        let (indices, part) = resolve(&root, path);
         diagnostic.at_some((!indices.is_empty()).then(|| self.find(&indices, part)).flatten())
     }
 
@@ -105,8 +104,9 @@ impl ConfigSource {
     }
 }
 
-/// The entries that a path of names leads through, as far as it can be followed.
-fn resolve(root: &Node, path: &[&str]) -> Vec<usize> {
+/// The entries that a path of names leads through, as far as it can be followed: to the value, or only to the key of
+/// the last section on the way.
+fn resolve(root: &Node, path: &[&str]) -> (Vec<usize>, Part) {
     let mut node = root;
     let mut indices = Vec::new();
     for step in path {
@@ -121,11 +121,16 @@ fn resolve(root: &Node, path: &[&str]) -> Vec<usize> {
             }
             _ => None,
         };
-        let Some((index, value)) = found else { break };
-        indices.push(index);
-        node = value;
+        match found {
+            Some((index, value)) => {
+                indices.push(index);
+                node = value;
+            }
+            None if *step == "0" && !matches!(node, Node::List(_)) => {}
+            None => return (indices, Part::Key),
+        }
     }
-    indices
+    (indices, Part::Value)
 }
 
 /// How many bytes of the rest of a line belong to the key or value that starts there.
@@ -159,6 +164,25 @@ mod tests {
             assert_eq!((place.line, place.column), (line, column), "{path:?}");
         }
         assert_eq!(source.diagnose(&["services"], "wrong", None).place, None);
+    }
+
+    #[test]
+    fn points_at_elements_of_lists() {
+        let text = "services:\n  stop: [a.service, {unit: b.service}]\nrun: {scripts: /x}\n";
+        let one = "services: {stop: a.service}\nrun:\n  - when: started\n  - scripts: /x\n";
+        for (text, path, line, column) in [
+            (text, &["services", "stop", "0"][..], 2, 10),
+            (text, &["services", "stop", "1"], 2, 21),
+            (text, &["services", "stop", "1", "unit"], 2, 28),
+            (text, &["services", "stop", "2"], 2, 3),
+            (text, &["run", "0", "scripts"], 3, 16),
+            (one, &["services", "stop", "0"], 1, 18),
+            (one, &["run", "1", "scripts"], 4, 14),
+            (one, &["run", "1", "timeout"], 4, 5),
+        ] {
+            let place = ConfigSource::new("x.yaml", text).diagnose(path, "wrong", None).place.unwrap();
+            assert_eq!((place.line, place.column), (line, column), "{path:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::duration::{ParseDurationError, parse_duration};
 use super::suggest::did_you_mean;
 use super::tree::{Node, shortened};
+use crate::host::UserName;
 use crate::pages::{MemorySize, ParseSizeError};
 
 /// Whether something is done: `true` or `false` in the file.
@@ -123,6 +124,15 @@ pub(super) fn memory(node: &Node, example: &str) -> Result<MemorySize, Fault> {
             node,
             format!("a whole number with a unit: for example `{example}`"),
         ),
+    })
+}
+
+/// Reads a user's name.
+pub(super) fn user(node: &Node) -> Result<UserName, Fault> {
+    let Node::Text(name) = node else { return Err(Fault::expected("a user's name", node)) };
+    UserName::new(name).map_err(|_| {
+        let help = "a name has letters, digits, `_`, `-` and `.`, starts with a letter or `_`, and has at most 32 of them";
+        Fault::expected_like("a user's name", node, help)
     })
 }
 

@@ -6,10 +6,10 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::printable::excerpt;
 use super::uuid::ParseUuidError;
 use crate::cpuset::ParseListError;
 use crate::pages::MemorySize;
+use crate::printable::excerpt;
 
 /// The largest XML that is read; the largest ones of real guests have some 100 KiB.
 pub const MAX_XML_BYTES: usize = 16 * 1024 * 1024;

@@ -16,7 +16,6 @@ mod name;
 mod numa;
 mod page_demand;
 mod parse;
-mod printable;
 mod scaled;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use super::printable::printable;
+use crate::printable::printable;
 
 /// The longest name that leaves room for `.yaml` in the 255 bytes of a file name.
 const MAX_BYTES: usize = 250;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::serde_as_text::serde_as_text;
 
-use super::printable::excerpt;
+use crate::printable::excerpt;
 
 /// A guest's UUID. Unlike its name it is always safe to print, and to build a file name from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

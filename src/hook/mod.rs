@@ -1,6 +1,5 @@
 //! A call by libvirt: from its arguments to the exit status.
 
-mod log;
 mod stdin;
 mod watchdog;
 
@@ -16,10 +15,11 @@ use crate::event::{Event, FailureEffect, Operation};
 use crate::exit::Exit;
 use crate::guest::{Guest, GuestError, GuestUuid};
 use crate::host::{Host, STATE_DIR};
-use crate::ledger::{FILE, Ledger, Note, NoteLevel, Outcome};
+use crate::ledger::{FILE, Ledger};
 use crate::lifecycle::{self, LifecycleError};
+use crate::log;
 
-pub use log::IDENTIFIER;
+pub use crate::log::IDENTIFIER;
 
 /// The most that is written to standard error: libvirt keeps all of it, and shows it to the person who typed
 /// `virsh start`.
@@ -50,10 +50,9 @@ fn concerns_us(operation: Operation) -> bool {
         Operation::Prepare
         | Operation::Start
         | Operation::Started
+        | Operation::Stopped
         | Operation::Release
         | Operation::Reconnect => true,
-        // At `stopped` the guest's devices are still libvirt's, and pages and CPUs come back with `release`.
-        Operation::Stopped => false,
         Operation::Migrate | Operation::Restore | Operation::Attach | Operation::Unknown => false,
     }
 }
@@ -119,11 +118,11 @@ fn answer_by_operation(
     known_uuid: &mut Option<GuestUuid>,
 ) -> Result<(), Failure> {
     let deadline = Deadline::after(watchdog::soft_budget(event.operation));
-    let guest = match stdin::read(deadline)
+    let arrived = stdin::read(deadline)
         .map_err(Failure::from_stdin)
-        .and_then(|xml| Guest::parse(&xml).map_err(Failure::from_xml))
-    {
-        Ok(guest) => guest,
+        .and_then(|xml| Ok((Guest::parse(&xml).map_err(Failure::from_xml)?, xml)));
+    let (guest, xml) = match arrived {
+        Ok(arrived) => arrived,
         Err(failure) => {
             log::open(&event.guest, None);
             return without_xml(host, event, failure, deadline);
@@ -131,17 +130,32 @@ fn answer_by_operation(
     };
     log::open(&event.guest, Some(guest.uuid));
     *known_uuid = Some(guest.uuid);
+    let (operation, reason) = (event.operation.as_str(), event.reason_in_words());
+    if event.operation != Operation::Prepare {
+        lifecycle::refresh_xml(host, guest.uuid, &xml)?;
+    }
     match event.operation {
         Operation::Prepare => {
             let loaded = lifecycle::load_config(host, &event.guest)?;
-            let outcome = lifecycle::prepare(host, loaded.as_ref(), &guest, deadline)?;
-            report(event, &outcome);
+            log::report(operation, &lifecycle::prepare(host, loaded.as_ref(), &guest, &xml, deadline)?);
         }
-        Operation::Start => lifecycle::start(host, guest.uuid)?,
+        Operation::Start => {
+            let deadline = if lifecycle::has_commands(host, guest.uuid, Operation::Start)? {
+                Deadline::after(watchdog::extend_to(Operation::Prepare))
+            } else {
+                deadline
+            };
+            log::report(operation, &lifecycle::start(host, guest.uuid, deadline)?);
+        }
         Operation::Started | Operation::Reconnect => {
-            report_notes(&lifecycle::started(host, guest.uuid, deadline)?);
+            log::report(operation, &lifecycle::started(host, guest.uuid, event.operation, deadline)?);
         }
-        Operation::Release => report(event, &lifecycle::release(host, guest.uuid, deadline)?),
+        Operation::Stopped => {
+            log::report(operation, &lifecycle::stopped(host, guest.uuid, &reason, deadline)?)
+        }
+        Operation::Release => {
+            log::report(operation, &lifecycle::release(host, guest.uuid, &reason, deadline)?)
+        }
         _ => {}
     }
     Ok(())
@@ -149,12 +163,13 @@ fn answer_by_operation(
 
 /// A guest whose XML cannot be read must not keep what it holds: its lease is looked for by name.
 fn without_xml(host: &mut Host, event: &Event, failure: Failure, deadline: Deadline) -> Result<(), Failure> {
+    let operation = event.operation.as_str();
     if event.operation == Operation::Release {
         tracing::warn!("{}; looking for the lease by the guest's name", failure.message);
         let record = Ledger::peek(host).map_err(LifecycleError::from)?;
         let name = event.guest.to_string();
         if let Some(uuid) = record.and_then(|record| lifecycle::lease_by_name(&record, &name)) {
-            report(event, &lifecycle::release(host, uuid, deadline)?);
+            log::report(operation, &lifecycle::release(host, uuid, &event.reason_in_words(), deadline)?);
         }
         return Ok(());
     }
@@ -166,29 +181,7 @@ fn undo(host: &mut Host, event: &Event, uuid: GuestUuid) -> bool {
         return false;
     }
     let deadline = Deadline::after(watchdog::soft_budget(Operation::Release));
-    lifecycle::release(host, uuid, deadline).is_ok_and(|outcome| outcome.failures.is_empty())
-}
-
-/// One entry in the journal for all changes of an event.
-fn report(event: &Event, outcome: &Outcome) {
-    report_notes(&outcome.notes);
-    for failure in &outcome.failures {
-        tracing::error!("{failure}");
-    }
-    if !outcome.changes.is_empty() {
-        let operation = event.operation.as_str();
-        let changes: String = outcome.changes.iter().map(|change| format!("\n  {change}")).collect();
-        tracing::info!("{operation}: {} changes{changes}", outcome.changes.len());
-    }
-}
-
-fn report_notes(notes: &[Note]) {
-    for note in notes {
-        match note.level {
-            NoteLevel::Info => tracing::info!("{}", note.text),
-            NoteLevel::Warning => tracing::warn!("{}", note.text),
-        }
-    }
+    lifecycle::release(host, uuid, "failed", deadline).is_ok_and(|outcome| outcome.failures.is_empty())
 }
 
 /// What is told to whoever started the guest.

@@ -3,16 +3,15 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
+use super::children::{OwnedChild, Wake};
 use super::{Host, HostError};
 use crate::deadline::Deadline;
 
 /// The hidden first argument of the child.
 pub const WRITE_ATTRIBUTE: &str = "write-attribute";
-
-/// How often a child is looked at.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// How a bounded write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,28 +41,23 @@ impl Host {
             // A host in a folder has no slow kernel.
             return Ok(self.files.write(path, value).map_or(Bounded::Refused, |()| Bounded::Done));
         }
-        let mut child = Command::new("/proc/self/exe")
+        let failed = |error| HostError::write(path, value, error);
+        let mut command = Command::new("/proc/self/exe");
+        command
             .arg0("vfio-hook")
             .args([WRITE_ATTRIBUTE.as_ref(), path.as_os_str(), value.as_ref()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| HostError::write(path, value, error))?;
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(Bounded::Done),
-                Ok(Some(_)) => return Ok(Bounded::Refused),
-                Ok(None) if deadline.has_passed() => {
-                    // It may be in a state no signal reaches; it holds none of our pipes, so nobody waits for it.
-                    let _ = child.kill();
-                    return Ok(Bounded::TimedOut);
-                }
-                Ok(None) => deadline.pause(LOOK),
-                Err(error) => return Err(HostError::write(path, value, error)),
-            }
+            .process_group(0);
+        let child = OwnedChild::spawn(&mut command).map_err(failed)?;
+        if child.wait(deadline, None).map_err(failed)? != Wake::Ended {
+            // It may be in a state no signal reaches; it holds none of our pipes, so nobody waits for it.
+            child.signal_group(Signal::SIGKILL);
+            return Ok(Bounded::TimedOut);
         }
+        let status = child.reap().map_err(failed)?;
+        Ok(if status.success() { Bounded::Done } else { Bounded::Refused })
     }
 }
 

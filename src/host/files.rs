@@ -35,6 +35,15 @@ pub(super) trait Files: Send + Sync {
     /// Removes a file, or a folder that is empty.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes a file, and the folders on the way.
+    fn make(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes a symbolic link.
+    fn link(&self, path: &Path, target: &Path) -> io::Result<()>;
+
+    /// Where a symbolic link leads; none where there is no link.
+    fn link_target(&self, path: &Path) -> Option<PathBuf>;
+
     /// Where the path really is, for sockets and locks.
     fn locate(&self, path: &Path) -> PathBuf;
 }
@@ -71,9 +80,37 @@ impl Files for KernelFiles {
         remove_any(path)
     }
 
+    fn make(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        failpoint::reached("knob");
+        make_with_folders(path, bytes)?;
+        failpoint::reached("knob");
+        Ok(())
+    }
+
+    fn link(&self, path: &Path, target: &Path) -> io::Result<()> {
+        failpoint::reached("knob");
+        make_link(path, target)?;
+        failpoint::reached("knob");
+        Ok(())
+    }
+
+    fn link_target(&self, path: &Path) -> Option<PathBuf> {
+        fs::read_link(path).ok()
+    }
+
     fn locate(&self, path: &Path) -> PathBuf {
         path.to_owned()
     }
+}
+
+pub(super) fn make_with_folders(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    fs::write(path, bytes)
+}
+
+pub(super) fn make_link(path: &Path, target: &Path) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    std::os::unix::fs::symlink(target, path)
 }
 
 pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {

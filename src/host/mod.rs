@@ -5,62 +5,111 @@
 
 mod bounded;
 mod cgroup;
+mod children;
+mod command;
 mod cpu;
+mod descendants;
 mod error;
 mod files;
 mod hugepages;
 mod irq;
 mod irqbalance;
+mod keeper_service;
+mod keepers;
 mod latency;
+mod lid_switch;
+mod logind;
 pub mod manifest;
 mod memory;
 mod pci_device;
 mod process;
+mod script_tree;
+mod service;
 pub mod simulated;
+mod sleep_masks;
 mod state_dir;
 mod systemd;
+mod unit_file_name;
+mod user;
+mod user_name;
 mod workqueue;
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 pub use bounded::{Bounded, WRITE_ATTRIBUTE, write_attribute};
 pub use cgroup::{AllowedCpus, DropIn, TopGroups};
+pub use command::{CommandEnd, CommandLine, RUN_PROGRAM, RunAs, run_program};
+pub use descendants::LeftRunning;
 pub use error::HostError;
 pub use hugepages::{PagePool, PoolCount};
 pub use irq::Interrupt;
 pub use irqbalance::IrqbalanceSocket;
+pub use keeper_service::KEEPER;
+pub(crate) use keeper_service::{receive, send};
+pub use keepers::{Answer, AnswerAt, CommandFailure, Errand, KeeperState, Keepers, Request};
+pub(crate) use keepers::{keeper_lock, keeper_socket, xml_file};
 pub use latency::ResumeLatency;
+pub use lid_switch::LidSwitchHandling;
+pub use logind::{Logind, SleepState};
 pub use process::{ProcessId, StrayTasks};
+pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
+pub use sleep_masks::SleepMasks;
 pub use state_dir::{LockFile, STATE_DIR};
-pub use systemd::{UnitName, Units};
+pub use systemd::{BusSignal, UnitName, Units, watch_bus_signals};
+pub use unit_file_name::{UnitFileName, UnitFileNameError};
+pub use user::User;
+pub use user_name::{UserName, UserNameError};
 pub use workqueue::Workqueue;
 
+use command::MachinePrograms;
 use files::{Files, KernelFiles};
+use keeper_service::KeeperServices;
+use logind::LoginManager;
 use nix::unistd::Uid;
-use simulated::{Faults, SimulatedFiles, SimulatedUnits};
-use systemd::SystemBus;
+use simulated::{Faults, SimulatedFiles, SimulatedKeepers, SimulatedLogind, SimulatedUnits};
+use systemd::{Bus, SystemUnits};
+
+/// There while systemd is the first process (`sd_booted(3)`).
+const RUNNING_SYSTEMD: &str = "/run/systemd/system";
 
 /// A machine: the real one, or one in a folder.
 pub struct Host {
     files: Box<dyn Files>,
     units: Box<dyn Units>,
+    programs: MachinePrograms,
+    logind: Box<dyn Logind>,
+    keepers: Box<dyn Keepers>,
 }
 
 impl Host {
     /// The machine the program runs on.
     #[must_use]
     pub fn real() -> Self {
-        Self { files: Box::new(KernelFiles), units: Box::new(SystemBus::default()) }
+        let bus = Arc::new(Bus::default());
+        Self {
+            files: Box::new(KernelFiles),
+            programs: MachinePrograms::default(),
+            units: Box::new(SystemUnits::new(Arc::clone(&bus))),
+            logind: Box::new(LoginManager::new(Arc::clone(&bus))),
+            keepers: Box::new(KeeperServices::new(bus)),
+        }
     }
 
     /// A host in a folder, laid out by [`manifest::lay_out`].
     #[must_use]
     pub fn simulated(root: &Path, faults: &Faults) -> Self {
         let files = SimulatedFiles::new(root.to_owned(), faults.clone());
-        Self { files: Box::new(files.clone()), units: Box::new(SimulatedUnits::new(files)) }
+        Self {
+            files: Box::new(files.clone()),
+            units: Box::new(SimulatedUnits::new(files.clone())),
+            programs: MachinePrograms::default(),
+            logind: Box::new(SimulatedLogind::new(files.clone())),
+            keepers: Box::new(SimulatedKeepers::new(files)),
+        }
     }
 
     /// Where a path of the machine really is; the same path on a real one.
@@ -135,6 +184,20 @@ impl Host {
         }
     }
 
+    /// Makes a small file in a folder of `/run` that is another program's to read.
+    fn make_file(&mut self, path: &Path, bytes: &[u8]) -> Result<(), HostError> {
+        self.files
+            .make(path, bytes)
+            .map_err(|error| HostError::write(path, &String::from_utf8_lossy(bytes), error))
+    }
+
+    /// Removes the folder a file was in; whoever else uses it keeps it non-empty.
+    fn remove_empty_folder_of(&mut self, path: &Path) {
+        if let Some(folder) = path.parent() {
+            let _ = self.files.remove(folder);
+        }
+    }
+
     /// `/proc/sys/kernel/random/boot_id`: another one after every boot.
     ///
     /// # Errors
@@ -146,6 +209,6 @@ impl Host {
     /// Whether systemd is the first process (`sd_booted(3)`).
     #[must_use]
     pub fn has_systemd(&self) -> bool {
-        self.is_present("/run/systemd/system")
+        self.is_present(RUNNING_SYSTEMD)
     }
 }

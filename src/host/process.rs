@@ -1,13 +1,18 @@
 //! Processes: who is alive, and who still runs where only a guest should.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use procfs::process::{Process, all_processes_with_root};
 use serde::{Deserialize, Serialize};
 
-use super::Host;
+use super::{Host, HostError};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
+
+/// The daemons that call the hook, as the kernel names their processes.
+const LIBVIRT_DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
 
 /// One life of a process: its number, and when it started, since numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,21 +32,69 @@ pub struct StrayTasks {
     pub examples: Vec<String>,
 }
 
+impl ProcessId {
+    /// The process with this number, in the life that it has now; none where there is none.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = Process::new(pid).and_then(|process| process.stat()).ok()?;
+        Some(Self { pid, start_time: stat.starttime })
+    }
+
+    /// Whether it is the one that asks.
+    #[must_use]
+    pub fn is_this_process(self) -> bool {
+        u32::try_from(self.pid) == Ok(std::process::id())
+    }
+}
+
+/// Whether that very process still runs.
+pub(super) fn is_alive(id: ProcessId) -> bool {
+    let stat = Process::new(id.pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.starttime == id.start_time && !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// A descriptor of a process, readable when it has ended; none where it has ended already.
+pub(super) fn pidfd(id: ProcessId) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = rustix::process::Pid::from_raw(id.pid) else { return Ok(None) };
+    let opened = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        Ok(opened) => opened,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // The number may have been used again just before it was opened.
+    Ok(is_alive(id).then_some(opened))
+}
+
 impl Host {
     /// This process.
     #[must_use]
     pub fn this_process(&self) -> ProcessId {
         let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-        let start_time =
-            Process::new(pid).and_then(|process| process.stat()).map_or(0, |stat| stat.starttime);
-        ProcessId { pid, start_time }
+        ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 })
     }
 
     /// Whether that very process still runs.
     #[must_use]
     pub fn is_alive(&self, id: ProcessId) -> bool {
-        let stat = Process::new(id.pid).and_then(|process| process.stat());
-        stat.is_ok_and(|stat| stat.starttime == id.start_time && !matches!(stat.state, 'Z' | 'X'))
+        is_alive(id)
+    }
+
+    /// A descriptor of a process, readable when it has ended; none where it has ended already.
+    ///
+    /// # Errors
+    /// The kernel has no such descriptors (before Linux 5.3), or none is left.
+    pub fn process_descriptor(&self, id: ProcessId) -> Result<Option<OwnedFd>, HostError> {
+        pidfd(id).map_err(|error| HostError::call("pidfd_open", &format!("process {}", id.pid), error))
+    }
+
+    /// The libvirt daemon that called a hook: the parent of this process, by its name.
+    #[must_use]
+    pub fn libvirt_daemon_above(&self, hook: ProcessId) -> Option<ProcessId> {
+        let parent = Process::new(hook.pid).and_then(|process| process.stat()).ok()?.ppid;
+        let stat = Process::new(parent).and_then(|process| process.stat()).ok()?;
+        LIBVIRT_DAEMONS
+            .contains(&stat.comm.as_str())
+            .then_some(ProcessId { pid: parent, start_time: stat.starttime })
     }
 
     /// The QEMU that runs this guest, found by the `-uuid` that libvirt gives it on its command line.

@@ -63,6 +63,14 @@ impl Host {
         Ok(())
     }
 
+    /// Removes a file of the folder that is not the ledger, if it is there.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn remove_state_file(&mut self, name: &str) -> Result<(), HostError> {
+        self.remove_if_present(&state_path(name))
+    }
+
     /// Keeps a file of the folder under another name.
     ///
     /// # Errors

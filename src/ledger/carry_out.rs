@@ -3,11 +3,12 @@
 use super::combine::combine;
 use super::error::LedgerError;
 use super::foreign::adopt_foreign_change;
-use super::knob::{Knob, OnRefusal, Settles};
+use super::knob::{Knob, OnRefusal, Pace, Settles, Turn};
 use super::open::Ledger;
 use super::plan::{Change, Note, Plan};
 use super::record::{Entry, Pending, Phase};
 use super::value::Value;
+use crate::event::Operation;
 use crate::guest::GuestUuid;
 
 /// What was done.
@@ -51,37 +52,79 @@ impl Ledger<'_> {
         let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
         self.announce(&plan, Some(uuid))?;
         let (turns, known_notes) = (self.turns, self.recovered.notes.len());
-        self.gather_pages(uuid, &plan.changes, on_shortage, &mut outcome)?;
+        let (around, within): (Vec<_>, Vec<_>) =
+            plan.changes.into_iter().partition(|change| change.knob.turn() == Turn::AroundCommands);
+        self.write_each(uuid, around, &mut outcome)?;
+        self.run_commands(uuid, Operation::Prepare, "", &mut outcome)?;
+        self.gather_pages(uuid, &within, on_shortage, &mut outcome)?;
         outcome.notes.extend(self.recovered.notes.drain(known_notes..));
-        let changes = if self.turns == turns {
-            plan.changes
+        let within = if self.turns == turns {
+            within.into_iter().filter(|change| !matches!(change.knob, Knob::PagePool(_))).collect()
         } else {
-            self.announce_again(uuid, plan.changes, &mut outcome)?
+            self.announce_again(uuid, within, &mut outcome)?
         };
-        for change in changes {
-            if matches!(change.knob, Knob::PagePool(_)) {
-                continue;
-            }
-            if self.deadline.has_passed() {
-                return Err(LedgerError::TimedOut("taking what the guest needs".to_owned()));
-            }
-            match self.write(&change) {
-                Ok(()) => outcome.changes.push(change),
-                Err(error) => {
-                    let LedgerError::Host(host_error) = &error else { return Err(error) };
-                    if change.knob.on_refusal(host_error) == OnRefusal::Refuse {
-                        return Err(error);
-                    }
-                    outcome.notes.push(Note::info(format!("{} left alone: {host_error}", change.knob)));
-                    self.forget_claim(uuid, &change.knob);
-                }
-            }
-        }
+        self.write_each(uuid, within, &mut outcome)?;
         for entry in self.record.entries.iter_mut().filter(|entry| matches!(entry.knob, Knob::PagePool(_))) {
             entry.pending = None;
         }
         let lease = self.record.leases.get_mut(&uuid).ok_or(LedgerError::GivenBack)?;
         lease.phase = Phase::Prepared;
+        self.store()?;
+        Ok(outcome)
+    }
+
+    /// Makes a guest's changes, one after the other. A refusal that matters ends it.
+    fn write_each(
+        &mut self,
+        uuid: GuestUuid,
+        changes: Vec<Change>,
+        outcome: &mut Outcome,
+    ) -> Result<(), LedgerError> {
+        for change in changes {
+            if self.deadline.has_passed() {
+                return Err(LedgerError::TimedOut("taking what the guest needs".to_owned()));
+            }
+            let written = match change.knob.pace() {
+                Pace::Quick => self.write(&change),
+                Pace::Slow => self.write_unlocked(uuid, &change),
+            };
+            match written {
+                Ok(()) => outcome.changes.push(change),
+                Err(LedgerError::Host(error)) if change.knob.on_refusal(&error) == OnRefusal::Skip => {
+                    outcome.notes.push(Note::info(format!("{} left alone: {error}", change.knob)));
+                    self.forget_claim(uuid, &change.knob);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets again what is upheld, and takes what was added to a lease. A refusal is told, and ends nothing.
+    pub(super) fn carry_out_upholding(
+        &mut self,
+        uuid: GuestUuid,
+        plan: Plan,
+    ) -> Result<Outcome, LedgerError> {
+        let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
+        if plan.is_empty() && plan.record == self.record {
+            return Ok(outcome);
+        }
+        self.announce(&plan, Some(uuid))?;
+        for change in plan.changes {
+            match self.write(&change) {
+                Ok(()) => outcome.changes.push(change),
+                Err(LedgerError::Host(error)) if change.knob.on_refusal(&error) == OnRefusal::Skip => {
+                    self.forget_claim(uuid, &change.knob);
+                }
+                Err(error) => {
+                    outcome.notes.push(Note::warning(format!("{} not set again: {error}", change.knob)));
+                    if let Some(entry) = self.record.entry_mut(&change.knob) {
+                        entry.pending = None;
+                    }
+                }
+            }
+        }
         self.store()?;
         Ok(outcome)
     }
@@ -156,6 +199,23 @@ impl Ledger<'_> {
         };
         if let Some(entry) = self.record.entry_mut(&change.knob) {
             entry.written = kept;
+            entry.pending = None;
+        }
+        Ok(())
+    }
+
+    /// A write that may take seconds: others get at the ledger meanwhile.
+    fn write_unlocked(&mut self, uuid: GuestUuid, change: &Change) -> Result<(), LedgerError> {
+        let deadline = self.unit_deadline;
+        let kept = self.unlocked(|host, _| {
+            change.knob.write(host, &change.then, deadline)?;
+            change.knob.read_back(host, deadline)
+        })?;
+        if !self.record.leases.contains_key(&uuid) {
+            return Err(LedgerError::GivenBack);
+        }
+        if let Some(entry) = self.record.entry_mut(&change.knob) {
+            entry.written = kept?;
             entry.pending = None;
         }
         Ok(())

@@ -32,6 +32,7 @@ pub(super) fn combine(entry: &Entry, now: &Value, online: &CpuSet) -> Result<Val
         CombineRule::PlusCpus => {
             Ok(entry.knob.value_of_cpus(cpus_of(&entry.baseline).union(&claimed_cpus(&entry.claims))))
         }
+        CombineRule::OnlyCpus => Ok(entry.knob.value_of_cpus(claimed_cpus(&entry.claims))),
         CombineRule::SameText => same_text(&entry.claims).map(Value::Text),
         CombineRule::Shares => Ok(Value::Pages(shares(entry, pages_of(now)))),
     }

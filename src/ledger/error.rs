@@ -38,6 +38,9 @@ pub enum LedgerError {
     /// Not enough huge pages.
     #[error(transparent)]
     Shortage(#[from] Shortage),
+    /// A command of the guest's failed that must not.
+    #[error("{0}")]
+    Command(String),
     /// The lease was given back by somebody while it was being taken.
     #[error("the lease was given back while it was being taken")]
     GivenBack,
@@ -116,6 +119,10 @@ impl LedgerError {
             Self::NotUndone { .. } => Some(
                 "`vfio-hook undo --stale` tries again, and so does the next start of any guest; `vfio-hook status` \
                  shows what is left"
+                    .to_owned(),
+            ),
+            Self::Command(_) => Some(
+                "`journalctl -t vfio-hook` has what it printed; with `on_failure: warn` the guest starts all the same"
                     .to_owned(),
             ),
             Self::GivenBack => Some("start the guest again".to_owned()),

@@ -11,7 +11,8 @@ pub(super) fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Not
     if entry.knob.rule() == CombineRule::Shares {
         return adopt_foreign_pages(entry, pages_of(now));
     }
-    if entry.is_ours(now) {
+    let was_interrupted = entry.pending.is_some() && entry.knob.is_written_in_parts();
+    if was_interrupted || entry.is_ours(now) {
         return None;
     }
     let note = Note::warning(format!(

@@ -43,6 +43,7 @@ impl Ledger<'_> {
         on_shortage: OnRefusal,
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
+        self.page_deadline = Deadline::after(self.page_effort).earlier(self.deadline);
         let before: BTreeMap<PagePool, Value> = changes
             .iter()
             .filter_map(|change| match change.knob {

@@ -1,6 +1,7 @@
 //! The knobs: one thing on the host each, that can be read and written.
 
 use std::fmt;
+use std::str::FromStr;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -8,14 +9,39 @@ use serde::{Deserialize, Serialize};
 use super::value::Value;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
-use crate::host::{AllowedCpus, Host, HostError, IrqbalanceSocket, PagePool, UnitName, Workqueue};
+use crate::guest::GuestUuid;
+use crate::host::{
+    AllowedCpus, Host, HostError, IrqbalanceSocket, KeeperState, PagePool, Request, ServiceUnit, UnitName,
+    Workqueue,
+};
 
-/// One thing on the host. They are taken in the order of this list and given back in the reverse one: pages while all
-/// CPUs can still gather them; irqbalance before the interrupts that it would move back; a CPU's preference before the
-/// governor that forbids to change it.
+/// What a knob holds that holds nothing.
+const NONE: &str = "none";
+
+/// What the knob of a keeper holds while there is one.
+pub(crate) const RUNS: &str = "runs";
+
+/// One thing on the host. They are taken in the order of this list and given back in the reverse one: the keeper before
+/// what it holds; a service before the socket that would start it again; pages while all CPUs can still gather them;
+/// irqbalance before the interrupts that it would move back; a CPU's preference before the governor that forbids to
+/// change it. The guest's commands have their place between the units and the pages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Knob {
+    /// The process that lives as long as a guest.
+    Keeper(GuestUuid),
+    /// The lock on the host's sleep that a guest's keeper holds.
+    SleepLock(GuestUuid),
+    /// How long any CPU may take to wake up, as a guest's keeper asks the kernel.
+    CpuDmaLatency(GuestUuid),
+    /// What logind does when the lid is closed.
+    LidSwitch,
+    /// Which of the units that a sleep starts cannot be started.
+    SleepMasks,
+    /// Whether a service runs.
+    Service(ServiceUnit),
+    /// Whether a socket, timer or path unit waits to start a service.
+    Trigger(ServiceUnit),
     /// A node's pool of pages of one size.
     PagePool(PagePool),
     /// The CPUs irqbalance keeps away from.
@@ -48,6 +74,31 @@ pub enum Knob {
         /// The CPU.
         cpu: u32,
     },
+    /// The CPUs that serve an interrupt of a guest's own device.
+    VfioIrqAffinity {
+        /// Its number.
+        number: u32,
+        /// Its users; another interrupt may get the number later.
+        actions: String,
+    },
+}
+
+/// When a knob is taken and given back, seen from a guest's commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is taken before the commands of `prepare` and given back after those of `release`.
+    AroundCommands,
+    /// It is taken after the commands of `prepare` and given back before those of `release`: no more than a few writes.
+    WithinCommands,
+}
+
+/// How long a write may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Milliseconds.
+    Quick,
+    /// Seconds: others get at the ledger meanwhile.
+    Slow,
 }
 
 /// How several guests' wishes for one knob become one value.
@@ -59,6 +110,8 @@ pub enum CombineRule {
     PlusCpus,
     /// The claimed word; two different ones are a conflict.
     SameText,
+    /// The CPUs claimed, whatever the baseline.
+    OnlyCpus,
     /// What is there plus each guest's own share.
     Shares,
 }
@@ -94,10 +147,64 @@ impl Knob {
             | Self::IrqAffinity { .. }
             | Self::WorkqueueMask(_)
             | Self::AllowedCpus(_) => CombineRule::MinusCpus,
-            Self::EnergyPerformancePreference { .. }
+            Self::VfioIrqAffinity { .. } => CombineRule::OnlyCpus,
+            Self::Keeper(_)
+            | Self::SleepLock(_)
+            | Self::CpuDmaLatency(_)
+            | Self::LidSwitch
+            | Self::SleepMasks
+            | Self::Service(_)
+            | Self::Trigger(_)
+            | Self::EnergyPerformancePreference { .. }
             | Self::ScalingGovernor { .. }
             | Self::ResumeLatency { .. } => CombineRule::SameText,
         }
+    }
+
+    /// When it is taken and given back, seen from a guest's commands.
+    #[must_use]
+    pub fn turn(&self) -> Turn {
+        match self {
+            Self::Keeper(_)
+            | Self::SleepLock(_)
+            | Self::CpuDmaLatency(_)
+            | Self::LidSwitch
+            | Self::SleepMasks
+            | Self::Service(_)
+            | Self::Trigger(_) => Turn::AroundCommands,
+            _ => Turn::WithinCommands,
+        }
+    }
+
+    /// How long it may take to claim it: a service may need its time to stop. Giving it back only asks for its start.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        match self {
+            Self::Service(_) | Self::Trigger(_) => Pace::Slow,
+            _ => Pace::Quick,
+        }
+    }
+
+    /// Whether a write is several, so that one that was interrupted leaves a value nobody ever wanted.
+    #[must_use]
+    pub(super) fn is_written_in_parts(&self) -> bool {
+        matches!(self, Self::SleepMasks)
+    }
+
+    /// Whether it is set again where it is found changed while a guest holds it: what lives in a process that was
+    /// killed, what a `daemon-reload` takes away, and interrupts that a driver has put back.
+    #[must_use]
+    pub fn is_upheld(&self) -> bool {
+        matches!(
+            self,
+            Self::Keeper(_)
+                | Self::SleepLock(_)
+                | Self::CpuDmaLatency(_)
+                | Self::AllowedCpus(_)
+                | Self::DefaultIrqAffinity
+                | Self::IrqAffinity { .. }
+                | Self::VfioIrqAffinity { .. }
+        )
     }
 
     /// When a value that was written can be read again: irqbalance takes its list at its next round, and after a
@@ -118,8 +225,11 @@ impl Knob {
         let refused = [Errno::EPERM, Errno::EIO, Errno::ENOSPC, Errno::EINVAL];
         let refused = error.raw_os_error().is_some_and(|raw| refused.contains(&Errno::from_raw(raw)));
         match self {
-            Self::IrqAffinity { .. } if refused || error.is_absent() => OnRefusal::Skip,
-            Self::IrqbalanceBan(_) => OnRefusal::Skip,
+            Self::IrqAffinity { .. } | Self::VfioIrqAffinity { .. } if refused || error.is_absent() => {
+                OnRefusal::Skip
+            }
+            // Without a keeper the guest starts all the same; what needs one says so itself.
+            Self::IrqbalanceBan(_) | Self::Keeper(_) => OnRefusal::Skip,
             _ => OnRefusal::Refuse,
         }
     }
@@ -130,10 +240,24 @@ impl Knob {
     /// It is gone, or does not answer in time.
     pub fn read(&self, host: &Host, deadline: Deadline) -> Result<Value, HostError> {
         Ok(match self {
+            Self::Keeper(guest) => match host.keeper(*guest, deadline) {
+                Ok(None) => Value::word(NONE),
+                // One that hangs is there too, and can be ended.
+                Ok(Some(_)) | Err(_) => Value::word(RUNS),
+            },
+            Self::SleepLock(guest) => held_by_keeper(host, *guest, deadline, |state| state.sleep_lock)?,
+            Self::CpuDmaLatency(guest) => held_by_keeper(host, *guest, deadline, |state| {
+                state.cpu_dma_latency.map(|micros| micros.to_string())
+            })?,
+            Self::LidSwitch => Value::Text(host.handle_lid_switch().to_string()),
+            Self::SleepMasks => Value::Text(host.sleep_masks().to_string()),
+            Self::Service(unit) | Self::Trigger(unit) => {
+                Value::Text(host.unit_activity(unit, deadline)?.to_string())
+            }
             Self::PagePool(pool) => Value::Pages(host.page_pool(*pool)?.persistent),
             Self::IrqbalanceBan(socket) => Value::Cpus(host.irqbalance_banned_cpus(socket)?),
             Self::DefaultIrqAffinity => Value::Cpus(host.default_smp_affinity()?),
-            Self::IrqAffinity { number, actions } => {
+            Self::IrqAffinity { number, actions } | Self::VfioIrqAffinity { number, actions } => {
                 let users = host.irq_actions(*number)?;
                 let cpus = host.irq_smp_affinity(*number)?;
                 if users != *actions {
@@ -163,7 +287,9 @@ impl Knob {
     /// As [`Self::read`].
     pub(super) fn read_back(&self, host: &Host, deadline: Deadline) -> Result<Value, HostError> {
         match self {
-            Self::IrqAffinity { number, .. } => Ok(Value::Cpus(host.irq_smp_affinity(*number)?)),
+            Self::IrqAffinity { number, .. } | Self::VfioIrqAffinity { number, .. } => {
+                Ok(Value::Cpus(host.irq_smp_affinity(*number)?))
+            }
             _ => self.read(host, deadline),
         }
     }
@@ -174,10 +300,31 @@ impl Knob {
     /// The host refuses, or does not answer in time.
     pub(super) fn write(&self, host: &mut Host, value: &Value, deadline: Deadline) -> Result<(), HostError> {
         match (self, value) {
+            (Self::Keeper(guest), Value::Text(word)) => match word.as_str() {
+                RUNS => host.start_keeper(*guest, deadline),
+                _ => host.stop_keeper(*guest, deadline),
+            },
+            (Self::SleepLock(guest), Value::Text(what)) => {
+                ask_to_hold(host, *guest, Request::SleepLock(something(what)), deadline)
+            }
+            (Self::CpuDmaLatency(guest), Value::Text(micros)) => {
+                let micros = something(micros)
+                    .map(|micros| micros.parse())
+                    .transpose()
+                    .map_err(|reason| HostError::content("/dev/cpu_dma_latency".as_ref(), reason))?;
+                ask_to_hold(host, *guest, Request::CpuDmaLatency(micros), deadline)
+            }
+            (Self::LidSwitch, Value::Text(word)) => host.set_handle_lid_switch(parsed(word)?, deadline),
+            (Self::SleepMasks, Value::Text(word)) => host.set_sleep_masks(&parsed(word)?, deadline),
+            (Self::Service(unit) | Self::Trigger(unit), Value::Text(word)) => {
+                host.set_unit_activity(unit, parsed(word)?, deadline)
+            }
             (Self::PagePool(pool), Value::Pages(pages)) => host.set_nr_hugepages(*pool, *pages),
             (Self::IrqbalanceBan(socket), Value::Cpus(cpus)) => host.set_irqbalance_banned_cpus(socket, cpus),
             (Self::DefaultIrqAffinity, Value::Cpus(cpus)) => host.set_default_smp_affinity(cpus),
-            (Self::IrqAffinity { number, .. }, Value::Cpus(cpus)) => host.set_irq_smp_affinity(*number, cpus),
+            (Self::IrqAffinity { number, .. } | Self::VfioIrqAffinity { number, .. }, Value::Cpus(cpus)) => {
+                host.set_irq_smp_affinity(*number, cpus)
+            }
             (Self::WorkqueueMask(workqueue), Value::Cpus(cpus)) => {
                 host.set_workqueue_cpumask(workqueue, cpus)
             }
@@ -218,6 +365,40 @@ impl Knob {
     }
 }
 
+/// What a keeper holds; nothing where there is no keeper. What one that hangs holds goes when that is ended.
+fn held_by_keeper(
+    host: &Host,
+    guest: GuestUuid,
+    deadline: Deadline,
+    what: impl Fn(KeeperState) -> Option<String>,
+) -> Result<Value, HostError> {
+    let keeper = host.keeper(guest, deadline).map_err(|error| HostError::gone(error.to_string()))?;
+    let held = keeper.and_then(what);
+    Ok(held.map_or_else(|| Value::word(NONE), Value::Text))
+}
+
+/// Asks a keeper to hold something, or nothing: that is what a keeper that is gone does anyway.
+fn ask_to_hold(
+    host: &mut Host,
+    guest: GuestUuid,
+    request: Request,
+    deadline: Deadline,
+) -> Result<(), HostError> {
+    let is_nothing = matches!(request, Request::SleepLock(None) | Request::CpuDmaLatency(None));
+    if is_nothing && host.keeper(guest, deadline)?.is_none() {
+        return Ok(());
+    }
+    host.ask_keeper(guest, &request, deadline).map(drop)
+}
+
+fn something(word: &str) -> Option<String> {
+    (word != NONE).then(|| word.to_owned())
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(word: &str) -> Result<T, HostError> {
+    word.parse().map_err(|reason| HostError::content("the ledger".as_ref(), reason))
+}
+
 fn text(value: Option<String>, cpu: &u32) -> Result<Value, HostError> {
     value
         .map(Value::Text)
@@ -227,11 +408,19 @@ fn text(value: Option<String>, cpu: &u32) -> Result<Value, HostError> {
 impl fmt::Display for Knob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Keeper(_) => f.write_str("keeper"),
+            Self::SleepLock(_) => f.write_str("sleep lock"),
+            Self::CpuDmaLatency(_) => f.write_str("cpu_dma_latency"),
+            Self::LidSwitch => f.write_str("lid switch"),
+            Self::SleepMasks => f.write_str("masked sleep units"),
+            Self::Service(unit) | Self::Trigger(unit) => unit.fmt(f),
             Self::PagePool(pool) => pool.fmt(f),
             Self::IrqbalanceBan(_) => f.write_str("CPUs banned in irqbalance"),
             Self::DefaultIrqAffinity => f.write_str("CPUs of new interrupts"),
             Self::IrqAffinity { number, actions } if actions.is_empty() => write!(f, "CPUs of IRQ {number}"),
-            Self::IrqAffinity { number, actions } => write!(f, "CPUs of IRQ {number} ({actions})"),
+            Self::IrqAffinity { number, actions } | Self::VfioIrqAffinity { number, actions } => {
+                write!(f, "CPUs of IRQ {number} ({actions})")
+            }
             Self::WorkqueueMask(workqueue) => write!(f, "CPUs of {workqueue}"),
             Self::AllowedCpus(unit) => write!(f, "AllowedCPUs of {unit}"),
             Self::EnergyPerformancePreference { cpu } => write!(f, "energy preference of CPU {cpu}"),

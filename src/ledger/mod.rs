@@ -6,10 +6,13 @@
 
 mod carry_out;
 mod combine;
+mod commands;
 mod error;
 mod foreign;
 mod gather_pages;
+mod give_back;
 mod knob;
+mod new_interrupts;
 mod open;
 mod plan;
 mod promises;
@@ -17,10 +20,12 @@ mod record;
 mod value;
 
 pub use carry_out::Outcome;
+pub use commands::{Commands, Progress};
 pub use error::{LedgerError, Shortage};
-pub use knob::{Knob, OnRefusal};
-pub use open::{FILE, Ledger, PageEffort};
-pub use plan::{Change, Claim, Note, NoteLevel, Plan};
+pub use give_back::AT_THE_END;
+pub use knob::{Knob, OnRefusal, Turn};
+pub use open::{Effort, FILE, Ledger};
+pub use plan::{Change, Claim, Extent, Note, NoteLevel, Plan};
 pub use promises::available_pages;
-pub use record::{Entry, Lease, Phase, Record};
+pub use record::{Entry, GuestInterrupts, Lease, Phase, Record};
 pub use value::{NodeBinding, PageShare, Value, Want};

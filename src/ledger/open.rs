@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::carry_out::Outcome;
 use super::combine::pages_of;
 use super::error::LedgerError;
-use super::knob::OnRefusal;
-use super::plan::{Note, Plan};
-use super::record::{Phase, Record};
+use super::knob::{Knob, OnRefusal};
+use super::plan::{Extent, Note, Plan};
+use super::record::{Lease, Phase, Record};
 use super::value::{Value, Want};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
@@ -21,13 +21,15 @@ const LOCK: &str = "lock";
 /// What undoing a `prepare` may take when the event's time is over: less than the reserve that the watchdog leaves.
 const UNDO: Duration = Duration::from_secs(5);
 
-/// How hard to try for huge pages.
+/// How hard to try for what may take time.
 #[derive(Clone, Copy, Debug)]
-pub struct PageEffort {
-    /// How long to gather them.
-    pub timeout: Duration,
+pub struct Effort {
+    /// How long to gather huge pages.
+    pub pages: Duration,
     /// What it means when they cannot be had.
     pub on_shortage: OnRefusal,
+    /// How long units may take to stop, all together.
+    pub units: Duration,
 }
 
 /// The ledger of a host, locked as long as this lives.
@@ -35,8 +37,12 @@ pub struct Ledger<'h> {
     pub(super) host: &'h mut Host,
     pub(super) record: Record,
     pub(super) deadline: Deadline,
+    /// How long pages are gathered.
+    pub(super) page_effort: Duration,
     /// By when the pages have to be there; earlier than the event's own end.
     pub(super) page_deadline: Deadline,
+    /// By when the units have to have stopped.
+    pub(super) unit_deadline: Deadline,
     pub(super) locked_since: Instant,
     /// How often others had the lock since this was opened.
     pub(super) turns: u32,
@@ -58,7 +64,9 @@ impl<'h> Ledger<'h> {
             host,
             record,
             deadline,
+            page_effort: Duration::ZERO,
             page_deadline: deadline,
+            unit_deadline: deadline,
             locked_since: Instant::now(),
             turns: 0,
             lock: Some(lock),
@@ -99,15 +107,16 @@ impl<'h> Ledger<'h> {
     /// # Errors
     /// The host cannot be read.
     pub fn plan_give_back(&self, uuid: GuestUuid) -> Result<Plan, LedgerError> {
-        Plan::give_back(&self.record, self.host, &BTreeSet::from([uuid]), self.deadline)
+        Plan::give_back(&self.record, self.host, &BTreeSet::from([uuid]), Extent::Whole, self.deadline)
     }
 
     /// Takes a lease: all of the plan, or nothing.
     ///
     /// # Errors
     /// The host refused a change; everything taken was given back before this returns.
-    pub fn take(&mut self, uuid: GuestUuid, plan: Plan, effort: PageEffort) -> Result<Outcome, LedgerError> {
-        self.page_deadline = Deadline::after(effort.timeout).earlier(self.deadline);
+    pub fn take(&mut self, uuid: GuestUuid, plan: Plan, effort: Effort) -> Result<Outcome, LedgerError> {
+        self.unit_deadline = Deadline::after(effort.units).earlier(self.deadline);
+        self.page_effort = effort.pages;
         match self.carry_out_taking(uuid, plan, effort.on_shortage) {
             Ok(outcome) => Ok(outcome),
             Err(error) => Err(match self.undo_taking(uuid) {
@@ -124,16 +133,7 @@ impl<'h> Ledger<'h> {
         // It may be the end of the time that brought it here.
         self.deadline = self.deadline.later(Deadline::after(UNDO));
         self.relock()?;
-        self.give_back(uuid)
-    }
-
-    /// Gives a lease back.
-    ///
-    /// # Errors
-    /// The ledger cannot be written. A knob that cannot be written is in the outcome, and stays in the ledger.
-    pub fn give_back(&mut self, uuid: GuestUuid) -> Result<Outcome, LedgerError> {
-        let plan = self.plan_give_back(uuid)?;
-        self.carry_out_giving_back(plan)
+        self.give_back(uuid, "failed")
     }
 
     /// Notes that the guest's QEMU runs and has its memory.
@@ -142,7 +142,7 @@ impl<'h> Ledger<'h> {
     /// The ledger cannot be written.
     pub fn mark_started(&mut self, uuid: GuestUuid) -> Result<(), LedgerError> {
         match self.record.leases.get_mut(&uuid) {
-            Some(lease) if lease.phase != Phase::Started => lease.phase = Phase::Started,
+            Some(lease) if lease.phase == Phase::Prepared => lease.phase = Phase::Started,
             _ => return Ok(()),
         }
         self.store()
@@ -190,9 +190,16 @@ impl<'h> Ledger<'h> {
             .record
             .leases
             .iter()
-            .filter(|(_, lease)| matches!(lease.phase, Phase::Preparing(by) if !self.host.is_alive(by)))
+            .filter(|(uuid, lease)| lease.is_abandoned(self.host) || self.is_forgotten(**uuid, lease))
             .map(|(uuid, _)| *uuid)
             .collect();
+        // Those whose commands are not all run yet are given back one by one.
+        let (with_commands, failed): (BTreeSet<_>, BTreeSet<_>) =
+            failed.into_iter().partition(|uuid| self.has_commands_to_give_back(*uuid));
+        for uuid in &with_commands {
+            let outcome = self.give_back(*uuid, "failed")?;
+            self.recovered.absorb(outcome);
+        }
         let is_at_rest = |entry| self.record.is_at_rest(entry, self.host);
         if failed.is_empty() && self.record.entries.iter().all(is_at_rest) {
             return Ok(());
@@ -200,7 +207,7 @@ impl<'h> Ledger<'h> {
         let only_fading = failed.is_empty()
             && self.record.entries.iter().all(|entry| is_at_rest(entry) || entry.is_fading());
         self.credit_interrupted_growth();
-        let plan = Plan::give_back(&self.record, self.host, &failed, self.deadline)?;
+        let plan = Plan::give_back(&self.record, self.host, &failed, Extent::Whole, self.deadline)?;
         let mut outcome = self.carry_out_giving_back(plan)?;
         if !only_fading {
             let note = "an earlier run was killed or failed half way; its changes were settled";
@@ -208,6 +215,14 @@ impl<'h> Ledger<'h> {
         }
         self.recovered.absorb(outcome);
         Ok(())
+    }
+
+    /// Whether a guest ended, and the keeper that should have noticed has ended too.
+    fn is_forgotten(&self, uuid: GuestUuid, lease: &Lease) -> bool {
+        lease.phase == Phase::Started
+            && self.record.entry(&Knob::Keeper(uuid)).is_some()
+            && matches!(self.host.keeper(uuid, self.deadline), Ok(None))
+            && self.host.qemu_of(&uuid.to_string()).is_none()
     }
 
     /// A pool that was growing when its writer was killed: what it gained since is the guest's share.

@@ -6,9 +6,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::combine::{combine, pages_of};
+use super::commands::Commands;
 use super::error::LedgerError;
 use super::foreign::adopt_foreign_change;
-use super::knob::{CombineRule, Knob, Settles};
+use super::knob::{CombineRule, Knob, Settles, Turn};
 use super::promises::{ownerless_pages, page_shortfall};
 use super::record::{Entry, Lease, Pending, Record};
 use super::value::{Value, Want};
@@ -56,6 +57,15 @@ pub enum NoteLevel {
     Info,
     /// Not what was asked for, or not what is best.
     Warning,
+}
+
+/// How much of a lease is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What comes back before the guest's commands run; the guest keeps its lease.
+    BeforeCommands,
+    /// Everything.
+    Whole,
 }
 
 /// The changes an event leads to, in their order, and the ledger as it will be.
@@ -110,20 +120,66 @@ impl Plan {
     ) -> Result<Self, LedgerError> {
         let mut plan = Self::without_changes(record);
         plan.record.leases.insert(uuid, lease);
+        plan.add_claims(host, uuid, claims, deadline)?;
+        Ok(plan)
+    }
+
+    fn add_claims(
+        &mut self,
+        host: &Host,
+        uuid: GuestUuid,
+        claims: &[Claim],
+        deadline: Deadline,
+    ) -> Result<(), LedgerError> {
         let online = host.online_cpus()?;
         for claim in claims {
             let now = match claim.now.clone().map_or_else(|| claim.knob.read(host, deadline), Ok) {
                 Ok(now) => now,
                 Err(error) if error.is_absent() => {
-                    plan.notes.push(Note::warning(format!("{} left alone: {error}", claim.knob)));
+                    self.notes.push(Note::warning(format!("{} left alone: {error}", claim.knob)));
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
-            plan.claim(host, uuid, claim, now, &online)?;
+            self.claim(host, uuid, claim, now, &online)?;
         }
-        plan.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
-        plan.changes.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+        self.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+        self.changes.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+        Ok(())
+    }
+
+    /// Adds claims to a lease that a guest has, and sets again what is upheld and was found changed. A knob that is gone
+    /// is passed over; an interrupt that is gone is forgotten.
+    ///
+    /// # Errors
+    /// A knob cannot be read.
+    pub fn uphold(
+        record: &Record,
+        host: &Host,
+        uuid: GuestUuid,
+        claims: &[Claim],
+        deadline: Deadline,
+    ) -> Result<Self, LedgerError> {
+        let mut plan = Self::without_changes(record);
+        let again = record.entries_of(uuid).filter(|entry| entry.knob.is_upheld() && entry.is_settled());
+        let mut wanted: Vec<Claim> = claims.to_vec();
+        for entry in again {
+            let Some(want) = entry.claims.get(&uuid) else { continue };
+            match entry.knob.read(host, deadline) {
+                Ok(now) if now.means_the_same(&entry.written) => {}
+                Ok(now) => {
+                    wanted.push(Claim { knob: entry.knob.clone(), want: want.clone(), now: Some(now) });
+                }
+                Err(error) if error.is_absent() => {
+                    // Should a device make it anew, it is another interrupt, and taken in as such.
+                    if matches!(entry.knob, Knob::IrqAffinity { .. } | Knob::VfioIrqAffinity { .. }) {
+                        plan.record.entries.retain(|other| other.knob != entry.knob);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        plan.add_claims(host, uuid, &wanted, deadline)?;
         Ok(plan)
     }
 
@@ -185,17 +241,22 @@ impl Plan {
         record: &Record,
         host: &Host,
         leaving: &BTreeSet<GuestUuid>,
+        extent: Extent,
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
         let mut plan = Self::without_changes(record);
         let online = host.online_cpus()?;
-        plan.record.leases.retain(|uuid, _| !leaving.contains(uuid));
+        if extent == Extent::Whole {
+            plan.record.leases.retain(|uuid, _| !leaving.contains(uuid));
+        }
         let mut entries = std::mem::take(&mut plan.record.entries);
         entries.sort_unstable_by(|left, right| right.knob.cmp(&left.knob));
         for mut entry in entries {
             let was_at_rest = record.is_at_rest(&entry, host);
             let before = entry.claims.len();
-            entry.claims.retain(|uuid, _| !leaving.contains(uuid));
+            if extent == Extent::Whole || entry.knob.turn() == Turn::WithinCommands {
+                entry.claims.retain(|uuid, _| !leaving.contains(uuid));
+            }
             if was_at_rest && entry.claims.len() == before {
                 plan.record.entries.push(entry);
                 continue;
@@ -209,6 +270,8 @@ impl Plan {
     fn release(&mut self, host: &Host, mut entry: Entry, online: &CpuSet, deadline: Deadline) {
         let now = match entry.knob.read(host, deadline) {
             Ok(now) => now,
+            // These go with QEMU.
+            Err(error) if error.is_absent() && matches!(entry.knob, Knob::VfioIrqAffinity { .. }) => return,
             Err(error) if error.is_absent() => {
                 self.notes.push(Note::info(format!("{} is gone, nothing to give back: {error}", entry.knob)));
                 return;
@@ -251,6 +314,12 @@ impl Plan {
         if changed || !entry.claims.is_empty() {
             self.record.entries.push(entry);
         }
+    }
+
+    /// What is to be run for a guest, now and later.
+    #[must_use]
+    pub fn commands(&self, uuid: GuestUuid) -> Option<&Commands> {
+        self.record.leases.get(&uuid).map(|lease| &lease.commands)
     }
 
     /// Whether nothing has to be written.

@@ -6,13 +6,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::commands::Commands;
 use super::knob::{Knob, Settles};
 use super::value::{PageShare, Value, Want};
+use crate::cpuset::CpuSet;
 use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId};
+use crate::pci::PciAddress;
 
-/// The version of the file's format; a program that meets a newer one leaves it alone.
-pub(super) const FORMAT: u32 = 1;
+/// The version of the file's format; a program that meets a newer one leaves it alone. 2: leases with keepers.
+pub(super) const FORMAT: u32 = 2;
 
 /// Baselines, claims and leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,24 @@ pub struct Lease {
     pub since: u64,
     /// How far the guest has come.
     pub phase: Phase,
+    /// What is still to be run for the guest.
+    #[serde(default, skip_serializing_if = "Commands::is_empty")]
+    pub commands: Commands,
+    /// Where the interrupts of its own devices are to be served, if they are to be moved at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupts: Option<GuestInterrupts>,
+}
+
+/// Where a guest's interrupts are served, and the host's are not. They appear when the guest's drivers load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestInterrupts {
+    /// The guest's CPUs.
+    pub cpus: CpuSet,
+    /// Its passed-through devices whose interrupts go there; none where they are served by the host's CPUs.
+    pub devices: Vec<PciAddress>,
+    /// Interrupts of the host that were there before the guest and did not have to move: number and users.
+    pub there_before: Vec<(u32, String)>,
 }
 
 /// How far a guest with a lease has come.
@@ -50,6 +71,8 @@ pub enum Phase {
     Prepared,
     /// QEMU runs and has its memory.
     Started,
+    /// This process is giving back what it holds; when it is dead, somebody else has to.
+    GivingBack(ProcessId),
 }
 
 /// One knob that somebody claims, or that is on its way back.
@@ -164,11 +187,23 @@ impl Record {
 }
 
 impl Lease {
+    /// Whether the process that took it or was giving it back is dead.
+    #[must_use]
+    pub fn is_abandoned(&self, host: &Host) -> bool {
+        matches!(self.phase, Phase::Preparing(by) | Phase::GivingBack(by) if !host.is_alive(by))
+    }
+
     /// A lease that this process is about to take, from now on.
     #[must_use]
     pub fn preparing(name: &str, by: ProcessId) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { name: name.to_owned(), since: since_1970.as_secs(), phase: Phase::Preparing(by) }
+        Self {
+            name: name.to_owned(),
+            since: since_1970.as_secs(),
+            phase: Phase::Preparing(by),
+            commands: Commands::default(),
+            interrupts: None,
+        }
     }
 }
 

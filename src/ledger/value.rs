@@ -27,6 +27,11 @@ pub enum Value {
 }
 
 impl Value {
+    /// A word of the program's own.
+    pub(super) fn word(word: &str) -> Self {
+        Self::Text(word.to_owned())
+    }
+
     /// Whether both mean the same to whoever looks from outside: a file that systemd leaves behind does not count.
     #[must_use]
     pub fn means_the_same(&self, other: &Self) -> bool {

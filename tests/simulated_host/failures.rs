@@ -150,6 +150,7 @@ fn what_is_gone_at_release_is_no_failure() {
     std::fs::remove_dir_all(machine.path("/sys/devices/system/cpu/cpu3/cpufreq")).unwrap();
     std::fs::remove_dir_all(machine.path("/proc/irq/32")).unwrap();
     machine.set("/sys/kernel/irq/31/actions", "xhci_hcd");
+    machine.set("/proc/irq/31/smp_affinity_list", "1,4");
     let foreign = machine.get("/proc/irq/31/smp_affinity_list");
     let outcome = machine.release(&life).unwrap();
     assert_eq!(outcome.failures, [""; 0]);

@@ -1,11 +1,13 @@
 //! Hosts in a folder: guests come and go, writes fail, programs are killed, an administrator changes things meanwhile,
 //! and afterwards the folder is what it was.
 
+mod around_the_guest;
 mod failures;
 mod give_back;
 mod interleavings;
 mod irqbalance;
 mod kills;
+mod late_interrupts;
 mod ledgers;
 mod meanwhile;
 mod pages;

@@ -26,7 +26,7 @@ fn meanwhile(machine: &Machine, what: impl FnOnce(&mut Host) + Send + 'static) {
 }
 
 fn prepare(host: &mut Host, life: &Life) {
-    lifecycle::prepare(host, Some(&life.loaded), &life.guest, soon()).unwrap();
+    lifecycle::prepare(host, Some(&life.loaded), &life.guest, b"", soon()).unwrap();
 }
 
 const UNIT: &str = "/simulated/systemd/system.slice/AllowedCPUs";
@@ -45,7 +45,7 @@ fn another_guest_comes() {
     assert_eq!(machine.get("/proc/irq/32/smp_affinity_list"), "0-1,6-7");
     machine.release(&life).unwrap();
     assert_eq!(machine.get(UNIT), "0-3,6-7");
-    lifecycle::release(&mut machine.host(), uuid, soon()).unwrap();
+    lifecycle::release(&mut machine.host(), uuid, "shutdown", soon()).unwrap();
     machine.assert_is(&before, "both are gone");
 }
 
@@ -62,7 +62,7 @@ fn another_guest_goes() {
     let other = greedy(&machine, 2, "4-5", 30);
     machine.prepare(&other).unwrap();
     let uuid = other.guest.uuid;
-    meanwhile(&machine, move |host| drop(lifecycle::release(host, uuid, soon()).unwrap()));
+    meanwhile(&machine, move |host| drop(lifecycle::release(host, uuid, "shutdown", soon()).unwrap()));
     machine.prepare(&life).unwrap();
     assert_eq!(machine.get(UNIT), "0-1,4-7");
     machine.release(&life).unwrap();
@@ -90,7 +90,7 @@ fn another_guest_takes_pages_of_the_same_pool() {
     machine.start(&life).unwrap();
     machine.release(&life).unwrap();
     assert_eq!(machine.number(NR), 7 + 50);
-    lifecycle::release(&mut machine.host(), uuid, soon()).unwrap();
+    lifecycle::release(&mut machine.host(), uuid, "shutdown", soon()).unwrap();
     machine.assert_is(&before, "both are gone");
 }
 
@@ -116,7 +116,7 @@ fn the_lease_is_undone_by_force() {
     let life = waiting(&machine);
     let before = machine.files();
     let uuid = life.guest.uuid;
-    meanwhile(&machine, move |host| drop(lifecycle::release(host, uuid, soon()).unwrap()));
+    meanwhile(&machine, move |host| drop(lifecycle::release(host, uuid, "shutdown", soon()).unwrap()));
     let error = machine.prepare(&life).unwrap_err();
     assert_eq!(error.to_string(), "the lease was given back while it was being taken");
     machine.assert_is(&before, "refused");
@@ -137,7 +137,7 @@ fn the_program_is_killed_while_it_waits_and_another_guest_comes() {
         meanwhile(&machine, move |host| prepare(host, &other));
         let outcome = machine.until_killed(|| machine.prepare(&life).unwrap());
         machine.faults.clear();
-        lifecycle::release(&mut machine.host(), uuid, soon()).unwrap();
+        lifecycle::release(&mut machine.host(), uuid, "shutdown", soon()).unwrap();
         machine.release(&life).unwrap();
         machine.assert_is(&before, &format!("write {nth}: {outcome:?}"));
     }
@@ -156,7 +156,7 @@ fn somebody_keeps_the_lock() {
     });
     let deadline = vfio_hook::deadline::Deadline::after(std::time::Duration::from_millis(300));
     let error =
-        lifecycle::prepare(&mut machine.host(), Some(&life.loaded), &life.guest, deadline).unwrap_err();
+        lifecycle::prepare(&mut machine.host(), Some(&life.loaded), &life.guest, b"", deadline).unwrap_err();
     insta::assert_snapshot!(format!("{error}\nhelp: {}", error.help().unwrap()));
     drop(receiver);
     machine.forget_processes();
@@ -175,7 +175,7 @@ fn the_time_runs_out_and_all_is_given_back_all_the_same() {
     });
     let deadline = vfio_hook::deadline::Deadline::after(std::time::Duration::from_millis(350));
     let error =
-        lifecycle::prepare(&mut machine.host(), Some(&life.loaded), &life.guest, deadline).unwrap_err();
+        lifecycle::prepare(&mut machine.host(), Some(&life.loaded), &life.guest, b"", deadline).unwrap_err();
     assert_eq!(error.to_string(), "taking what the guest needs did not finish in time");
     machine.assert_is(&before, "refused");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use vfio_hook::config::ConfigSource;
 use vfio_hook::deadline::Deadline;
+use vfio_hook::event::Operation;
 use vfio_hook::guest::{Guest, GuestUuid};
 use vfio_hook::host::simulated::Faults;
 use vfio_hook::host::{Host, STATE_DIR, manifest};
@@ -87,19 +88,24 @@ impl Machine {
     }
 
     pub(crate) fn prepare(&self, life: &Life) -> Result<Outcome, LifecycleError> {
-        lifecycle::prepare(&mut self.host(), Some(&life.loaded), &life.guest, soon())
+        lifecycle::prepare(&mut self.host(), Some(&life.loaded), &life.guest, b"", soon())
     }
 
     pub(crate) fn start(&self, life: &Life) -> Result<(), LifecycleError> {
-        lifecycle::start(&self.host(), life.guest.uuid)
+        lifecycle::start(&mut self.host(), life.guest.uuid, soon()).map(drop)
     }
 
     pub(crate) fn started(&self, life: &Life) -> Result<Vec<Note>, LifecycleError> {
-        lifecycle::started(&mut self.host(), life.guest.uuid, soon())
+        lifecycle::started(&mut self.host(), life.guest.uuid, Operation::Started, soon())
+            .map(|outcome| outcome.notes)
+    }
+
+    pub(crate) fn stopped(&self, life: &Life) -> Result<Outcome, LifecycleError> {
+        lifecycle::stopped(&mut self.host(), life.guest.uuid, "shutdown", soon())
     }
 
     pub(crate) fn release(&self, life: &Life) -> Result<Outcome, LifecycleError> {
-        lifecycle::release(&mut self.host(), life.guest.uuid, soon())
+        lifecycle::release(&mut self.host(), life.guest.uuid, "shutdown", soon())
     }
 
     /// What any event of another guest, or `vfio-hook undo --stale`, does first.
@@ -128,8 +134,10 @@ impl Machine {
         let Ok(text) = fs::read_to_string(&path) else { return };
         let mut ledger: serde_json::Value = serde_json::from_str(&text).unwrap();
         for lease in ledger["leases"].as_object_mut().unwrap().values_mut() {
-            if let Some(process) = lease["phase"].get_mut("preparing") {
-                process["start_time"] = 1.into();
+            for phase in ["preparing", "giving-back"] {
+                if let Some(process) = lease["phase"].get_mut(phase) {
+                    process["start_time"] = 1.into();
+                }
             }
         }
         fs::write(path, serde_json::to_vec(&ledger).unwrap()).unwrap();
@@ -224,12 +232,17 @@ fn collect(root: &Path, folder: &Path, files: &mut Files) {
     for entry in fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
-        if kind.is_dir() {
-            collect(root, &path, files);
-        } else if kind.is_file() {
-            let on_host = Path::new("/").join(path.strip_prefix(root).unwrap());
-            files.insert(on_host.to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap());
-        }
+        let content = match kind {
+            kind if kind.is_dir() => {
+                collect(root, &path, files);
+                continue;
+            }
+            kind if kind.is_symlink() => format!("-> {}", fs::read_link(&path).unwrap().display()),
+            kind if kind.is_file() => fs::read_to_string(&path).unwrap(),
+            _ => continue,
+        };
+        let on_host = Path::new("/").join(path.strip_prefix(root).unwrap());
+        files.insert(on_host.to_str().unwrap().to_owned(), content);
     }
 }
 
@@ -292,5 +305,12 @@ pub(crate) fn greedy(machine: &Machine, number: u8, cpus: &str, page_count: u64)
     if machine.path("/sys/devices/system/cpu/cpu2/cpufreq").exists() {
         isolate.push_str(", governor: performance");
     }
-    life(guest(number, cpus, &pages(page_count)), &format!("{isolate}}}\nhugepages: {{}}\n"))
+    let mut yaml = format!("{isolate}}}\nhugepages: {{}}\n");
+    if machine.path("/simulated/logind").exists() {
+        yaml.push_str("block_sleep: {strength: mask, lid: ignore}\n");
+    }
+    if machine.path("/simulated/systemd/ollama.service").exists() {
+        yaml.push_str("services: {stop: ollama.service}\n");
+    }
+    life(guest(number, cpus, &pages(page_count)), &yaml)
 }

@@ -57,20 +57,21 @@ fn live(host: &mut Host, loaded: &LoadedConfig, guest: &Guest) -> Result<(), Lif
     let deadline = |operation: Operation| Deadline::after(operation.budget());
 
     heading(Operation::Prepare, "before libvirt does anything");
-    report(&lifecycle::prepare(host, Some(loaded), guest, deadline(Operation::Prepare))?);
+    report(&lifecycle::prepare(host, Some(loaded), guest, b"", deadline(Operation::Prepare))?);
 
     heading(Operation::Start, "QEMU is about to run");
-    lifecycle::start(host, guest.uuid)?;
+    lifecycle::start(host, guest.uuid, deadline(Operation::Start))?;
     output::line("  what was set aside is still there");
 
     heading(Operation::Started, "QEMU runs");
-    output::notes(&lifecycle::started(host, guest.uuid, deadline(Operation::Started))?);
+    let started = lifecycle::started(host, guest.uuid, Operation::Started, deadline(Operation::Started))?;
+    output::notes(&started.notes);
 
     heading(Operation::Stopped, "QEMU is gone, libvirt still has its devices");
     output::line("  nothing to do yet");
 
     heading(Operation::Release, "libvirt is done");
-    report(&lifecycle::release(host, guest.uuid, deadline(Operation::Release))?);
+    report(&lifecycle::release(host, guest.uuid, "shutdown", deadline(Operation::Release))?);
     output::line("");
     Ok(())
 }

@@ -9,13 +9,14 @@ use thiserror::Error;
 use crate::config::diagnostic::printable;
 use crate::config::source::MAX_FILE_BYTES;
 
+use super::owners::{Owners, Purpose, name};
 use super::walk::MAX_LINKS;
 
 /// Why a file is not read. The first line says what is wrong, the second one how to mend it.
 #[derive(Debug, Error)]
 pub enum TrustError {
     /// Somebody else can change the file or a folder on the way to it.
-    #[error("{}", untrusted(path, *found, *mode, *owner))]
+    #[error("{}", untrusted(path, *found, *mode, owners, *purpose))]
     Untrusted {
         /// The file or folder at fault.
         path: PathBuf,
@@ -24,7 +25,20 @@ pub enum TrustError {
         /// Its permissions.
         mode: u32,
         /// Who should own it.
-        owner: Uid,
+        owners: Owners,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// There is no such program.
+    #[error("{} does not exist\nlook for it with: ls -l {}", display(.0), quoted(.0))]
+    Missing(PathBuf),
+    /// A program that nobody may execute.
+    #[error("{} is not executable (mode {mode:04o})\nchmod +x {}", display(path), quoted(path))]
+    NotExecutable {
+        /// The program.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
     },
     /// It is no file, or there is something else where a folder belongs.
     #[error("{} is {found}, not {expected}\nremove it or move it away: mv {path} {path}.old", display(path), path = quoted(path))]
@@ -64,11 +78,12 @@ pub enum TrustError {
     },
 }
 
-pub(super) fn untrusted(path: &Path, found: Uid, mode: u32, owner: Uid) -> String {
+pub(super) fn untrusted(path: &Path, found: Uid, mode: u32, owners: &Owners, purpose: Purpose) -> String {
     let mut wrong = Vec::new();
     let mut mend = Vec::new();
-    if found != owner {
-        wrong.push(format!("belongs to {}, not to {}", name(found), name(owner)));
+    if !owners.has(found) {
+        wrong.push(format!("belongs to {}, not to {owners}", name(found)));
+        let owner = owners.first();
         mend.push(match owner.is_root() {
             true => format!("chown root:root {}", quoted(path)),
             false => format!("chown {owner} {}", quoted(path)),
@@ -84,16 +99,13 @@ pub(super) fn untrusted(path: &Path, found: Uid, mode: u32, owner: Uid) -> Strin
         mend.push(format!("chmod go-w {}", quoted(path)));
     }
     format!(
-        "{} {} (owner {}, mode {mode:04o}), and it decides what root runs\n{}",
+        "{} {} (owner {}, mode {mode:04o}), and {}\n{}",
         display(path),
         wrong.join(" and "),
         name(found),
+        purpose.stake(owners),
         mend.join(" && ")
     )
-}
-
-pub(super) fn name(uid: Uid) -> String {
-    if uid.is_root() { "root".to_owned() } else { format!("uid {uid}") }
 }
 
 fn display(path: &Path) -> String {

@@ -2,9 +2,11 @@
 //! can have changed it, its folders, and whatever a link on the way leads to.
 
 mod error;
+mod owners;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use error::TrustError;
-pub use walk::read_trusted;
+pub use owners::{Owners, Purpose};
+pub use walk::{check_trusted_program, read_trusted};

@@ -6,8 +6,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
 use tempfile::TempDir;
 
-use super::error::{name, untrusted};
-use super::{TrustError, read_trusted};
+use super::error::untrusted;
+use super::owners::name;
+use super::{Owners, Purpose, TrustError, check_trusted_program, read_trusted};
 
 const FILE: &str = "/etc/vfio-hook/hooks.d/win11.yaml";
 
@@ -99,7 +100,8 @@ fn refuses_another_owner() {
     assert!(error.starts_with("/etc belongs to "), "{error}");
     assert!(error.ends_with(&format!("chown {other} /etc && chmod go-w /etc")), "{error}");
     let path = Path::new("/etc/it's mine");
-    let root = untrusted(path, Uid::from_raw(1000), 0o644, Uid::from_raw(0));
+    let owners = Owners::from(Uid::from_raw(0));
+    let root = untrusted(path, Uid::from_raw(1000), 0o644, &owners, Purpose::Configuration);
     assert_eq!(
         root,
         "/etc/it's mine belongs to uid 1000, not to root (owner uid 1000, mode 0644), and it decides what root \
@@ -165,4 +167,68 @@ fn the_real_root_is_judged_too() {
         Err(TrustError::Untrusted { path, .. }) => assert_eq!(path, Path::new("/")),
         other => panic!("{other:?}"),
     }
+}
+
+const PROGRAM: &str = "/usr/bin/notify";
+
+fn check(host: &Host, owners: &Owners) -> Result<(), String> {
+    let root = host.0.path();
+    check_trusted_program(root, Path::new(PROGRAM), owners)
+        .map_err(|error| error.to_string().replace(&*root.to_string_lossy(), ""))
+}
+
+#[test]
+fn a_program_is_trusted_like_a_file_and_can_be_executed() {
+    let host = Host::new();
+    let me = Owners::from(Uid::effective());
+    assert_eq!(
+        check(&host, &me),
+        Err(format!("{PROGRAM} does not exist\nlook for it with: ls -l {PROGRAM}"))
+    );
+    for folder in ["/usr", "/usr/lib", "/usr/lib/bin"] {
+        fs::create_dir_all(host.path(folder)).unwrap();
+        host.chmod(folder, 0o755);
+    }
+    // As where /bin and /usr/bin were merged.
+    symlink("lib/bin", host.path("/usr/bin")).unwrap();
+    symlink("/usr/bin/notify.real", host.path(PROGRAM)).unwrap();
+    let real = "/usr/lib/bin/notify.real";
+    host.write(real, "#!/bin/sh\n");
+    assert_eq!(check(&host, &me), Err(format!("{real} is not executable (mode 0644)\nchmod +x {real}")));
+    host.chmod(real, 0o755);
+    assert_eq!(check(&host, &me), Ok(()));
+    host.chmod(real, 0o111);
+    assert_eq!(check(&host, &me), Ok(()), "it need not be read");
+
+    host.chmod(real, 0o775);
+    assert!(check(&host, &me).unwrap_err().starts_with(&format!("{real} can be written by its group")));
+    host.chmod(real, 0o755);
+    host.chmod("/usr/lib/bin", 0o777);
+    assert!(check(&host, &me).unwrap_err().starts_with("/usr/lib/bin can be written by"));
+    host.chmod("/usr/lib/bin", 0o755);
+    fs::remove_file(host.path(real)).unwrap();
+    fs::create_dir(host.path(real)).unwrap();
+    assert!(check(&host, &me).unwrap_err().contains(" is a folder, not a regular file"));
+}
+
+#[test]
+fn a_program_may_belong_to_the_user_who_runs_it() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("/usr/bin")).unwrap();
+    host.chmod("/usr", 0o755);
+    host.chmod("/usr/bin", 0o755);
+    host.write(PROGRAM, "");
+    host.chmod(PROGRAM, 0o755);
+    let me = Uid::effective();
+    let (other, third) = (Uid::from_raw(me.as_raw() + 4711), Uid::from_raw(me.as_raw() + 4712));
+    assert_eq!(check(&host, &Owners::from(other).or(me)), Ok(()));
+    assert_eq!(check(&host, &Owners::from(me).or(other)), Ok(()));
+    assert_eq!(
+        check(&host, &Owners::from(other).or(third)),
+        Err(format!(
+            "/usr belongs to {me}, not to uid {other} or uid {third} (owner {me}, mode 0755), and uid {third} would \
+             run it\nchown {other} /usr",
+            me = name(me)
+        ))
+    );
 }

@@ -13,6 +13,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::Uid;
 
 use super::error::TrustError;
+use super::owners::{Owners, Purpose};
 use crate::config::source::MAX_FILE_BYTES;
 
 /// Links followed on the way to one file, as the kernel allows.
@@ -28,7 +29,23 @@ pub(super) const MAX_LINKS: usize = 40;
 /// # Errors
 /// See [`TrustError`]. A folder that others may write is no error as long as there is no file.
 pub fn read_trusted(root: &Path, path: &Path, owner: Uid) -> Result<Option<Vec<u8>>, TrustError> {
-    Walk::start(root, path, owner)?.run()
+    let walk = Walk::start(root, path, Owners::from(owner), Purpose::Configuration)?;
+    match walk.run()? {
+        Some(found) => found.read(),
+        None => Ok(None),
+    }
+}
+
+/// Checks that nobody but its owners can have written a program, in the way of [`read_trusted`], and that it can be
+/// executed. It is not opened.
+///
+/// # Errors
+/// See [`TrustError`]; no program is an error too.
+pub fn check_trusted_program(root: &Path, path: &Path, owners: &Owners) -> Result<(), TrustError> {
+    match Walk::start(root, path, owners.clone(), Purpose::Program)?.run()? {
+        Some(found) => found.check_program(),
+        None => Err(TrustError::Missing(path.to_owned())),
+    }
 }
 
 /// A folder on the way, open, so that nobody can exchange it under the walk.
@@ -45,7 +62,8 @@ struct Step {
 }
 
 struct Walk {
-    owner: Uid,
+    owners: Owners,
+    purpose: Purpose,
     /// From the root to the folder that was reached.
     folders: Vec<Folder>,
     /// The next one is the last.
@@ -56,10 +74,11 @@ struct Walk {
 }
 
 impl Walk {
-    fn start(root: &Path, path: &Path, owner: Uid) -> Result<Self, TrustError> {
+    fn start(root: &Path, path: &Path, owners: Owners, purpose: Purpose) -> Result<Self, TrustError> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(root, flags, Mode::empty()).map_err(|errno| io_error(root, errno))?;
-        let mut walk = Self { owner, folders: Vec::new(), steps: Vec::new(), links: 0, distrust: None };
+        let mut walk =
+            Self { owners, purpose, folders: Vec::new(), steps: Vec::new(), links: 0, distrust: None };
         if root == Path::new("/") {
             let stat = fstat(&fd).map_err(|errno| io_error(root, errno))?;
             walk.distrust = walk.judge(root, &stat);
@@ -69,7 +88,7 @@ impl Walk {
         Ok(walk)
     }
 
-    fn run(mut self) -> Result<Option<Vec<u8>>, TrustError> {
+    fn run(mut self) -> Result<Option<Found>, TrustError> {
         while let Some(step) = self.steps.pop() {
             if step.name == ".." {
                 // The root's parent is the root.
@@ -93,7 +112,12 @@ impl Walk {
                     self.distrust = self.distrust.take().or_else(|| self.judge(&path, &stat));
                     self.folders.push(Folder { fd, path });
                 }
-                SFlag::S_IFREG if self.steps.is_empty() => return self.read(&step.name, path),
+                SFlag::S_IFREG if self.steps.is_empty() => {
+                    return match self.distrust.take() {
+                        Some(distrust) => Err(distrust),
+                        None => Ok(Some(Found { walk: self, name: step.name, path, stat })),
+                    };
+                }
                 other => {
                     let expected = if self.steps.is_empty() { "a regular file" } else { "a folder" };
                     return Err(TrustError::WrongKind { path, found: kind_name(other), expected });
@@ -129,15 +153,34 @@ impl Walk {
         self.steps.extend(steps.rev());
     }
 
+    fn judge(&self, path: &Path, stat: &FileStat) -> Option<TrustError> {
+        let (found, mode) = (Uid::from_raw(stat.st_uid), stat.st_mode & 0o7777);
+        (!self.owners.has(found) || mode & 0o022 != 0).then(|| TrustError::Untrusted {
+            path: path.to_owned(),
+            found,
+            mode,
+            owners: self.owners.clone(),
+            purpose: self.purpose,
+        })
+    }
+}
+
+/// A regular file at the end of a way that is trusted. It has not been judged itself.
+struct Found {
+    walk: Walk,
+    name: OsString,
+    path: PathBuf,
+    stat: FileStat,
+}
+
+impl Found {
     /// Opens the file, checks what was opened and reads it.
-    fn read(mut self, name: &OsStr, path: PathBuf) -> Result<Option<Vec<u8>>, TrustError> {
-        if let Some(distrust) = self.distrust.take() {
-            return Err(distrust);
-        }
+    fn read(self) -> Result<Option<Vec<u8>>, TrustError> {
+        let Self { walk, name, path, .. } = self;
         // Without O_NONBLOCK a named pipe put there meanwhile would block.
         let flags =
             OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let fd = match openat(&self.here().fd, name, flags, Mode::empty()) {
+        let fd = match openat(&walk.here().fd, name.as_os_str(), flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(io_error(&path, errno)),
@@ -147,7 +190,7 @@ impl Walk {
             let found = kind_name(kind(&stat));
             return Err(TrustError::WrongKind { path, found, expected: "a regular file" });
         }
-        if let Some(distrust) = self.judge(&path, &stat) {
+        if let Some(distrust) = walk.judge(&path, &stat) {
             return Err(distrust);
         }
         let mut bytes = Vec::new();
@@ -159,14 +202,15 @@ impl Walk {
         }
     }
 
-    fn judge(&self, path: &Path, stat: &FileStat) -> Option<TrustError> {
-        let (found, mode) = (Uid::from_raw(stat.st_uid), stat.st_mode & 0o7777);
-        (found != self.owner || mode & 0o022 != 0).then(|| TrustError::Untrusted {
-            path: path.to_owned(),
-            found,
-            mode,
-            owner: self.owner,
-        })
+    fn check_program(self) -> Result<(), TrustError> {
+        let Self { walk, path, stat, .. } = self;
+        if let Some(distrust) = walk.judge(&path, &stat) {
+            return Err(distrust);
+        }
+        match stat.st_mode & 0o111 {
+            0 => Err(TrustError::NotExecutable { path, mode: stat.st_mode & 0o7777 }),
+            _ => Ok(()),
+        }
     }
 }
 

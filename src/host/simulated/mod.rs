@@ -5,6 +5,8 @@
 //! contiguous memory reaches, a governor drags the preference along, and systemd leaves a drop-in behind.
 
 mod faults;
+mod keepers;
+mod logind;
 mod mask;
 mod memory;
 mod units;
@@ -17,9 +19,14 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::files::{Files, list_sorted, read_limited, remove_any, replace_flushed, write_existing};
+use super::files::{
+    Files, list_sorted, make_link, make_with_folders, read_limited, remove_any, replace_flushed,
+    write_existing,
+};
 
 pub use faults::Faults;
+pub use keepers::SimulatedKeepers;
+pub use logind::SimulatedLogind;
 pub use units::SimulatedUnits;
 
 /// The files of a host in a folder.
@@ -145,6 +152,20 @@ impl Files for SimulatedFiles {
             self.faults.before_write(path)?;
         }
         remove_any(&there)
+    }
+
+    fn make(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.faults.before_write(path)?;
+        make_with_folders(&self.locate(path), bytes)
+    }
+
+    fn link(&self, path: &Path, target: &Path) -> io::Result<()> {
+        self.faults.before_write(path)?;
+        make_link(&self.locate(path), target)
+    }
+
+    fn link_target(&self, path: &Path) -> Option<PathBuf> {
+        fs::read_link(self.locate(path)).ok()
     }
 
     fn locate(&self, path: &Path) -> PathBuf {

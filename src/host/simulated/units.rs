@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use super::SimulatedFiles;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
+use crate::host::UnitFileName;
 use crate::host::error::HostError;
 use crate::host::files::Files;
+use crate::host::service::{UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 use crate::host::systemd::{UnitName, Units};
 
 /// Where the simulated systemd keeps a unit's property.
@@ -38,6 +40,20 @@ impl SimulatedUnits {
     }
 }
 
+impl SimulatedUnits {
+    fn set_active_state(
+        &self,
+        manager: &UnitManager,
+        unit: &UnitFileName,
+        state: &str,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        let path = unit_folder(manager, unit).join("ActiveState");
+        in_time(&path, deadline)?;
+        self.0.write(&path, state).map_err(|error| HostError::write(&path, state, error))
+    }
+}
+
 /// A call that may take no time is not made.
 fn in_time(path: &Path, deadline: Deadline) -> Result<(), HostError> {
     if deadline.has_passed() { Err(HostError::content(path, "no time is left")) } else { Ok(()) }
@@ -65,5 +81,56 @@ impl Units for SimulatedUnits {
             fs::write(&drop_in, format!("[{}]\nAllowedCPUs={cpus}\n", unit.section()))
         };
         write().map_err(|error| HostError::write(&path, &cpus.to_string(), error))
+    }
+
+    fn unit_status(
+        &self,
+        manager: &UnitManager,
+        unit: &UnitFileName,
+        deadline: Deadline,
+    ) -> Result<UnitStatus, HostError> {
+        let folder = unit_folder(manager, unit);
+        in_time(&folder, deadline)?;
+        let list = |name: &str| -> Vec<String> {
+            let text = self.0.text(&folder.join(name)).unwrap_or_default();
+            text.split_whitespace().map(str::to_owned).collect()
+        };
+        let state = self.0.text(&folder.join("ActiveState"));
+        Ok(UnitStatus {
+            presence: if state.is_ok() { UnitPresence::Loaded } else { UnitPresence::Absent },
+            fragment: String::new(),
+            activity: UnitActivity::from_active_state(state.as_deref().unwrap_or("inactive")),
+            relations: UnitRelations { stop_with_it: list("RequiredBy"), triggered_by: list("TriggeredBy") },
+        })
+    }
+
+    fn reload(&self, deadline: Deadline) -> Result<(), HostError> {
+        in_time("/run/systemd/system".as_ref(), deadline)
+    }
+
+    fn stop_unit(
+        &self,
+        manager: &UnitManager,
+        unit: &UnitFileName,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        self.set_active_state(manager, unit, "inactive", deadline)
+    }
+
+    fn start_unit(
+        &self,
+        manager: &UnitManager,
+        unit: &UnitFileName,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        self.set_active_state(manager, unit, "active", deadline)
+    }
+}
+
+/// Where the simulated systemd keeps what it knows of a unit.
+fn unit_folder(manager: &UnitManager, unit: &UnitFileName) -> PathBuf {
+    match manager {
+        UnitManager::System => PathBuf::from(format!("/simulated/systemd/{unit}")),
+        UnitManager::User(user) => PathBuf::from(format!("/simulated/systemd-of-{}/{unit}", user.uid)),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Escapes what could move a cursor, start a line or turn the writing direction; everything else stays as it is.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() || changes_layout(character) {
@@ -17,7 +17,7 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// As [`printable`], cut after so many characters.
-pub(super) fn excerpt(text: &str, characters: usize) -> String {
+pub(crate) fn excerpt(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", printable(&text[..end])),
         None => printable(text),

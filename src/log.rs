@@ -1,4 +1,4 @@
-//! The log of a hook call: the journal, or standard error where there is none.
+//! The log of a hook call and of a keeper: the journal, or standard error where there is none.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::guest::{GuestName, GuestUuid};
+use crate::ledger::{NoteLevel, Outcome};
 
 /// The name under which the journal files every line, whatever the hook is installed as.
 pub const IDENTIFIER: &str = "vfio-hook";
@@ -19,7 +20,7 @@ pub const IDENTIFIER: &str = "vfio-hook";
 static KEPT: Mutex<String> = Mutex::new(String::new());
 
 /// Opens the log; every line carries the guest's name and UUID as fields.
-pub(super) fn open(guest: &GuestName, uuid: Option<GuestUuid>) {
+pub(crate) fn open(guest: &GuestName, uuid: Option<GuestUuid>) {
     let level = tracing_subscriber::filter::LevelFilter::INFO;
     match tracing_journald::layer() {
         Ok(journal) => {
@@ -37,15 +38,32 @@ pub(super) fn open(guest: &GuestName, uuid: Option<GuestUuid>) {
     }
 }
 
+/// One entry in the journal for all changes of an event.
+pub(crate) fn report(event: &str, outcome: &Outcome) {
+    for note in &outcome.notes {
+        match note.level {
+            NoteLevel::Info => tracing::info!("{}", note.text),
+            NoteLevel::Warning => tracing::warn!("{}", note.text),
+        }
+    }
+    for failure in &outcome.failures {
+        tracing::error!("{failure}");
+    }
+    if !outcome.changes.is_empty() {
+        let changes: String = outcome.changes.iter().map(|change| format!("\n  {change}")).collect();
+        tracing::info!("{event}: {} changes{changes}", outcome.changes.len());
+    }
+}
+
 /// Prints what was logged, where there is no journal. For a call that did not refuse: there libvirt shows nothing of it.
-pub(super) fn print_kept() {
+pub(crate) fn print_kept() {
     let kept = std::mem::take(&mut *KEPT.lock().unwrap_or_else(PoisonError::into_inner));
     print_to_stderr(&kept);
 }
 
 /// Prints to standard error. Its reader may be gone, as libvirtd gives up on a hook 30 s after it was told to exit:
 /// that is no error, and above all no panic.
-pub(super) fn print_to_stderr(text: &str) {
+pub(crate) fn print_to_stderr(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 

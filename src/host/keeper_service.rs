@@ -1,0 +1,202 @@
+//! The keepers of this machine: a transient service each, or a detached process where there is no systemd.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
+use super::keepers::{Answer, Keepers, Request, keeper_socket, no_answer};
+use super::systemd::{Bus, StartFailure, TransientService, stop_service};
+use super::{HostError, RUNNING_SYSTEMD};
+use crate::deadline::Deadline;
+use crate::failpoint;
+use crate::guest::GuestUuid;
+
+/// The hidden first argument of a keeper.
+pub const KEEPER: &str = "keeper";
+
+/// The longest wait for a keeper to come up.
+const START: Duration = Duration::from_secs(5);
+
+/// The longest wait for an earlier keeper to be gone: it ends what its guest's commands left running.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
+/// How often a keeper that comes up or goes away is looked for.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How long a keeper may take to answer that it ends.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// The longest message: a few hundred commands.
+const MAX_MESSAGE: u64 = 1024 * 1024;
+
+/// The keepers of the running system.
+#[derive(Debug)]
+pub(super) struct KeeperServices(Arc<Bus>);
+
+impl KeeperServices {
+    pub(super) fn new(bus: Arc<Bus>) -> Self {
+        Self(bus)
+    }
+
+    fn start_service(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
+        let name = service_name(guest);
+        let program = this_program().map_err(|error| no_answer(guest, error))?;
+        let service = TransientService {
+            name: &name,
+            description: &format!("vfio-hook: keeper of guest {guest}"),
+            program: &program,
+            arguments: &["vfio-hook", KEEPER, &guest.to_string()],
+        };
+        loop {
+            match service.start(&self.0, deadline) {
+                Ok(()) => return Ok(()),
+                // An earlier life's keeper is just going, or one that was killed is just being started again.
+                Err(StartFailure::NameTaken) if !deadline.has_passed() => {
+                    if self.ask(guest, &Request::State, deadline)?.is_some() {
+                        return Ok(());
+                    }
+                    deadline.pause(LOOK);
+                }
+                Err(StartFailure::NameTaken) => {
+                    return Err(HostError::call(
+                        "StartTransientUnit",
+                        &name,
+                        "an earlier one is still there",
+                    ));
+                }
+                Err(StartFailure::Other(reason)) => {
+                    return Err(HostError::call("StartTransientUnit", &name, reason));
+                }
+            }
+        }
+    }
+}
+
+impl Keepers for KeeperServices {
+    fn start(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
+        if failpoint::is_without_keeper() {
+            return Err(no_answer(guest, "tests run without one"));
+        }
+        if Path::new(RUNNING_SYSTEMD).exists() {
+            self.start_service(guest, Deadline::after(PREDECESSOR).earlier(deadline))?;
+        } else {
+            start_detached(guest)?;
+        }
+        let deadline = Deadline::after(START).earlier(deadline);
+        loop {
+            match self.ask(guest, &Request::State, deadline)? {
+                Some(_) => return Ok(()),
+                None if deadline.has_passed() => return Err(no_answer(guest, "it did not come up in time")),
+                None => deadline.pause(LOOK),
+            }
+        }
+    }
+
+    fn ask(
+        &self,
+        guest: GuestUuid,
+        request: &Request,
+        deadline: Deadline,
+    ) -> Result<Option<Answer>, HostError> {
+        let fail = |error: io::Error| no_answer(guest, error);
+        let stream = match UnixStream::connect(keeper_socket(guest)) {
+            Ok(stream) => stream,
+            // A keeper that was killed leaves its socket behind.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(fail(error)),
+        };
+        let patience = Some(deadline.remaining().max(Duration::from_millis(1)));
+        stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience)).map_err(fail)?;
+        send(&stream, request).map_err(fail)?;
+        match receive(&stream) {
+            Ok(answer) => Ok(Some(answer)),
+            // It was killed meanwhile, or has just ended.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
+            {
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(no_answer(guest, "it did not answer in time"))
+            }
+            Err(error) => Err(fail(error)),
+        }
+    }
+
+    fn stop(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
+        // Once it has answered it holds nothing any more; what commands left running it ends in its own time.
+        let answered = self.ask(guest, &Request::Leave, Deadline::after(LEAVE).earlier(deadline));
+        if answered.is_ok() {
+            return Ok(());
+        }
+        if !Path::new(RUNNING_SYSTEMD).exists() {
+            return kill_hung(guest)
+                .map_err(|error| no_answer(guest, format!("it cannot be killed: {error}")));
+        }
+        // The service is not started again, as it would be if it were killed.
+        stop_service(&self.0, &service_name(guest), deadline)
+    }
+}
+
+fn service_name(guest: GuestUuid) -> String {
+    format!("vfio-hook-keeper-{guest}.service")
+}
+
+/// Kills a keeper that hangs: the kernel knows who listens.
+fn kill_hung(guest: GuestUuid) -> io::Result<()> {
+    let stream = UnixStream::connect(keeper_socket(guest))?;
+    let listener = getsockopt(&stream, PeerCredentials)?.pid();
+    let Some(pid) = rustix::process::Pid::from_raw(listener) else { return Ok(()) };
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    Ok(rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)?)
+}
+
+/// A process of its own, with none of our streams: it makes itself a session when it runs.
+fn start_detached(guest: GuestUuid) -> Result<(), HostError> {
+    Command::new("/proc/self/exe")
+        .arg0("vfio-hook")
+        .args([KEEPER, &guest.to_string()])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map(drop)
+        .map_err(|error| no_answer(guest, error))
+}
+
+/// The program's own file. Where it was replaced since it was started, the kernel says so behind the path, and the new
+/// one is meant.
+fn this_program() -> io::Result<String> {
+    let path = std::env::current_exe()?.to_string_lossy().into_owned();
+    Ok(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
+}
+
+/// Writes a message: one line of JSON.
+pub(crate) fn send(mut stream: &UnixStream, message: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads a message.
+pub(crate) fn receive<T: serde::de::DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
+    let mut line = Vec::new();
+    BufReader::new(stream.take(MAX_MESSAGE)).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    serde_json::from_slice(&line).map_err(io::Error::from)
+}

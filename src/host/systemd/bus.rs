@@ -1,0 +1,60 @@
+//! A connection to a bus, made when it is first needed, so that a host without work never pays for it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use zbus::{Connection, DynamicType, Message};
+
+use crate::deadline::Deadline;
+
+/// The longest wait for one answer; systemd and logind answer in milliseconds unless they are stuck.
+pub(super) const ANSWER: Duration = Duration::from_secs(4);
+
+/// The system bus.
+#[derive(Debug, Default)]
+pub(in crate::host) struct Bus(Mutex<Option<Connection>>);
+
+/// An object, and the interface of it that is meant.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::host) struct Object<'a> {
+    pub(in crate::host) service: &'a str,
+    pub(in crate::host) path: &'a str,
+    pub(in crate::host) interface: &'a str,
+}
+
+impl Bus {
+    pub(in crate::host) async fn connection(&self) -> zbus::Result<Connection> {
+        // A restart of the bus closes the connection, and a keeper lives longer than that.
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(connection) = known.filter(|connection| !connection.is_closed()) {
+            return Ok(connection);
+        }
+        let connection = zbus::connection::Builder::system().method_timeout(ANSWER).build().await?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        Ok(connection)
+    }
+
+    pub(in crate::host) async fn call(
+        &self,
+        object: Object<'_>,
+        method: &str,
+        body: &(impl Serialize + DynamicType),
+    ) -> zbus::Result<Message> {
+        self.connection()
+            .await?
+            .call_method(Some(object.service), object.path, Some(object.interface), method, body)
+            .await
+    }
+}
+
+/// Waits for an answer, but not for longer than is left.
+pub(in crate::host) fn within<T>(
+    deadline: Deadline,
+    call: impl Future<Output = zbus::Result<T>>,
+) -> Result<T, zbus::Error> {
+    if deadline.has_passed() {
+        return Err(zbus::Error::Failure("no time is left".to_owned()));
+    }
+    zbus::block_on(call)
+}

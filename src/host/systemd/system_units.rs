@@ -1,0 +1,104 @@
+//! The system's units, over the system bus.
+
+use std::sync::Arc;
+
+use zbus::{OwnedVariant, Variant};
+
+use super::bus::{Bus, Object, within};
+use super::{ALLOWED_CPUS, MANAGER, MANAGER_PATH, SYSTEMD, UnitName, Units, unit_calls, user_units};
+use crate::cpuset::CpuSet;
+use crate::deadline::Deadline;
+use crate::failpoint;
+use crate::host::service::{UnitManager, UnitStatus};
+use crate::host::{HostError, UnitFileName};
+
+/// The units of the running system.
+#[derive(Debug)]
+pub(in crate::host) struct SystemUnits(Arc<Bus>);
+
+impl SystemUnits {
+    pub(in crate::host) fn new(bus: Arc<Bus>) -> Self {
+        Self(bus)
+    }
+}
+
+impl SystemUnits {
+    async fn get_allowed_cpus(&self, unit: &UnitName) -> zbus::Result<CpuSet> {
+        let interface = format!("{SYSTEMD}.{}", unit.section());
+        let path = unit.object_path();
+        let object = Object { service: SYSTEMD, path: &path, interface: "org.freedesktop.DBus.Properties" };
+        let reply = self.0.call(object, "Get", &(interface, ALLOWED_CPUS)).await?;
+        let value: OwnedVariant = reply.body().deserialize()?;
+        let bytes: Vec<u8> = Vec::try_from(value)?;
+        Ok(CpuSet::from_bytes(&bytes))
+    }
+
+    async fn call_set_unit_properties(&self, unit: &UnitName, cpus: &CpuSet) -> zbus::Result<()> {
+        let properties = [(ALLOWED_CPUS, Variant::from(cpus.to_bytes()))];
+        let runtime = true;
+        let object = Object { service: SYSTEMD, path: MANAGER_PATH, interface: MANAGER };
+        self.0.call(object, "SetUnitProperties", &(unit.as_str(), runtime, &properties[..])).await?;
+        Ok(())
+    }
+}
+
+impl Units for SystemUnits {
+    fn allowed_cpus(&self, units: &[UnitName], deadline: Deadline) -> Result<Vec<CpuSet>, HostError> {
+        let mut all = Vec::with_capacity(units.len());
+        for unit in units {
+            let cpus = within(deadline, self.get_allowed_cpus(unit))
+                .map_err(|reason| HostError::call("Get AllowedCPUs", unit.as_str(), reason))?;
+            all.push(cpus);
+        }
+        Ok(all)
+    }
+
+    fn set_allowed_cpus(&self, unit: &UnitName, cpus: &CpuSet, deadline: Deadline) -> Result<(), HostError> {
+        failpoint::reached("knob");
+        within(deadline, self.call_set_unit_properties(unit, cpus)).map_err(|reason| {
+            HostError::call("SetUnitProperties", unit.as_str(), format!("AllowedCPUs={cpus}: {reason}"))
+        })?;
+        failpoint::reached("knob");
+        Ok(())
+    }
+
+    fn unit_status(
+        &self,
+        manager: &UnitManager,
+        unit: &UnitFileName,
+        deadline: Deadline,
+    ) -> Result<UnitStatus, HostError> {
+        match manager {
+            UnitManager::System => unit_calls::unit_status(&self.0, unit, deadline),
+            UnitManager::User(user) => user_units::unit_status(user, unit, &unit_calls::PROPERTIES, deadline),
+        }
+    }
+
+    fn reload(&self, deadline: Deadline) -> Result<(), HostError> {
+        unit_calls::reload(&self.0, deadline)
+    }
+
+    fn stop_unit(
+        &self,
+        manager: &UnitManager,
+        unit: &UnitFileName,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        match manager {
+            UnitManager::System => unit_calls::stop_unit(&self.0, unit, deadline),
+            UnitManager::User(user) => user_units::stop_unit(user, unit, deadline),
+        }
+    }
+
+    fn start_unit(
+        &self,
+        manager: &UnitManager,
+        unit: &UnitFileName,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        match manager {
+            UnitManager::System => unit_calls::start_unit(&self.0, unit, deadline),
+            UnitManager::User(user) => user_units::start_unit(user, unit, deadline),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Units of a user's own systemd, through `systemctl --user` run as that user.
+//!
+//! No bus call will do here: a user's bus lets in nobody else, not even root, and systemd's own socket, which does, names
+//! itself as the sender in a way that the D-Bus library refuses.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::unit_calls::status_of;
+use crate::deadline::Deadline;
+use crate::failpoint;
+use crate::host::command::{CommandEnd, CommandLine, MachinePrograms};
+use crate::host::service::{UnitStatus, user_runtime_dir};
+use crate::host::user::User;
+use crate::host::{HostError, UnitFileName};
+
+/// Where the program is, on NixOS too.
+const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/run/current-system/sw/bin/systemctl"];
+
+pub(super) fn unit_status(
+    user: &User,
+    unit: &UnitFileName,
+    properties: &[&str],
+    deadline: Deadline,
+) -> Result<UnitStatus, HostError> {
+    let property = format!("--property={}", properties.join(","));
+    let lines = systemctl(user, &["show", &property], unit, deadline)?;
+    let values: HashMap<&str, &str> = lines.iter().filter_map(|line| line.split_once('=')).collect();
+    let text = |name: &str| values.get(name).copied().unwrap_or_default().to_owned();
+    let list = |name: &str| text(name).split_whitespace().map(str::to_owned).collect();
+    Ok(status_of(text, list))
+}
+
+/// Waits until it has stopped.
+pub(super) fn stop_unit(user: &User, unit: &UnitFileName, deadline: Deadline) -> Result<(), HostError> {
+    failpoint::reached("knob");
+    systemctl(user, &["stop"], unit, deadline)?;
+    failpoint::reached("knob");
+    Ok(())
+}
+
+/// Only asks for the start: what a user's services take is not for the host to wait for.
+pub(super) fn start_unit(user: &User, unit: &UnitFileName, deadline: Deadline) -> Result<(), HostError> {
+    failpoint::reached("knob");
+    // Fails where nothing is to be reset.
+    let _ = systemctl(user, &["reset-failed"], unit, deadline);
+    systemctl(user, &["start", "--no-block"], unit, deadline)?;
+    failpoint::reached("knob");
+    Ok(())
+}
+
+fn systemctl(
+    user: &User,
+    arguments: &[&str],
+    unit: &UnitFileName,
+    deadline: Deadline,
+) -> Result<Vec<String>, HostError> {
+    let program = SYSTEMCTL.into_iter().find(|path| Path::new(path).exists()).unwrap_or(SYSTEMCTL[0]);
+    let words = ["--user"].iter().chain(arguments).copied().chain(["--", unit.as_str()]);
+    let command = CommandLine {
+        program: PathBuf::from(program),
+        arguments: words.map(OsString::from).collect(),
+        environment: vec![("XDG_RUNTIME_DIR".into(), user_runtime_dir(user.uid).into())],
+        user: Some(user.clone()),
+        stdin: None,
+    };
+    let printed = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&printed);
+    let sink = move |line: &str| into.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+    let end = MachinePrograms::default().run(&command, deadline, None, Box::new(sink));
+    let printed = std::mem::take(&mut *printed.lock().unwrap_or_else(PoisonError::into_inner));
+    match end {
+        CommandEnd::Exited(0) => Ok(printed),
+        end => {
+            let reason = format!("{end}: {}", printed.join("; "));
+            Err(HostError::call("systemctl --user", &format!("{unit} of {}", user.name), reason))
+        }
+    }
+}

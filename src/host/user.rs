@@ -1,0 +1,122 @@
+//! The machine's users, as its files have them.
+//!
+//! `getpwnam` is not used: the C library is linked in, and would have to load plug-ins of another one to answer. So users
+//! that only a directory service knows are not found.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::{Host, HostError};
+
+const USERS: &str = "/etc/passwd";
+const GROUPS: &str = "/etc/group";
+
+/// A user of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name to log in with.
+    pub name: String,
+    /// The number.
+    pub uid: u32,
+    /// The first group.
+    pub gid: u32,
+    /// All groups, the first one included.
+    pub groups: Vec<u32>,
+    /// The home folder; `/` if there is none.
+    pub home: PathBuf,
+}
+
+impl Host {
+    /// A user from `/etc/passwd`, with the groups of `/etc/group`; none if there is no such user.
+    ///
+    /// # Errors
+    /// A file is not there, or the user's line makes no sense.
+    pub fn user(&self, name: &str) -> Result<Option<User>, HostError> {
+        let users = self.bytes(USERS)?;
+        let Some(fields) = lines(&users).find(|fields| fields[0] == name.as_bytes() && !name.is_empty())
+        else {
+            return Ok(None);
+        };
+        let (Some(uid), Some(gid)) = (number(&fields, 2), number(&fields, 3)) else {
+            let reason = format!("the line of `{name}` has no user and group number");
+            return Err(HostError::content(Path::new(USERS), reason));
+        };
+        let mut groups = vec![gid];
+        for fields in lines(&self.bytes(GROUPS)?) {
+            let mut members = fields.get(3).into_iter().flat_map(|names| names.split(|byte| *byte == b','));
+            if let Some(group) = number(&fields, 2)
+                && members.any(|member| member == name.as_bytes())
+                && !groups.contains(&group)
+            {
+                groups.push(group);
+            }
+        }
+        let home = fields.get(5).filter(|home| home.starts_with(b"/")).map_or(&b"/"[..], |home| home);
+        let home = PathBuf::from(OsStr::from_bytes(home));
+        Ok(Some(User { name: name.to_owned(), uid, gid, groups, home }))
+    }
+
+    /// Not as text: the full names in it may be of any encoding.
+    fn bytes(&self, path: &str) -> Result<Vec<u8>, HostError> {
+        let path = Path::new(path);
+        self.files.read(path).map_err(|error| HostError::read(path, error))
+    }
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    bytes.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':').collect())
+}
+
+fn number(fields: &[&[u8]], index: usize) -> Option<u32> {
+    std::str::from_utf8(fields.get(index)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::host::simulated::Faults;
+
+    fn host(users: &[u8], groups: &str) -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(root.path().join("etc/passwd"), users).unwrap();
+        fs::write(root.path().join("etc/group"), groups).unwrap();
+        let host = Host::simulated(root.path(), &Faults::default());
+        (root, host)
+    }
+
+    #[test]
+    fn finds_a_user_with_all_groups() {
+        let (_root, host) = host(
+            b"root:x:0:0:root:/root:/bin/sh\n# a comment\n\nann:x:1000:100:M\xfcller,,:/home/ann:/bin/sh\nbob:x:1001:100::relative:\n+::::::\n",
+            "root:x:0:\nusers:x:100:ann\nvideo:x:44:bob,ann\nrender:x:105:ann\naudio:x:29:joann\nbad:x:y:ann\n",
+        );
+        let ann = host.user("ann").unwrap().unwrap();
+        assert_eq!(
+            ann,
+            User {
+                name: "ann".to_owned(),
+                uid: 1000,
+                gid: 100,
+                groups: vec![100, 44, 105],
+                home: "/home/ann".into()
+            }
+        );
+        assert_eq!(host.user("bob").unwrap().unwrap().home, Path::new("/"));
+        for name in ["", "nobody", "an", "# a comment:"] {
+            assert_eq!(host.user(name).unwrap(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let (root, host) = host(b"ann:x:many:100\n", "");
+        let error = host.user("ann").unwrap_err().to_string();
+        assert_eq!(error, "failed to read /etc/passwd: the line of `ann` has no user and group number");
+        fs::remove_file(root.path().join("etc/passwd")).unwrap();
+        assert!(host.user("ann").unwrap_err().is_absent());
+    }
+}

@@ -1,0 +1,238 @@
+//! The guest's commands: run one after the other, in a thread of their own.
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use super::notices::{Notice, NoticeSender, STACK};
+use crate::actions::check_program;
+use crate::command::{Command, OnCommandFailure, Program};
+use crate::deadline::Deadline;
+use crate::event::Operation;
+use crate::guest::{GuestName, GuestUuid};
+use crate::host::{
+    Answer, CommandEnd, CommandFailure, CommandLine, Errand, Host, User, UserName, send, xml_file,
+};
+
+/// Where programs are looked for by the guest's commands; root's own path on Debian.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The guest's commands that wait, and the means to end those that run.
+pub(super) struct Errands {
+    guest: GuestUuid,
+    name: String,
+    notices: NoticeSender,
+    queue: Option<Sender<Waiting>>,
+    unfinished: usize,
+    /// What nobody waits for: dropping one ends the errand of its event.
+    holds: Vec<(Operation, PipeWriter)>,
+}
+
+struct Waiting {
+    errand: Errand,
+    ended_by: EndedBy,
+}
+
+/// What ends an errand before its time.
+enum EndedBy {
+    /// Whoever waits for the answer hangs up.
+    HangUp(UnixStream),
+    /// The keeper drops the other end.
+    Keeper(PipeReader),
+}
+
+impl Errands {
+    pub(super) fn new(guest: GuestUuid, name: String, notices: NoticeSender) -> Self {
+        Self { guest, name, notices, queue: None, unfinished: 0, holds: Vec::new() }
+    }
+
+    /// How many are not finished.
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    /// One is.
+    pub(super) fn finished(&mut self) {
+        self.unfinished = self.unfinished.saturating_sub(1);
+    }
+
+    /// Runs commands after those that are being run. Whoever waits for the answer gets it at the end.
+    pub(super) fn run(&mut self, errand: Errand, asker: Option<UnixStream>) -> io::Result<()> {
+        let ended_by = match asker {
+            Some(stream) => EndedBy::HangUp(stream),
+            None => {
+                let (reader, writer) = io::pipe()?;
+                self.holds.push((errand.event, writer));
+                EndedBy::Keeper(reader)
+            }
+        };
+        let queue = match &self.queue {
+            Some(queue) => queue,
+            None => {
+                let runner = start_runner(self.guest, self.name.clone(), self.notices.clone())?;
+                self.queue.insert(runner)
+            }
+        };
+        queue.send(Waiting { errand, ended_by }).map_err(io::Error::other)?;
+        self.unfinished += 1;
+        Ok(())
+    }
+
+    /// Ends what was begun while the guest ran, and nobody waits for.
+    pub(super) fn cancel_of_running_guest(&mut self) {
+        self.holds.retain(|(event, _)| *event == Operation::Stopped);
+    }
+
+    /// Ends what nobody waits for.
+    pub(super) fn cancel(&mut self) {
+        self.holds.clear();
+    }
+}
+
+fn start_runner(guest: GuestUuid, name: String, notices: NoticeSender) -> io::Result<Sender<Waiting>> {
+    let (queue, waiting): (_, Receiver<Waiting>) = mpsc::channel();
+    let run = move || {
+        let mut runner = Runner { host: Host::real(), guest, name };
+        for Waiting { errand, ended_by } in waiting {
+            let failures = runner.run(&errand, &ended_by);
+            // First: whoever gets the answer shall find the keeper at rest.
+            notices.send(Notice::ErrandDone);
+            match ended_by {
+                EndedBy::HangUp(stream) => {
+                    // It may have given up waiting.
+                    let _ = send(&stream, &Answer::Ran(failures));
+                }
+                EndedBy::Keeper(_) => {
+                    for failure in failures {
+                        tracing::warn!("{}", failure.words);
+                    }
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("commands".to_owned()).stack_size(STACK).spawn(run)?;
+    Ok(queue)
+}
+
+struct Runner {
+    host: Host,
+    guest: GuestUuid,
+    name: String,
+}
+
+/// One program of a command.
+struct Step {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    stdin: Option<Vec<u8>>,
+}
+
+impl Runner {
+    /// Runs an errand's commands; stops at one that must not fail and did.
+    fn run(&mut self, errand: &Errand, ended_by: &EndedBy) -> Vec<CommandFailure> {
+        let mut failures = Vec::new();
+        for command in &errand.commands {
+            if let Err(words) = self.run_command(command, errand, ended_by) {
+                let meaning = command.on_failure;
+                failures.push(CommandFailure { words, meaning });
+                if meaning == OnCommandFailure::Refuse {
+                    break;
+                }
+            }
+        }
+        failures
+    }
+
+    fn run_command(&mut self, command: &Command, errand: &Errand, ended_by: &EndedBy) -> Result<(), String> {
+        let user = command.user.as_ref().map(|name| self.user(name)).transpose()?;
+        for step in self.steps(command, errand)? {
+            let program = step.program.clone();
+            let owner = user.as_ref().map(|user| user.uid);
+            check_program(&self.host, &program, owner).map_err(|error| error.to_string())?;
+            let line = CommandLine {
+                program: step.program,
+                arguments: step.arguments,
+                environment: self.environment(errand, user.as_ref()),
+                user: user.clone(),
+                stdin: step.stdin,
+            };
+            let deadline = Deadline::after(command.timeout);
+            let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let print = move |text: &str| tracing::info!("{name}: {text}");
+            let cancel = match ended_by {
+                EndedBy::HangUp(stream) => stream.as_fd(),
+                EndedBy::Keeper(reader) => reader.as_fd(),
+            };
+            let end = self.host.run_command(&line, deadline, Some(cancel), print);
+            judge(&end, &program.display().to_string(), errand.event, command.timeout)?;
+        }
+        Ok(())
+    }
+
+    fn user(&self, name: &UserName) -> Result<User, String> {
+        let user = self.host.user(name.as_str()).map_err(|error| error.to_string())?;
+        user.ok_or_else(|| format!("this host has no user {name}"))
+    }
+
+    /// The programs of a command: one, or all scripts of a folder.
+    fn steps(&self, command: &Command, errand: &Errand) -> Result<Vec<Step>, String> {
+        let (event, sub_operation) = (errand.event.as_str(), errand.event.sub_operation());
+        match &command.program {
+            Program::Arguments(words) => {
+                let mut words = words.iter().map(OsString::from);
+                let program = PathBuf::from(words.next().unwrap_or_default());
+                Ok(vec![Step { program, arguments: words.collect(), stdin: None }])
+            }
+            Program::Scripts(folder) => {
+                let name = GuestName::new(&self.name);
+                let scripts = self
+                    .host
+                    .hook_scripts(folder, name.as_os_str(), event, sub_operation)
+                    .map_err(|error| error.to_string())?;
+                let xml = self.host.read_state(&xml_file(self.guest)).ok().flatten().unwrap_or_default();
+                let extra = if errand.reason.is_empty() { "-" } else { &errand.reason };
+                let arguments: Vec<OsString> =
+                    [self.name.as_str(), event, sub_operation, extra].map(OsString::from).into();
+                let step = |program| Step { program, arguments: arguments.clone(), stdin: Some(xml.clone()) };
+                Ok(scripts.into_iter().map(step).collect())
+            }
+        }
+    }
+
+    fn environment(&self, errand: &Errand, user: Option<&User>) -> Vec<(OsString, OsString)> {
+        let mut environment = vec![
+            ("PATH", PATH.into()),
+            ("LANG", "C.UTF-8".into()),
+            ("VFIO_HOOK_GUEST", OsString::from(&self.name)),
+            ("VFIO_HOOK_UUID", self.guest.to_string().into()),
+            ("VFIO_HOOK_EVENT", errand.event.as_str().into()),
+            ("VFIO_HOOK_REASON", OsString::from(&errand.reason)),
+        ];
+        if let Some(user) = user {
+            environment.push(("HOME", user.home.clone().into()));
+            environment.push(("USER", OsString::from(&user.name)));
+            environment.push(("LOGNAME", OsString::from(&user.name)));
+        }
+        environment.into_iter().map(|(name, value)| (name.into(), value)).collect()
+    }
+}
+
+/// What the end of a program means, in words if it failed.
+fn judge(end: &CommandEnd, program: &str, event: Operation, timeout: Duration) -> Result<(), String> {
+    let event = event.as_str();
+    match end {
+        CommandEnd::Exited(0) => Ok(()),
+        CommandEnd::Exited(code) => Err(format!("{program} ({event}) ended with exit status {code}")),
+        CommandEnd::Killed(signal) => Err(format!("{program} ({event}) was ended by signal {signal}")),
+        CommandEnd::TimedOut => {
+            Err(format!("{program} ({event}) did not end within {} s and was killed", timeout.as_secs()))
+        }
+        CommandEnd::Cancelled => Err(format!("{program} ({event}) was ended before its time")),
+        CommandEnd::NotStarted(reason) => Err(format!("{program} ({event}) could not be started: {reason}")),
+    }
+}

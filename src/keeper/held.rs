@@ -1,0 +1,77 @@
+//! What lives only as long as a file descriptor.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::guest::GuestName;
+use crate::host::{Host, HostError};
+
+/// How long logind may take.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// The descriptors, and what they stand for.
+pub(super) struct Held {
+    /// Why, for people.
+    why: String,
+    sleep_lock: Option<(String, OwnedFd)>,
+    cpu_dma_latency: Option<(u32, OwnedFd)>,
+}
+
+impl Held {
+    pub(super) fn new(guest: String) -> Self {
+        let why = format!("guest {} runs", GuestName::new(guest));
+        Self { why, sleep_lock: None, cpu_dma_latency: None }
+    }
+
+    pub(super) fn sleep_lock_words(&self) -> Option<String> {
+        self.sleep_lock.as_ref().map(|(what, _)| what.clone())
+    }
+
+    pub(super) fn cpu_dma_latency_micros(&self) -> Option<u32> {
+        self.cpu_dma_latency.as_ref().map(|(micros, _)| *micros)
+    }
+
+    /// Holds this sleep lock, or none.
+    pub(super) fn sleep_lock(&mut self, host: &Host, what: Option<String>) -> Result<(), HostError> {
+        if self.sleep_lock_words() == what {
+            return Ok(());
+        }
+        self.sleep_lock = match what {
+            Some(what) => {
+                let lock = host.inhibit(&what, &self.why, Deadline::after(ANSWER))?;
+                Some((what, lock))
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// Holds nothing any more.
+    pub(super) fn let_go(&mut self) {
+        self.sleep_lock = None;
+        self.cpu_dma_latency = None;
+    }
+
+    /// A logind that was restarted reads the locks back from its files; should it not have, a new one is taken before
+    /// the old one is let go.
+    pub(super) fn renew_sleep_lock(&mut self, host: &Host) {
+        let Some((what, _)) = &self.sleep_lock else { return };
+        match host.inhibit(what, &self.why, Deadline::after(ANSWER)) {
+            Ok(lock) => self.sleep_lock = Some((what.clone(), lock)),
+            Err(error) => tracing::warn!("sleep lock not taken again: {error}"),
+        }
+    }
+
+    /// Keeps all CPUs from idle states that take longer to leave, or none of them.
+    pub(super) fn cpu_dma_latency(&mut self, host: &Host, micros: Option<u32>) -> Result<(), HostError> {
+        if self.cpu_dma_latency_micros() == micros {
+            return Ok(());
+        }
+        self.cpu_dma_latency = match micros {
+            Some(micros) => Some((micros, host.hold_cpu_dma_latency(micros)?)),
+            None => None,
+        };
+        Ok(())
+    }
+}

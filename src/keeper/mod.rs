@@ -1,0 +1,398 @@
+//! The keeper: the one process that lives as long as its guest.
+//!
+//! It holds what lives only as long as a file descriptor, watches QEMU, runs the guest's commands, and does what must
+//! come later than an event of libvirt's. It decides nothing about the host by itself: what it gives back or sets again
+//! goes through the ledger, as everything does. It may be killed at any moment; what it left is found by its successor,
+//! by the next event or by `vfio-hook undo`.
+//!
+//! Three threads: this one answers and waits, and never for the ledger, so that a hook which has the ledger locked gets
+//! its answer; `errands` runs commands; `ledger_work` does what needs the ledger.
+
+mod errands;
+mod held;
+mod ledger_work;
+mod notices;
+mod subject;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::unistd::{geteuid, setsid};
+
+use crate::deadline::Deadline;
+use crate::event::Operation;
+use crate::exit::Exit;
+use crate::guest::{GuestName, GuestUuid};
+use crate::host::{
+    Answer, AnswerAt, Host, KeeperState, LockFile, Request, keeper_lock, keeper_socket, receive, send,
+};
+use crate::ledger::{Ledger, Phase, Record};
+use crate::log;
+use errands::Errands;
+use held::Held;
+use ledger_work::{Job, LedgerWork};
+use notices::{Notice, Notices};
+use subject::Subject;
+
+/// How long libvirt has, after QEMU's death, to say that it stopped, before the lease is given back without it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The same, once libvirt has said that QEMU is gone: it may still have devices to give back.
+const GRACE_ONCE_TOLD: Duration = Duration::from_secs(30);
+
+/// The pause before giving back is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// The first look for interrupts after QEMU came up; the pause doubles with each look that finds nothing.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// The longest pause between two looks: a guest that was rebooted gets new interrupts, and nothing tells.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// How long whoever asks may take to say what.
+const ASKED: Duration = Duration::from_secs(1);
+
+/// How long an earlier keeper of the guest may take to end.
+const PREDECESSOR: Duration = Duration::from_secs(4);
+
+/// How long what the guest's commands left running may take to end.
+const LEFT_RUNNING: Duration = Duration::from_secs(3);
+
+/// Runs as the keeper of a guest until its lease is given back.
+#[must_use]
+pub(crate) fn run(guest: GuestUuid) -> Exit {
+    if !geteuid().is_root() {
+        return Exit::Failed;
+    }
+    // Fails where systemd has made a session already.
+    let _ = setsid();
+    let _ = prctl::set_thp_disable(true);
+    std::panic::set_hook(Box::new(|panic| tracing::error!("bug: {panic}")));
+    let mut host = Host::real();
+    let name = name_of(&host, guest);
+    log::open(&GuestName::new(&name), Some(guest));
+    let kept = Keeper::new(&mut host, guest, name).map(|keeper| keeper.keep(&mut host));
+    match kept {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            tracing::error!("the keeper cannot work: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+fn name_of(host: &Host, guest: GuestUuid) -> String {
+    let record = Ledger::peek(host).ok().flatten();
+    record
+        .and_then(|record| Some(record.leases.get(&guest)?.name.clone()))
+        .unwrap_or_else(|| guest.to_string())
+}
+
+struct Keeper {
+    guest: GuestUuid,
+    listener: UnixListener,
+    notices: Notices,
+    held: Held,
+    errands: Errands,
+    work: LedgerWork,
+    subject: Subject,
+    /// When the lease is given back unless libvirt says something.
+    give_back_at: Option<Instant>,
+    /// libvirt's reason, while commands of `stopped` are still being run.
+    give_back_after_errands: Option<String>,
+    look: Option<Look>,
+    is_leaving: bool,
+    watches_buses: bool,
+    _only_one: LockFile,
+}
+
+/// The next look for interrupts.
+struct Look {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Look {
+    fn after(pause: Duration) -> Self {
+        Self { at: Instant::now() + pause, pause }
+    }
+}
+
+impl Keeper {
+    fn new(host: &mut Host, guest: GuestUuid, name: String) -> io::Result<Self> {
+        let only_one =
+            host.lock_state(&keeper_lock(guest), Deadline::after(PREDECESSOR)).map_err(io::Error::other)?;
+        let socket = keeper_socket(guest);
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket)?;
+        let notices = Notices::new()?;
+        host.adopt_orphans().map_err(io::Error::other)?;
+        let mut keeper = Self {
+            guest,
+            listener,
+            held: Held::new(name.clone()),
+            errands: Errands::new(guest, name, notices.sender()),
+            work: LedgerWork::new(guest, notices.sender()),
+            subject: Subject::default(),
+            give_back_at: None,
+            give_back_after_errands: None,
+            look: None,
+            is_leaving: false,
+            watches_buses: false,
+            notices,
+            _only_one: only_one,
+        };
+        match keeper.phase(host) {
+            // Its guest was gone before it was started again.
+            None => keeper.leave(),
+            Some(Phase::Preparing(_)) => keeper.look_at_ledger(host),
+            // A keeper that takes over holds nothing yet.
+            Some(_) => {
+                keeper.look_at_ledger(host);
+                keeper.work.start(Job::Uphold);
+            }
+        }
+        Ok(keeper)
+    }
+
+    fn keep(mut self, host: &mut Host) {
+        while !(self.is_leaving && self.work.is_idle()) {
+            if let Err(error) = self.wait(host) {
+                tracing::error!("the keeper cannot wait: {error}");
+                return;
+            }
+            // Where there is no journal, lines would pile up.
+            log::print_kept();
+        }
+        self.errands.cancel();
+        for process in host.end_children(Deadline::after(LEFT_RUNNING)) {
+            tracing::error!("{} (process {}) does not end", process.name, process.id.pid);
+        }
+        // The next keeper, if it waits, has the file open.
+        let _ = host.remove_state_file(&keeper_lock(self.guest));
+    }
+
+    /// Waits for whatever comes first, and answers it.
+    fn wait(&mut self, host: &Host) -> io::Result<()> {
+        let timers = [self.give_back_at, self.look.as_ref().map(|look| look.at)];
+        let timeout = match timers.into_iter().flatten().min() {
+            // Rounded up, or it would wake just before the moment and wait for nothing.
+            Some(at) => {
+                PollTimeout::try_from(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+                    .unwrap_or(PollTimeout::MAX)
+            }
+            None => PollTimeout::NONE,
+        };
+        let mut waiting = vec![
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.notices.as_fd(), PollFlags::POLLIN),
+        ];
+        waiting.extend(self.subject.descriptor().map(|process| PollFd::new(process, PollFlags::POLLIN)));
+        match poll(&mut waiting, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<bool> = waiting.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        if ready.get(2) == Some(&true) {
+            self.subject_ended(host);
+        }
+        if ready[1] {
+            for notice in self.notices.take() {
+                self.noticed(host, notice);
+            }
+        }
+        if ready[0]
+            && let Ok((stream, _)) = self.listener.accept()
+        {
+            self.answer(host, stream);
+        }
+        self.timers(host);
+        Ok(())
+    }
+
+    fn timers(&mut self, host: &Host) {
+        let now = Instant::now();
+        if self.give_back_at.is_some_and(|at| at <= now) {
+            self.give_back_at = None;
+            self.give_back_if_abandoned(host);
+        }
+        if let Some(look) = self.look.take_if(|look| look.at <= now) {
+            self.look = Some(Look::after((look.pause * 2).min(LONGEST_PAUSE)));
+            self.work.start(Job::Uphold);
+        }
+    }
+
+    fn answer(&mut self, host: &Host, stream: UnixStream) {
+        let _ = stream.set_read_timeout(Some(ASKED));
+        let _ = stream.set_write_timeout(Some(ASKED));
+        let request = match receive::<Request>(&stream) {
+            Ok(request) => request,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+            Err(error) => {
+                tracing::warn!("a request to the keeper made no sense: {error}");
+                return;
+            }
+        };
+        let done = match request {
+            Request::State => Ok(()),
+            Request::SleepLock(what) => self.held.sleep_lock(host, what).map_err(|error| error.to_string()),
+            Request::CpuDmaLatency(micros) => {
+                self.held.cpu_dma_latency(host, micros).map_err(|error| error.to_string())
+            }
+            Request::Look => {
+                self.told_to_look(host);
+                Ok(())
+            }
+            Request::Run(errand) => {
+                // What was begun while the guest ran is over with it.
+                if matches!(errand.event, Operation::Stopped | Operation::Release) {
+                    self.errands.cancel_of_running_guest();
+                }
+                match errand.answer {
+                    AnswerAt::End => {
+                        if let Err(error) = self.errands.run(errand, Some(stream)) {
+                            tracing::error!("commands cannot be run: {error}");
+                        }
+                        return;
+                    }
+                    AnswerAt::Once => self.errands.run(errand, None).map_err(|error| error.to_string()),
+                }
+            }
+            Request::GiveBack(reason) => {
+                self.give_back(reason);
+                Ok(())
+            }
+            Request::Leave => {
+                self.leave();
+                Ok(())
+            }
+        };
+        let answer = match done {
+            Ok(()) => Answer::Done(self.state(host)),
+            Err(reason) => Answer::Failed(reason),
+        };
+        // Whoever asked may be gone.
+        let _ = send(&stream, &answer);
+    }
+
+    fn state(&self, host: &Host) -> KeeperState {
+        KeeperState {
+            process: host.this_process(),
+            sleep_lock: self.held.sleep_lock_words(),
+            cpu_dma_latency: self.held.cpu_dma_latency_micros(),
+            errands: self.errands.unfinished(),
+            daemon: self.subject.daemon(),
+            qemu: self.subject.qemu(),
+        }
+    }
+
+    /// Gives the lease back once the commands of `stopped` are run.
+    fn give_back(&mut self, reason: String) {
+        self.give_back_at = None;
+        self.errands.cancel_of_running_guest();
+        if self.errands.unfinished() == 0 {
+            self.work.start(Job::GiveBack(reason));
+        } else {
+            self.give_back_after_errands = Some(reason);
+        }
+    }
+
+    /// Nobody shall ask any more: the next life of the guest may have its keeper while this one cleans up.
+    fn leave(&mut self) {
+        self.is_leaving = true;
+        self.held.let_go();
+        self.work.forget_waiting();
+        self.errands.cancel();
+        let _ = std::fs::remove_file(keeper_socket(self.guest));
+    }
+
+    fn noticed(&mut self, host: &Host, notice: Notice) {
+        match notice {
+            Notice::ErrandDone => {
+                self.errands.finished();
+                if self.errands.unfinished() == 0
+                    && let Some(reason) = self.give_back_after_errands.take()
+                {
+                    self.work.start(Job::GiveBack(reason));
+                }
+            }
+            Notice::SystemdReloaded => self.work.start(Job::Uphold),
+            Notice::LogindIsBack => self.held.renew_sleep_lock(host),
+            Notice::Upheld { changes } => {
+                self.work.finished();
+                if changes > 0 && self.look.is_some() {
+                    self.look = Some(Look::after(FIRST_LOOK));
+                }
+            }
+            Notice::GaveBack => {
+                self.work.finished();
+                // Whether all of it is given back, the ledger says: whoever is still in it is tried again.
+                match self.phase(host) {
+                    Some(_) if !self.is_leaving => self.give_back_at = Some(Instant::now() + RETRY),
+                    Some(_) => {}
+                    None => self.leave(),
+                }
+            }
+        }
+    }
+
+    fn phase(&self, host: &Host) -> Option<Phase> {
+        let record: Record = Ledger::peek(host).ok().flatten()?;
+        Some(record.leases.get(&self.guest)?.phase)
+    }
+
+    /// libvirt has said something: the guest has come further, or is gone.
+    fn told_to_look(&mut self, host: &Host) {
+        let Some(record) = Ledger::peek(host).ok().flatten() else { return };
+        self.look_at_ledger(host);
+        let Some(lease) = record.leases.get(&self.guest) else { return };
+        if self.subject.qemu().is_none() {
+            self.look = None;
+            self.give_back_at = Some(Instant::now() + GRACE_ONCE_TOLD);
+        } else if lease.interrupts.is_some() {
+            self.look = Some(Look::after(FIRST_LOOK));
+        }
+    }
+
+    /// Watches whoever the guest's life depends on now.
+    fn look_at_ledger(&mut self, host: &Host) {
+        let Some(phase) = self.phase(host) else {
+            self.subject = Subject::default();
+            self.give_back_at = Some(Instant::now() + GRACE);
+            return;
+        };
+        // Not while a hook waits for this keeper: nothing is lost by then, and it takes time.
+        if !self.watches_buses && !matches!(phase, Phase::Preparing(_)) && host.has_systemd() {
+            self.watches_buses = true;
+            notices::watch_buses(self.notices.sender());
+        }
+        self.give_back_at = None;
+        if !self.subject.follow(host, self.guest, phase) {
+            self.give_back_at = Some(Instant::now() + GRACE);
+        }
+    }
+
+    /// The hook, the daemon or QEMU has ended: whether that ends the guest's life, the ledger says.
+    fn subject_ended(&mut self, host: &Host) {
+        self.look_at_ledger(host);
+        if self.subject.qemu().is_none() {
+            self.look = None;
+        }
+    }
+
+    /// libvirt had its time.
+    fn give_back_if_abandoned(&mut self, host: &Host) {
+        match self.phase(host) {
+            None => self.leave(),
+            Some(phase) if self.subject.follow(host, self.guest, phase) => {}
+            Some(_) => {
+                tracing::warn!("the guest is gone and libvirt does not say so: giving back what it held");
+                self.give_back("unknown".to_owned());
+            }
+        }
+    }
+}

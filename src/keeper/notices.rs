@@ -1,0 +1,92 @@
+//! What other threads tell the one that waits.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::host::{BusSignal, watch_bus_signals};
+
+/// The stack of a thread: none here recurses.
+pub(super) const STACK: usize = 256 * 1024;
+
+/// Something that happened elsewhere.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// systemd has read its unit files again, and may have forgotten what was set at run time.
+    SystemdReloaded,
+    /// logind came back from a restart.
+    LogindIsBack,
+    /// What the guest holds was set again where it was taken away.
+    Upheld {
+        /// So many knobs.
+        changes: usize,
+    },
+    /// The commands of an errand are run.
+    ErrandDone,
+    /// The lease was given back, or not: the ledger says.
+    GaveBack,
+}
+
+/// The receiving end; readable when there is something.
+pub(super) struct Notices {
+    arrived: Arc<EventFd>,
+    receiver: Receiver<Notice>,
+    sender: Sender<Notice>,
+}
+
+/// The sending end.
+#[derive(Clone)]
+pub(super) struct NoticeSender {
+    arrived: Arc<EventFd>,
+    sender: Sender<Notice>,
+}
+
+impl Notices {
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let arrived = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let (sender, receiver) = mpsc::channel();
+        Ok(Self { arrived, receiver, sender })
+    }
+
+    pub(super) fn sender(&self) -> NoticeSender {
+        NoticeSender { arrived: Arc::clone(&self.arrived), sender: self.sender.clone() }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.arrived.as_fd()
+    }
+
+    /// All that has arrived.
+    pub(super) fn take(&self) -> Vec<Notice> {
+        let _ = self.arrived.read();
+        self.receiver.try_iter().collect()
+    }
+}
+
+impl NoticeSender {
+    pub(super) fn send(&self, notice: Notice) {
+        // The receiver lives as long as the process.
+        let _ = self.sender.send(notice);
+        let _ = self.arrived.write(1);
+    }
+}
+
+/// Has a thread listen to systemd and logind for as long as the process lives. Nothing wakes it meanwhile.
+pub(super) fn watch_buses(notices: NoticeSender) {
+    let listen = move || {
+        watch_bus_signals(|signal| {
+            notices.send(match signal {
+                BusSignal::Reloaded => Notice::SystemdReloaded,
+                BusSignal::LogindIsBack => Notice::LogindIsBack,
+            });
+        });
+    };
+    if let Err(error) = thread::Builder::new().name("bus".to_owned()).stack_size(STACK).spawn(listen) {
+        tracing::warn!("a daemon-reload will not be noticed: {error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Giving a lease back: what is quick at once, the guest's commands and what stands around them by its keeper.
+
+use super::carry_out::Outcome;
+use super::error::LedgerError;
+use super::knob::Knob;
+use super::open::Ledger;
+use super::plan::{Extent, Note, Plan};
+use super::record::Phase;
+use crate::command::OnCommandFailure;
+use crate::event::Operation;
+use crate::guest::GuestUuid;
+use crate::host::{AnswerAt, Errand, HostError, KeeperState, ProcessId, Request, xml_file};
+
+/// The events whose commands are run when a lease is given back. Those of `stopped` were run before if libvirt said so.
+pub const AT_THE_END: [Operation; 2] = [Operation::Stopped, Operation::Release];
+
+impl Ledger<'_> {
+    /// Gives a lease back. If the guest has commands for that, or its keeper is still at those of `stopped`, the keeper
+    /// gives the rest back after them, and this does not wait for it: the lease stays until then.
+    ///
+    /// # Errors
+    /// The ledger cannot be written. A knob that cannot be written is in the outcome, and stays in the ledger.
+    pub fn give_back(&mut self, uuid: GuestUuid, reason: &str) -> Result<Outcome, LedgerError> {
+        if !self.has_commands_to_give_back(uuid) && !self.has_busy_keeper(uuid) {
+            return self.give_back_here(uuid, reason);
+        }
+        let keeper = match self.keeper_to_give_back(uuid) {
+            Ok(keeper) if !keeper.process.is_this_process() => keeper,
+            _ => return self.give_back_here(uuid, reason),
+        };
+        let mut outcome = self.give_back_before_commands(uuid, keeper.process)?;
+        let asked = self.host.ask_keeper(uuid, &Request::GiveBack(reason.to_owned()), self.deadline);
+        match asked {
+            Ok(_) => outcome.notes.push(Note::info("its keeper runs its commands and gives the rest back")),
+            Err(_) => outcome.absorb(self.give_back_here(uuid, reason)?),
+        }
+        Ok(outcome)
+    }
+
+    /// Gives a lease back, commands and all, before it returns.
+    ///
+    /// # Errors
+    /// As [`Self::give_back`].
+    pub fn give_back_here(&mut self, uuid: GuestUuid, reason: &str) -> Result<Outcome, LedgerError> {
+        let mut outcome = Outcome::default();
+        if self.has_commands_to_give_back(uuid) {
+            let this_process = self.host.this_process();
+            outcome = self.give_back_before_commands(uuid, this_process)?;
+            for event in AT_THE_END {
+                self.run_commands(uuid, event, reason, &mut outcome)?;
+            }
+        }
+        self.adopt_new_interrupts();
+        let default = self.narrowed_default();
+        let plan = self.plan_give_back(uuid)?;
+        outcome.absorb(self.carry_out_giving_back(plan)?);
+        if let Some(default) = default {
+            outcome.absorb(self.settle_latecomers(&default, uuid)?);
+        }
+        self.host.remove_state_file(&xml_file(uuid))?;
+        Ok(outcome)
+    }
+
+    /// Whether commands are to be run before a lease is gone.
+    #[must_use]
+    pub(super) fn has_commands_to_give_back(&self, uuid: GuestUuid) -> bool {
+        let lease = self.record.leases.get(&uuid);
+        lease.is_some_and(|lease| AT_THE_END.iter().any(|event| lease.commands.has(*event)))
+    }
+
+    fn has_busy_keeper(&self, uuid: GuestUuid) -> bool {
+        self.record.entry(&Knob::Keeper(uuid)).is_some()
+            && matches!(self.host.keeper(uuid, self.deadline), Ok(Some(keeper)) if keeper.errands > 0)
+    }
+
+    fn keeper_to_give_back(&mut self, uuid: GuestUuid) -> Result<KeeperState, HostError> {
+        if let Some(keeper) = self.host.keeper(uuid, self.deadline)? {
+            return Ok(keeper);
+        }
+        self.host.start_keeper(uuid, self.deadline)?;
+        self.host.ask_keeper(uuid, &Request::State, self.deadline)
+    }
+
+    fn give_back_before_commands(&mut self, uuid: GuestUuid, by: ProcessId) -> Result<Outcome, LedgerError> {
+        self.adopt_new_interrupts();
+        let leaving = [uuid].into();
+        let mut plan =
+            Plan::give_back(&self.record, self.host, &leaving, Extent::BeforeCommands, self.deadline)?;
+        if let Some(lease) = plan.record.leases.get_mut(&uuid) {
+            lease.phase = Phase::GivingBack(by);
+        }
+        let default = self.narrowed_default();
+        let mut outcome = self.carry_out_giving_back(plan)?;
+        if let Some(default) = default {
+            outcome.absorb(self.settle_latecomers(&default, uuid)?);
+        }
+        Ok(outcome)
+    }
+
+    /// Has the guest's keeper run what belongs to an event, and waits for it.
+    pub(super) fn run_commands(
+        &mut self,
+        uuid: GuestUuid,
+        event: Operation,
+        reason: &str,
+        outcome: &mut Outcome,
+    ) -> Result<(), LedgerError> {
+        let Some(errand) = self.errand(uuid, event, reason, AnswerAt::End) else { return Ok(()) };
+        let ran = self.unlocked(|host, deadline| host.run_commands(uuid, errand, deadline))?;
+        let failures = match ran {
+            Ok(failures) => failures,
+            Err(error) if event == Operation::Prepare => return Err(error.into()),
+            Err(error) => {
+                outcome.notes.push(Note::warning(format!("commands of {}: {error}", event.as_str())));
+                return Ok(());
+            }
+        };
+        for failure in failures {
+            match failure.meaning {
+                OnCommandFailure::Refuse => return Err(LedgerError::Command(failure.words)),
+                OnCommandFailure::Warn => outcome.notes.push(Note::warning(failure.words)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the guest's keeper run what belongs to an event, and waits for it.
+    ///
+    /// # Errors
+    /// The ledger cannot be written; a command failed that must not.
+    pub fn run_commands_now(&mut self, uuid: GuestUuid, event: Operation) -> Result<Outcome, LedgerError> {
+        let mut outcome = Outcome::default();
+        self.run_commands(uuid, event, "", &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// Has the guest's keeper run what belongs to an event, and does not wait for it.
+    ///
+    /// # Errors
+    /// The ledger cannot be written, there is no keeper.
+    pub fn run_commands_later(
+        &mut self,
+        uuid: GuestUuid,
+        event: Operation,
+        reason: &str,
+    ) -> Result<(), LedgerError> {
+        let Some(errand) = self.errand(uuid, event, reason, AnswerAt::Once) else { return Ok(()) };
+        self.store()?;
+        self.host.run_commands(uuid, errand, self.deadline)?;
+        Ok(())
+    }
+
+    fn errand(
+        &mut self,
+        uuid: GuestUuid,
+        event: Operation,
+        reason: &str,
+        answer: AnswerAt,
+    ) -> Option<Errand> {
+        let commands = self.record.leases.get_mut(&uuid)?.commands.take(event);
+        (!commands.is_empty()).then(|| Errand { commands, event, reason: reason.to_owned(), answer })
+    }
+
+    /// Keeps the guest's XML until its lease is gone.
+    ///
+    /// # Errors
+    /// `/run` cannot be written.
+    pub fn keep_xml(&mut self, uuid: GuestUuid, xml: &[u8]) -> Result<(), LedgerError> {
+        Ok(self.host.replace_state(&xml_file(uuid), xml)?)
+    }
+
+    /// Adds claims to a lease, and sets again what somebody or something took away from it.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn uphold(&mut self, uuid: GuestUuid, claims: &[super::Claim]) -> Result<Outcome, LedgerError> {
+        if !self.record.leases.contains_key(&uuid) {
+            return Ok(Outcome::default());
+        }
+        self.adopt_new_interrupts();
+        let plan = Plan::uphold(&self.record, self.host, uuid, claims, self.deadline)?;
+        self.carry_out_upholding(uuid, plan)
+    }
+}
