@@ -48,6 +48,10 @@ knobs() {
             print "irqbalance:$answer\n";
         }'
 
+    # Masks, and what logind was told.
+    find /run/systemd/system -maxdepth 1 -lname /dev/null 2>/dev/null || true
+    find /run/systemd/logind.conf.d -type f 2>/dev/null || true
+
     find /run/vfio-hook ! -type d ! -name '*lock*' 2>/dev/null || true
 }
 
@@ -89,6 +93,22 @@ hook() {
 # A guest's XML, as a definition: for `hook` and for changed copies.
 guest_xml() {
     cat "$(dirname "${BASH_SOURCE[0]}")/guests/$1.xml"
+}
+
+# The keepers are gone a moment after the lease is.
+wait_no_keepers() {
+    local deadline=$((SECONDS + 10)) left
+    while left=$(pgrep -af '^vfio-hook keeper'); do
+        ((SECONDS < deadline)) || fail "left running: $left"
+        sleep 0.2
+    done
+}
+
+# start_service_aside [LINE]: a service of the host's that runs; `host clean` takes it away.
+start_service_aside() {
+    printf '[Service]\nExecStart=sleep infinity\n%s\n' "${1-}" >/etc/systemd/system/aside.service
+    systemctl daemon-reload
+    systemctl start aside
 }
 
 # configure GUEST < YAML

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# releases: trixie bookworm
+# A service of a user who is logged in steps aside too; one of somebody who is not is only mentioned.
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+
+before=$(mktemp)
+loginctl enable-linger player
+trap 'loginctl disable-linger player; rm -rf /home/player/.config' EXIT
+as_player() { runuser -u player -- env XDG_RUNTIME_DIR=/run/user/1000 "$@"; }
+install -d -o player -g player /home/player /home/player/.config{,/systemd,/systemd/user}
+printf '[Service]\nExecStart=sleep infinity\n' >/home/player/.config/systemd/user/aside.service
+deadline=$((SECONDS + 60))
+until as_player systemctl --user daemon-reload; do
+    ((SECONDS < deadline)) || fail "no manager of the user"
+    sleep 0.5
+done
+as_player systemctl --user start aside
+configure plain <<'END'
+services:
+  stop:
+  - {unit: aside.service, user: player}
+END
+snapshot "$before"
+state() { as_player systemctl --user is-active aside || true; }
+
+for _ in 1 2 3; do
+    start plain
+    expect "service" "$(state)" inactive
+    vfio-hook status | grep -q 'aside.service of player *running -> stopped' || fail "$(vfio-hook status)"
+    destroy plain
+    expect "service" "$(state)" active
+    same_as "$before"
+done
+
+# The user logs out meanwhile: nothing is left to be given back.
+start plain
+loginctl disable-linger player
+loginctl terminate-user player || true
+deadline=$((SECONDS + 60))
+while [[ -e /run/user/1000/systemd/private ]]; do
+    ((SECONDS < deadline)) || fail "the user's manager stays"
+    sleep 0.5
+done
+destroy plain
+same_as "$before"
+start plain
+journalctl -q -t vfio-hook -o cat | grep 'player is not logged in' >/dev/null || fail "no word of it"
+destroy plain
+same_as "$before"
