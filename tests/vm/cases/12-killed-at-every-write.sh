@@ -32,7 +32,7 @@ killed() {
 # The guest's keeper may be the one that gives the rest back.
 is_as_before() {
     same_as "$before" 20
-    expect "service" "$(systemctl is-active aside)" active
+    wait_active aside
 }
 
 # Four ways back, taken in turn.

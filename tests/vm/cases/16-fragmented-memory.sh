@@ -8,7 +8,7 @@ pool=/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages
 shreds=/mnt/shreds
 configure pinned-b <<<$'hugepages:\n  timeout: 10s\n  keep_free: 256MiB'
 
-# All of node 1 but 400 MiB is held in huge pages; the rest is filled with small files of which every second goes.
+# All of node 1 but so many pages of 2 MiB is held in huge pages; the rest is filled with small files of which every second goes.
 shred() {
     sync
     echo 3 >/proc/sys/vm/drop_caches
@@ -21,16 +21,17 @@ shred() {
     perl -e '
         chdir shift;
         my $page = "x" x 4096;
-        my $count = 0;
-        while (1) {
+        sub free {
+            open my $info, "<", "/sys/devices/system/node/node1/meminfo";
+            my ($free) = map { /MemFree:\s+(\d+)/ ? $1 : () } <$info>;
+            return $free;
+        }
+        # No more than fit: from where the kernel begins to hold back, it takes from the other node.
+        my ($count, $most) = (0, free() / 4);
+        while ($count < $most) {
             open my $file, ">", "$count" or last;
             (syswrite($file, $page) // 0) == 4096 or last;
-            last if ++$count >= 300000;
-            if ($count % 1000 == 0) {
-                open my $info, "<", "/sys/devices/system/node/node1/meminfo";
-                my ($free) = map { /MemFree:\s+(\d+)/ ? $1 : () } <$info>;
-                last if $free < 48 * 1024;
-            }
+            last if ++$count % 1000 == 0 && free() < 48 * 1024;
         }
         for (my $i = 0; $i < $count; $i += 2) { unlink $i }
         print "$count files, every second removed\n";
@@ -43,7 +44,8 @@ unshred() {
     echo 0 >"$pool"
 }
 
-shred 160
+# QEMU itself has to fit beside its 64 pages, or the kernel kills whom it finds.
+shred 240
 held=$(pages 1)
 snapshot "$before"
 

@@ -21,7 +21,7 @@ systemctl stop libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
 rm -f /tmp/released
 pkill -KILL -f 'guest=pinned-a'
 same_as "$before" 40
-expect "service" "$(systemctl is-active aside)" active
+wait_active aside
 [[ -e /tmp/released ]] || fail "the command of release was not run"
 expect "lease" "$(vfio-hook status)" "no guest holds anything"
 wait_no_keepers

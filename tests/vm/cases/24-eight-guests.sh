@@ -41,7 +41,7 @@ expect "locks" "$(locks)" 1
 expect "service" "$(systemctl is-active aside || true)" inactive
 [[ ! -e /tmp/aside.log ]] || fail "the service was started in between"
 destroy many-3
-expect "service" "$(systemctl is-active aside)" active
+wait_active aside
 expect "starts of the service" "$(</tmp/aside.log)" started
 same_as "$before"
 for number in 1 2 3 4 5 6 7 8; do virsh -q undefine "many-$number"; done
