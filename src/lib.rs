@@ -21,6 +21,7 @@ mod keeper;
 pub mod ledger;
 pub mod lifecycle;
 mod log;
+pub mod monitor;
 pub mod pages;
 pub mod pci;
 mod printable;

@@ -1,0 +1,14 @@
+//! Monitors: who they are, what of them can be set over DDC/CI, and how some differ from the standard. Nothing here
+//! touches a machine; that is [`crate::host`]'s.
+
+mod deviation;
+mod identity;
+mod input;
+mod selector;
+mod vcp;
+
+pub use deviation::{Deviation, ExtraStep, FeatureControl, MonitorFeature, Reading, SourceAddress};
+pub use identity::{ConnectorName, EdidIdentity, ManufacturerId, MonitorKey, MonitorPlace};
+pub use input::{InputName, input_name, standard_inputs};
+pub use selector::MonitorSelector;
+pub use vcp::{ParseVcpError, VcpFeature, VcpValue};
