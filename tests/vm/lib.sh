@@ -114,8 +114,8 @@ start_service_aside() {
 # wait_active UNIT: it is not waited for when it is started again, and what it does first takes its time.
 wait_active() {
     local deadline=$((SECONDS + 10)) state
-    until state=$(systemctl is-active "$1" || true) && [[ $state == active ]]; do
-        [[ $state == activating ]] && ((SECONDS < deadline)) || fail "$1 is $state"
+    until state=$(systemctl is-active "$1"); do
+        ((SECONDS < deadline)) || fail "$1 is $state"
         sleep 0.1
     done
 }
