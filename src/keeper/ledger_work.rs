@@ -57,9 +57,9 @@ impl LedgerWork {
         let (guest, notices, at_hand) = (self.guest, self.notices.clone(), job.clone());
         let work = move || {
             let done = catch_unwind(AssertUnwindSafe(|| carry_out(guest, &at_hand)));
-            let changes = done.unwrap_or(0);
+            let (changes, failures) = done.unwrap_or((0, 1));
             notices.send(match at_hand {
-                Job::Uphold => Notice::Upheld { changes },
+                Job::Uphold => Notice::Upheld { changes, failures },
                 Job::GiveBack(_) => Notice::GaveBack,
             });
         };
@@ -83,8 +83,8 @@ impl LedgerWork {
     }
 }
 
-/// Returns how many knobs were changed.
-fn carry_out(guest: GuestUuid, job: &Job) -> usize {
+/// Returns how many knobs were changed, and how many could not be.
+fn carry_out(guest: GuestUuid, job: &Job) -> (usize, usize) {
     let mut host = Host::real();
     let (name, done): (_, Result<Outcome, LifecycleError>) = match job {
         Job::Uphold => ("while the guest runs", lifecycle::uphold(&mut host, guest, Deadline::after(UPHOLD))),
@@ -95,11 +95,11 @@ fn carry_out(guest: GuestUuid, job: &Job) -> usize {
     match done {
         Ok(outcome) => {
             log::report(name, &outcome);
-            outcome.changes.len()
+            (outcome.changes.len(), outcome.failures.len())
         }
         Err(error) => {
             tracing::error!("{name}: {error}");
-            0
+            (0, 1)
         }
     }
 }

@@ -44,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The same, once libvirt has said that QEMU is gone: it may still have devices to give back.
 const GRACE_ONCE_TOLD: Duration = Duration::from_secs(30);
 
-/// The pause before giving back is tried again.
+/// The pause before giving back, or setting again, is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// The first look for interrupts after QEMU came up; the pause doubles with each look that finds nothing.
@@ -105,6 +105,8 @@ struct Keeper {
     /// libvirt's reason, while commands of `stopped` are still being run.
     give_back_after_errands: Option<String>,
     look: Option<Look>,
+    /// When what could not be set again is tried once more.
+    uphold_at: Option<Instant>,
     is_leaving: bool,
     watches_buses: bool,
     _only_one: LockFile,
@@ -141,6 +143,7 @@ impl Keeper {
             give_back_at: None,
             give_back_after_errands: None,
             look: None,
+            uphold_at: None,
             is_leaving: false,
             watches_buses: false,
             notices,
@@ -178,7 +181,7 @@ impl Keeper {
 
     /// Waits for whatever comes first, and answers it.
     fn wait(&mut self, host: &Host) -> io::Result<()> {
-        let timers = [self.give_back_at, self.look.as_ref().map(|look| look.at)];
+        let timers = [self.give_back_at, self.uphold_at, self.look.as_ref().map(|look| look.at)];
         let timeout = match timers.into_iter().flatten().min() {
             // Rounded up, or it would wake just before the moment and wait for nothing.
             Some(at) => {
@@ -219,6 +222,9 @@ impl Keeper {
         if self.give_back_at.is_some_and(|at| at <= now) {
             self.give_back_at = None;
             self.give_back_if_abandoned(host);
+        }
+        if self.uphold_at.take_if(|at| *at <= now).is_some() {
+            self.work.start(Job::Uphold);
         }
         if let Some(look) = self.look.take_if(|look| look.at <= now) {
             self.look = Some(Look::after((look.pause * 2).min(LONGEST_PAUSE)));
@@ -321,9 +327,16 @@ impl Keeper {
                 }
             }
             Notice::SystemdReloaded => self.work.start(Job::Uphold),
-            Notice::LogindIsBack => self.held.renew_sleep_lock(host),
-            Notice::Upheld { changes } => {
+            Notice::LogindIsBack => {
+                self.held.renew_sleep_lock(host);
+                // A keeper that took over while logind was away holds none yet.
+                if self.uphold_at.take().is_some() {
+                    self.work.start(Job::Uphold);
+                }
+            }
+            Notice::Upheld { changes, failures } => {
                 self.work.finished();
+                self.uphold_at = (failures > 0 && !self.is_leaving).then(|| Instant::now() + RETRY);
                 if changes > 0 && self.look.is_some() {
                     self.look = Some(Look::after(FIRST_LOOK));
                 }

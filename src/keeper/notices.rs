@@ -24,6 +24,8 @@ pub(super) enum Notice {
     Upheld {
         /// So many knobs.
         changes: usize,
+        /// So many were not, and are tried again.
+        failures: usize,
     },
     /// The commands of an errand are run.
     ErrandDone,

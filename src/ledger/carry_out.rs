@@ -18,7 +18,7 @@ pub struct Outcome {
     pub changes: Vec<Change>,
     /// What a person should know.
     pub notes: Vec<Note>,
-    /// Knobs that could not be given back; they stay in the ledger for the next try.
+    /// Knobs that could not be given back or set again; they stay in the ledger for the next try.
     pub failures: Vec<String>,
 }
 
@@ -100,7 +100,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Sets again what is upheld, and takes what was added to a lease. A refusal is told, and ends nothing.
+    /// Sets again what is upheld, and takes what was added to a lease. A refusal is told, ends nothing, and is tried again.
     pub(super) fn carry_out_upholding(
         &mut self,
         uuid: GuestUuid,
@@ -118,7 +118,7 @@ impl Ledger<'_> {
                     self.forget_claim(uuid, &change.knob);
                 }
                 Err(error) => {
-                    outcome.notes.push(Note::warning(format!("{} not set again: {error}", change.knob)));
+                    outcome.failures.push(format!("{} not set again: {error}", change.knob));
                     if let Some(entry) = self.record.entry_mut(&change.knob) {
                         entry.pending = None;
                     }
