@@ -152,6 +152,24 @@ fn one_invalid_file_among_valid_ones_decides() {
 }
 
 #[test]
+fn guests_files_are_held_against_the_hosts() {
+    let folder = folder_with("host.yaml", "monitors: {desk: {model: X}}\n");
+    let guest = "switch_input: {monitor: dsk, guest: hdmi-1}\n";
+    fs::write(folder.path().join("win11.yaml"), guest).unwrap();
+    let check = || vfio_hook(&["check", "win11.yaml", "host.yaml"]).current_dir(folder.path()).assert();
+    check().code(2).stderr_eq("").stdout_eq(file!["cli/unknown_monitor.txt"]);
+
+    fs::write(folder.path().join("host.yaml"), "monitors: {dsk: {model: X}}\n").unwrap();
+    check().success().stdout_eq("host.yaml: valid\nwin11.yaml: valid\n");
+
+    // Nothing can be held against a file that is wrong.
+    fs::write(folder.path().join("host.yaml"), "monitors: {}\n").unwrap();
+    let stdout = String::from_utf8(check().code(2).get_output().stdout.clone()).unwrap();
+    assert!(stdout.starts_with("error: `monitors`: names no monitor\n"), "{stdout}");
+    assert!(stdout.ends_with("\nwin11.yaml: valid\n"), "{stdout}");
+}
+
+#[test]
 fn files_of_any_bytes_are_invalid_and_no_more() {
     for bytes in [&b"hugepages: \xff{}\n"[..], b"", b"\0\0\0", b"&a [*a]", b"- {", &[b'['; 20_000]] {
         let folder = folder_with("x.yaml", bytes);
