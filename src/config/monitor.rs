@@ -72,7 +72,8 @@ fn name<T: FromStr>(node: &Node, what: &str) -> Result<T, Fault> {
     }
 }
 
-/// Text that a monitor says of itself. YAML takes some of it for a number; one with zeros in front stays a text.
+/// Text that a monitor says of itself. YAML takes some of it for a number: one with zeros in front stays a text, one in
+/// hexadecimal becomes decimal, as the number in an EDID is compared; what is no whole number needs quotes.
 fn printed(node: &Node, what: &str) -> Result<String, Fault> {
     let text = match node {
         Node::Text(text) | Node::Integer(text) => text.trim(),

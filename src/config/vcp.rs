@@ -95,14 +95,15 @@ pub(super) fn meant_input<'n>(text: &str, names: &[&'n str]) -> Option<&'n str> 
     let kind = word.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = &word[kind.len()..];
     let kind = kind.trim_end_matches('-');
-    // `usb-c` has no number; of the others the first is meant by none.
+    // Without a number the first one is meant; `usb-c` has none.
     let spellings = [word.clone(), format!("{kind}-{number}"), format!("{kind}-1"), kind.to_owned()];
     let is_whole = |spelling: &String| number.is_empty() || number == "1" || spelling.ends_with(number);
     let exact = spellings
         .iter()
         .filter(|spelling| is_whole(spelling))
         .find_map(|spelling| names.iter().find(|name| *name == spelling).copied());
-    exact.or_else(|| did_you_mean(&word, names))
+    // Of an input with another number nobody knows whether it was meant.
+    exact.or_else(|| did_you_mean(&word, names).filter(|meant| meant.ends_with(number)))
 }
 
 #[cfg(test)]
@@ -127,6 +128,7 @@ mod tests {
             ("usb-c-1", Some("usb-c")),
             ("Type-C", Some("usb-c")),
             ("dvi", Some("dvi-1")),
+            ("hdmi-3", None),
             ("scart", None),
             ("", None),
         ] {
