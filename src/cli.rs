@@ -39,7 +39,7 @@ pub enum Command {
     },
     /// Check YAML files, with the place of every mistake
     Check {
-        /// Guests or files; all guests' files if none is given
+        /// Guests or files (one called `host.yaml` is the host's); all of this host if none is given
         #[arg(value_name = "GUEST|FILE")]
         targets: Vec<OsString>,
         /// Print JSON

@@ -1,12 +1,14 @@
 //! A guest's life, event by event: what is planned, taken, verified and given back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::actions::{self, Problem, Proposal, Situation};
-use crate::config::{ConfigErrors, ConfigSource, Diagnostic, GuestConfig, Run, TrustError, read_trusted};
+use crate::config::{
+    ConfigErrors, ConfigSource, Diagnostic, GuestConfig, HostConfig, Run, TrustError, read_trusted,
+};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::event::Operation;
@@ -18,6 +20,9 @@ use crate::ledger::{
 
 /// Where the guests' YAML files are.
 pub const CONFIG_DIR: &str = "/etc/vfio-hook/hooks.d";
+
+/// The YAML file of the host.
+pub const HOST_FILE: &str = "/etc/vfio-hook/host.yaml";
 
 /// How often it is looked whether a keeper has given everything back.
 const LOOK_AT_KEEPER: Duration = Duration::from_millis(10);
@@ -116,6 +121,24 @@ pub fn load_config(host: &Host, guest: &GuestName) -> Result<Option<LoadedConfig
     let source = ConfigSource::from_bytes(path, bytes)?;
     let config = source.parse()?;
     Ok(Some(LoadedConfig { source, config }))
+}
+
+/// Reads the host's YAML file; where there is none, what is known without it.
+///
+/// # Errors
+/// It is wrong, or somebody other than root could have written it.
+pub fn load_host_config(host: &Host) -> Result<HostConfig, LifecycleError> {
+    let bytes = read_trusted(&host.root(), Path::new(HOST_FILE), host.trusted_owner())?;
+    let source = bytes.map(|bytes| ConfigSource::from_bytes(HOST_FILE, bytes)).transpose()?;
+    Ok(host_config(source.as_ref())?)
+}
+
+/// What the host's YAML file says, and what is known without it.
+///
+/// # Errors
+/// It is wrong.
+pub fn host_config(source: Option<&ConfigSource>) -> Result<HostConfig, ConfigErrors> {
+    source.map_or_else(|| Ok(HostConfig::default()), ConfigSource::parse_host)
 }
 
 /// Builds the plan of `prepare`: all preflight checks of all actions, and the changes they lead to. Nothing is

@@ -83,7 +83,7 @@ For more information, try '--help'.
 
 #[test]
 fn valid_files_are_said_to_be() {
-    for example in ["minimal", "gaming", "services-and-commands"] {
+    for example in ["minimal", "gaming", "services-and-commands", "host"] {
         let file = format!("hooks.d-examples/{example}.yaml");
         vfio_hook(&["check", &file])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -98,24 +98,46 @@ fn valid_files_are_said_to_be() {
 fn the_readme_is_true_to_the_files() {
     let readme = include_str!("../README.md");
     let blocks = readme.split("```").skip(1).step_by(2);
-    let dedented = |block: &str| block.lines().skip(1).map(str::trim_start).collect::<Vec<_>>().join("\n");
     for block in blocks.filter(|block| block.starts_with("yaml")) {
-        let folder = folder_with("readme.yaml", dedented(block));
-        vfio_hook(&["check", "readme.yaml"]).current_dir(folder.path()).assert().success();
+        // Those of the host's file say so.
+        let file = if block.contains("/etc/vfio-hook/host.yaml") { "host.yaml" } else { "readme.yaml" };
+        let folder = folder_with(file, dedented(block));
+        vfio_hook(&["check", file]).current_dir(folder.path()).assert().success();
     }
 
     // An unknown key is told all that there are.
-    for section in ["isolate_cpus", "hugepages", "block_sleep", "services", "run"] {
-        let folder = folder_with("x.yaml", format!("{section}:\n  none-such: 1\n"));
-        let assert = vfio_hook(&["check", "x.yaml"]).current_dir(folder.path()).assert().code(2);
-        let stdout = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
-        let allowed = stdout.split_once("allowed here: ").unwrap().1;
-        let of_section =
-            readme.split_once(&format!("### `{section}`")).unwrap().1.split("\n#").next().unwrap();
-        for key in allowed.split('`').skip(1).step_by(2) {
-            assert!(of_section.contains(&format!("\n| `{key}` |")), "{section}.{key} is not in README.md");
-        }
+    for section in ["isolate_cpus", "hugepages", "block_sleep", "switch_input", "services", "run"] {
+        let text = format!("{section}:\n  none-such: 1\n");
+        has_rows(readme, &format!("### `{section}`"), &allowed_keys("x.yaml", &text));
     }
+    for text in ["none-such: 1\n", "deviations: {x: {none-such: 1}}\n"] {
+        has_rows(readme, "## The file of the host", &allowed_keys("host.yaml", text));
+    }
+}
+
+/// The keys that the help for an unknown one tells.
+fn allowed_keys(file: &str, text: &str) -> Vec<String> {
+    let folder = folder_with(file, text);
+    let assert = vfio_hook(&["check", file]).current_dir(folder.path()).assert().code(2);
+    let stdout = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    let allowed = stdout.split_once("allowed here: ").unwrap().1.lines().next().unwrap();
+    allowed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Whether the tables below a heading have a row for each key.
+fn has_rows(readme: &str, heading: &str, keys: &[String]) {
+    let below = readme.split_once(&format!("\n{heading}\n")).unwrap().1.split("\n##").next().unwrap();
+    for key in keys {
+        assert!(below.contains(&format!("\n| `{key}` |")), "{heading}: {key} is not in README.md");
+    }
+}
+
+/// The lines of a block, without what all of them are indented by.
+fn dedented(block: &str) -> String {
+    let lines: Vec<&str> = block.lines().skip(1).collect();
+    let indentation = |line: &&str| line.len() - line.trim_start().len();
+    let common = lines.iter().filter(|line| !line.trim().is_empty()).map(indentation).min().unwrap_or(0);
+    lines.iter().map(|line| line.get(common..).unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -149,6 +171,24 @@ fn one_invalid_file_among_valid_ones_decides() {
     assert_eq!(files[0]["valid"], true);
     assert_eq!(files[1]["valid"], false);
     assert_eq!(files[1]["diagnostics"][0]["line"], 1);
+}
+
+#[test]
+fn guests_files_are_held_against_the_hosts() {
+    let folder = folder_with("host.yaml", "monitors: {desk: {model: X}}\n");
+    let guest = "switch_input: {monitor: dsk, guest: hdmi-1}\n";
+    fs::write(folder.path().join("win11.yaml"), guest).unwrap();
+    let check = || vfio_hook(&["check", "win11.yaml", "host.yaml"]).current_dir(folder.path()).assert();
+    check().code(2).stderr_eq("").stdout_eq(file!["cli/unknown_monitor.txt"]);
+
+    fs::write(folder.path().join("host.yaml"), "monitors: {dsk: {model: X}}\n").unwrap();
+    check().success().stdout_eq("host.yaml: valid\nwin11.yaml: valid\n");
+
+    // Nothing can be held against a file that is wrong.
+    fs::write(folder.path().join("host.yaml"), "monitors: {}\n").unwrap();
+    let stdout = String::from_utf8(check().code(2).get_output().stdout.clone()).unwrap();
+    assert!(stdout.starts_with("error: `monitors`: names no monitor\n"), "{stdout}");
+    assert!(stdout.ends_with("\nwin11.yaml: valid\n"), "{stdout}");
 }
 
 #[test]

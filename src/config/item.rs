@@ -1,5 +1,7 @@
 //! A single value in its place: the value of a key, or an element of a list.
 
+use std::fmt;
+
 use super::locate::Part;
 use super::section::{Problem, Section};
 use super::tree::Node;
@@ -50,6 +52,66 @@ impl<'a> Item<'a> {
             read(Item::new(value, place, name.clone(), problems))
         };
         values.iter().enumerate().filter_map(element).collect()
+    }
+
+    /// Reads keys that the writer of the file chose, each with its value. What is wrong with one is noted and it is left
+    /// out; keys written in different ways may be the same. No keys at all are noted as having this effect: "sets
+    /// nothing". `example` is how it looks on one line.
+    pub(super) fn pairs<K: Clone + fmt::Display + PartialEq, V>(
+        self,
+        without: &str,
+        example: &str,
+        mut read_key: impl FnMut(&Node) -> Result<K, Fault>,
+        mut read_value: impl FnMut(Item<'_>) -> Option<V>,
+    ) -> Vec<(K, V)> {
+        let Node::Map(entries) = self.node else {
+            let help = format!("for example `{example}`");
+            let fault = Fault::expected_like("keys and values", self.node, help);
+            self.refuse(fault);
+            return Vec::new();
+        };
+        if entries.is_empty() {
+            let fault = Fault::new(without, format!("fill it, for example `{example}`, or remove the key"));
+            self.refuse(fault);
+            return Vec::new();
+        }
+        let Self { path, name, problems, .. } = self;
+        let mut seen: Vec<(K, &Node)> = Vec::new();
+        let mut pairs = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let place: Vec<usize> = path.iter().copied().chain([index]).collect();
+            let mut note = |message: String, help: Option<String>| {
+                problems.push(Problem {
+                    path: place.clone(),
+                    part: Part::Key,
+                    fault: Fault { message, help },
+                });
+            };
+            let key = match read_key(&entry.key) {
+                Ok(key) => key,
+                Err(fault) => {
+                    note(format!("`{name}`: {}", fault.message), fault.help);
+                    continue;
+                }
+            };
+            let full_name = format!("{name}.{key}");
+            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == key) {
+                // A key that is written in the same way was noted with all such keys of the file.
+                if **first != entry.key || entry.name().is_none() {
+                    let message = format!("`{full_name}` stands here for the second time");
+                    note(message, Some("keep one of the two".to_owned()));
+                }
+                continue;
+            }
+            seen.push((key.clone(), &entry.key));
+            if entry.value == Node::Null {
+                let help = "write one after the colon, or remove the key".to_owned();
+                note(format!("`{full_name}` has no value"), Some(help));
+            } else if let Some(value) = read_value(Item::new(&entry.value, place, full_name, problems)) {
+                pairs.push((key, value));
+            }
+        }
+        pairs
     }
 
     /// Opens it as keys and values; `example` is how it looks on one line.

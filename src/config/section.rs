@@ -60,6 +60,11 @@ impl<'a> Section<'a> {
         self.entry(key).is_some()
     }
 
+    /// Whether there is no key but these.
+    pub(super) fn has_only(&self, keys: &[&str]) -> bool {
+        self.entries.iter().all(|entry| entry.name().is_some_and(|name| keys.contains(&name)))
+    }
+
     /// Has the help for an unknown key offer this one, for which the section would be read in another way.
     pub(super) fn offer(&mut self, key: &'static str) {
         self.known.push(key);
@@ -82,10 +87,15 @@ impl<'a> Section<'a> {
     /// Like [`item`](Self::item), and notes this fault of the whole section if the key is not there.
     pub(super) fn required(&mut self, key: &'static str, missing: Fault) -> Option<Item<'_>> {
         if !self.has(key) {
-            let path = self.path.clone();
-            self.problems.push(Problem { path, part: self.part, fault: missing });
+            self.note_whole(missing);
         }
         self.item(key)
+    }
+
+    /// Notes what is wrong with the whole section.
+    pub(super) fn refuse_whole(&mut self, fault: Fault) {
+        let prefix = self.name.as_ref().map_or_else(String::new, |name| format!("`{name}`: "));
+        self.note_whole(Fault { message: format!("{prefix}{}", fault.message), ..fault });
     }
 
     /// Reads one value. `None` if the key is not there or its value is wrong, which is then noted.
@@ -171,6 +181,11 @@ impl<'a> Section<'a> {
 
     fn path_to(&self, index: usize) -> Vec<usize> {
         self.path.iter().copied().chain([index]).collect()
+    }
+
+    fn note_whole(&mut self, fault: Fault) {
+        let path = self.path.clone();
+        self.problems.push(Problem { path, part: self.part, fault });
     }
 
     fn note(&mut self, index: usize, part: Part, fault: Fault) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{ConfigErrors, Diagnostic, Excerpt, Place, Spot};
 use super::guest::GuestConfig;
+use super::host::HostConfig;
 use super::locate::{self, Part};
 use super::tree::{self, Node};
 
@@ -69,6 +70,14 @@ impl ConfigSource {
     /// All that is wrong with it.
     pub fn parse(&self) -> Result<GuestConfig, ConfigErrors> {
         GuestConfig::read(self)
+    }
+
+    /// Reads it as the host's file; see [`HostConfig::parse`].
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse_host(&self) -> Result<HostConfig, ConfigErrors> {
+        HostConfig::read(self)
     }
 
     /// What is wrong with a value that only the host or the guest's XML can tell, placed at the value. The path are

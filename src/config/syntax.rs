@@ -42,7 +42,7 @@ fn refuse_brackets_without_end(text: &str) -> Result<(), SyntaxFault> {
         Some((offset, _)) => Err(SyntaxFault {
             offset: Some(offset),
             message: format!("more than {MAX_VALUES} opening brackets"),
-            help: Some("a guest's file needs only a few".to_owned()),
+            help: Some("a file needs only a few".to_owned()),
         }),
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn fault(text: &str, error: &serde_yaml::Error, values: usize) -> Syn
     if message == "recursion limit exceeded" {
         return with_help(
             "nested too deeply, or an alias that holds itself",
-            "a guest's file needs only a few levels",
+            "a file needs only a few levels",
         );
     }
     if offset.and_then(|offset| text.get(offset..)).is_some_and(|rest| rest.starts_with('\t')) {

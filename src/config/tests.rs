@@ -1,16 +1,19 @@
 //! Whole files: broken ones and what is said about them, and the examples that are shipped.
 
 mod block_sleep;
+mod host;
 mod isolate_cpus;
 mod no_panic;
 mod run;
 mod services;
+mod switch_input;
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::*;
 use crate::host::{ResumeLatency, UserName};
+use crate::monitor::{MonitorSelector, VcpFeature, VcpValue};
 use crate::pages::MemorySize;
 
 const FILE: &str = "/etc/vfio-hook/hooks.d/win11.yaml";
@@ -33,6 +36,15 @@ block_sleep:
   what: [sleep, idle]
   strength: mask
   lid: ignore
+switch_input:
+  - monitor: {manufacturer: GSM, serial: 007}
+    guest: hdmi-1
+    host: 0x0f
+    delay: 5s
+    set: {0xD6: 1}
+    shared: last
+    deviation: lg-f4
+    on_failure: refuse
 services:
   stop: [ollama.service, {unit: pipewire.socket, user: anna}]
   timeout: 5s
@@ -51,7 +63,10 @@ fn parse(text: &str) -> Result<GuestConfig, ConfigErrors> {
 
 /// Each mistake as `LINE:COLUMN: message (help)`.
 fn mistakes(text: &str) -> Vec<String> {
-    let errors = parse(text).unwrap_err();
+    listed(&parse(text).unwrap_err())
+}
+
+fn listed(errors: &ConfigErrors) -> Vec<String> {
     assert!(errors.to_string().len() <= 2048);
     errors
         .diagnostics()
@@ -89,6 +104,23 @@ fn reads_every_key() {
             strength: LockStrength::Mask,
             lid: LidSwitch::Ignored,
         }
+    );
+    assert_eq!(
+        config.switch_input.unwrap().monitors,
+        [MonitorSwitch {
+            monitor: MonitorChoice::Selector(MonitorSelector {
+                manufacturer: Some("GSM".parse().unwrap()),
+                serial: Some("007".to_owned()),
+                ..MonitorSelector::default()
+            }),
+            guest: Some(switch_input::input("hdmi-1")),
+            host: HostInput::Input(InputChoice::Raw(VcpValue(0x0f))),
+            delay: Duration::from_secs(5),
+            set: vec![(VcpFeature::POWER_MODE, VcpValue(1))],
+            sharing: MonitorSharing::LastStarted,
+            deviation: Some("lg-f4".parse().unwrap()),
+            on_failure: OnUnreachable::Refuse,
+        }]
     );
     assert_eq!(
         config.services.unwrap(),
@@ -166,6 +198,11 @@ fn shows_people_what_is_wrong() {
         ("unit_without_type", "services:\n  stop:\n    - ollama\n    - {unit: sunshine.servce, usr: anna}\n"),
         ("shell_command", "run:\n  - when: started\n    command: logger up && true\n"),
         ("command_without_event", "run:\n  - command: [logger, up]\n    shell: bash\n"),
+        (
+            "monitor_by_its_connector",
+            "switch_input:\n  - monitor: {connector: HDMI-1}\n    guest: displayport-1\n",
+        ),
+        ("input_in_other_words", "switch_input: {monitor: desk, guest: HDMI-1, hots: dp-1}\n"),
         ("list_of_steps", "- hugepages\n- isolate_cpus\n"),
         ("wide_letters", "hugepages: {on_shortage: \"警告\", größe: 5s}\n"),
     ] {
@@ -205,7 +242,7 @@ gpu: {devices: auto, devices: auto}
              without a timeout it is 20s)",
             "9:16: `hugepages.on_shortage`: expected `refuse` or `warn`, found `warm` (did you mean `warn`?)",
             "10:3: expected a key's name in `hugepages`, found the number 7",
-            "11:1: unknown section `gpu` (allowed here: `isolate_cpus`, `hugepages`, `block_sleep`, `services` or `run`)",
+            "11:1: unknown section `gpu` (allowed here: `isolate_cpus`, `hugepages`, `block_sleep`, `switch_input`, `services` or `run`)",
             "11:22: the key `devices` stands here for the second time (keep one of the two)",
         ]
     );
@@ -279,7 +316,11 @@ fn the_shipped_examples_are_valid() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             let source = ConfigSource::from_bytes(&path, std::fs::read(&path).unwrap()).unwrap();
-            if let Err(errors) = source.parse() {
+            let result = match path.file_name().is_some_and(|name| name == "host.yaml") {
+                true => source.parse_host().map(drop),
+                false => source.parse().map(drop),
+            };
+            if let Err(errors) = result {
                 panic!("{}", errors.render(Style::Plain));
             }
             count += 1;

@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxFault> {
         Some(second) => Err(SyntaxFault {
             offset: super::locate::offset_of_root(second),
             message: "a second document starts here".to_owned(),
-            help: Some("a guest's file is one document: remove the `---` between the two".to_owned()),
+            help: Some("a file is one document: remove the `---` between the two".to_owned()),
         }),
     }
 }

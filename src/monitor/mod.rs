@@ -4,11 +4,13 @@
 mod deviation;
 mod identity;
 mod input;
+mod named;
 mod selector;
 mod vcp;
 
 pub use deviation::{Deviation, ExtraStep, FeatureControl, MonitorFeature, Reading, SourceAddress};
 pub use identity::{ConnectorName, EdidIdentity, ManufacturerId, MonitorKey, MonitorPlace};
 pub use input::{InputName, input_name, standard_inputs};
+pub use named::{DeviationName, MonitorName, NamedDeviation};
 pub use selector::MonitorSelector;
 pub use vcp::{ParseVcpError, VcpFeature, VcpValue};

@@ -35,6 +35,17 @@ impl MonitorSelector {
     }
 }
 
+impl MonitorSelector {
+    /// Whether another one says the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let model = |selector: &Self| selector.model.as_ref().map(|model| model.trim().to_ascii_lowercase());
+        model(self) == model(other)
+            && (self.manufacturer, &self.serial, &self.connector)
+                == (other.manufacturer, &other.serial, &other.connector)
+    }
+}
+
 impl fmt::Display for MonitorSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = [

@@ -4,6 +4,7 @@
 mod around_the_guest;
 mod failures;
 mod give_back;
+mod host_file;
 mod interleavings;
 mod irqbalance;
 mod kills;

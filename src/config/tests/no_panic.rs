@@ -5,7 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn never_panics(text: &str) {
-    if let Err(errors) = parse(text) {
+    let source = ConfigSource::new(FILE, text);
+    let guest = source.parse();
+    if let Ok(config) = &guest {
+        let _ = source.check_against(config, &HostConfig::default());
+    }
+    for errors in [guest.err(), source.parse_host().err()].into_iter().flatten() {
         assert!(!errors.diagnostics().is_empty());
         assert!(errors.to_string().len() <= 2048);
         assert!(!errors.render(Style::Plain).is_empty());
@@ -21,7 +26,7 @@ proptest! {
     }
 
     #[test]
-    fn no_yaml_like_text_panics(text in "([ \\n\\t]|- |: |[a-d]:|[\\[\\]{},&*!|>'\"#?%]|---\\n|ü|警|hugepages|cpus|run|scripts|command|stop|unit|what|<<){0,40}") {
+    fn no_yaml_like_text_panics(text in "([ \\n\\t]|- |: |[a-d]:|[\\[\\]{},&*!|>'\"#?%]|---\\n|ü|警|hugepages|cpus|run|scripts|command|stop|unit|what|switch_input|monitors?|deviations|inputs|guest|host|set|0xD6|hdmi-1|<<){0,40}") {
         never_panics(&text);
     }
 
@@ -31,6 +36,14 @@ proptest! {
     ) {
         let end = (at + removed).min(GOOD.len());
         never_panics(&format!("{}{added}{}", &GOOD[..at], &GOOD[end..]));
+    }
+
+    #[test]
+    fn no_change_of_a_good_host_file_panics(
+        at in 0..host::HOST.len(), removed in 0_usize..12, added in "[ \\n\\t:\\-{}\\[\\]&*!'\"a-c0-9ü]{0,6}",
+    ) {
+        let end = (at + removed).min(host::HOST.len());
+        never_panics(&format!("{}{added}{}", &host::HOST[..at], &host::HOST[end..]));
     }
 
     #[test]

@@ -1,0 +1,107 @@
+//! Which files are checked, and how each is read.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::guest::GuestName;
+use crate::lifecycle::{self, CONFIG_DIR, HOST_FILE};
+
+/// A file that is checked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) file: PathBuf,
+    pub(super) kind: Kind,
+}
+
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The host's; these come first, as guests' files are held against them.
+    Host,
+    /// A guest's.
+    Guest,
+}
+
+/// Those that are named, or else all of this host.
+pub(super) fn targets(named: &[OsString]) -> anyhow::Result<Vec<Target>> {
+    let mut targets = if named.is_empty() {
+        all()?
+    } else {
+        named.iter().map(|name| target(name)).collect::<anyhow::Result<_>>()?
+    };
+    targets.sort_by_key(|target| target.kind);
+    Ok(targets)
+}
+
+fn all() -> anyhow::Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    let host_file = PathBuf::from(HOST_FILE);
+    if host_file.symlink_metadata().is_ok() {
+        targets.push(Target { file: host_file, kind: Kind::Host });
+    }
+    let entries = match fs::read_dir(CONFIG_DIR) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(targets),
+        entries => entries.with_context(|| format!("failed to list {CONFIG_DIR}"))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("failed to list {CONFIG_DIR}"))?.path();
+        if path.extension() == Some(OsStr::new("yaml")) {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    targets.extend(files.into_iter().map(|file| Target { file, kind: Kind::Guest }));
+    Ok(targets)
+}
+
+/// A path is one by its slash or its ending; everything else is a guest's name.
+fn target(name: &OsStr) -> anyhow::Result<Target> {
+    let path = Path::new(name);
+    if name.as_encoded_bytes().contains(&b'/') || path.extension() == Some(OsStr::new("yaml")) {
+        return Ok(Target { file: path.to_owned(), kind: kind(path) });
+    }
+    let name = GuestName::new(name);
+    let file =
+        lifecycle::config_path(&name).with_context(|| format!("a guest called `{name}` can have no file"))?;
+    Ok(Target { file, kind: Kind::Guest })
+}
+
+/// A file called as the host's is one, but for that of a guest called `host`.
+fn kind(path: &Path) -> Kind {
+    if path.file_name() != Path::new(HOST_FILE).file_name() {
+        return Kind::Guest;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::canonicalize(folder) {
+        Ok(folder) if folder == Path::new(CONFIG_DIR) => Kind::Guest,
+        _ => Kind::Host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_file_is_known_by_its_name_and_comes_first() {
+        let named = ["win11", "x/win10.yaml", "host", "x/host.yaml", HOST_FILE].map(OsString::from);
+        let targets = targets(&named).unwrap();
+        let found: Vec<_> =
+            targets.iter().map(|target| (target.kind, target.file.to_str().unwrap())).collect();
+        assert_eq!(
+            found,
+            [
+                (Kind::Host, "x/host.yaml"),
+                (Kind::Host, "/etc/vfio-hook/host.yaml"),
+                (Kind::Guest, "/etc/vfio-hook/hooks.d/win11.yaml"),
+                (Kind::Guest, "x/win10.yaml"),
+                (Kind::Guest, "/etc/vfio-hook/hooks.d/host.yaml"),
+            ]
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The host's file as a whole: what holds for all guests.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::deviation::deviations;
+use super::diagnostic::ConfigErrors;
+use super::document;
+use super::monitor::{monitor_name, selector};
+use super::source::ConfigSource;
+use crate::monitor::{
+    DeviationName, EdidIdentity, MonitorName, MonitorPlace, MonitorSelector, NamedDeviation,
+};
+
+/// A section, for a file that has none.
+const EXAMPLE: &str = "monitors: {desk: {model: \"LG ULTRAGEAR\"}}";
+
+/// Monitors of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Names for monitors.
+    pub monitors: BTreeMap<MonitorName, MonitorSelector>,
+    /// How some monitors differ from the standard; the first one that fits a monitor holds for it.
+    pub deviations: Vec<NamedDeviation>,
+}
+
+impl HostConfig {
+    /// Reads the host's file.
+    ///
+    /// # Errors
+    /// All that is wrong with it, as for a guest's file.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
+        ConfigSource::new(file, text).parse_host()
+    }
+
+    pub(super) fn read(source: &ConfigSource) -> Result<Self, ConfigErrors> {
+        document::read(source, EXAMPLE, |sections| {
+            let monitors = sections.item("monitors").map(|item| {
+                item.pairs("names no monitor", "{desk: {model: \"LG ULTRAGEAR\"}}", monitor_name, selector)
+            });
+            let deviations = sections.item("deviations").map(deviations);
+            Self {
+                monitors: monitors.unwrap_or_default().into_iter().collect(),
+                deviations: deviations.unwrap_or_default(),
+            }
+        })
+    }
+
+    /// Adds deviations that are known without the file; one of the file's with the same name replaces it.
+    #[must_use]
+    pub fn with_built_in(mut self, built_in: impl IntoIterator<Item = NamedDeviation>) -> Self {
+        for deviation in built_in {
+            if self.deviation_named(&deviation.name).is_none() {
+                self.deviations.push(deviation);
+            }
+        }
+        self
+    }
+
+    /// The deviation with a name.
+    #[must_use]
+    pub fn deviation_named(&self, name: &DeviationName) -> Option<&NamedDeviation> {
+        self.deviations.iter().find(|deviation| deviation.name == *name)
+    }
+
+    /// The deviation that is applied to a monitor by itself.
+    #[must_use]
+    pub fn deviation_for(&self, identity: &EdidIdentity, place: &MonitorPlace) -> Option<&NamedDeviation> {
+        self.deviations.iter().find(|deviation| deviation.applies_to(identity, place))
+    }
+}
