@@ -30,7 +30,7 @@ impl Bus {
         if let Some(connection) = known.filter(|connection| !connection.is_closed()) {
             return Ok(connection);
         }
-        let connection = zbus::connection::Builder::system().method_timeout(ANSWER).build().await?;
+        let connection = connect(ANSWER).await?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
         Ok(connection)
     }
@@ -46,6 +46,11 @@ impl Bus {
             .call_method(Some(object.service), object.path, Some(object.interface), method, body)
             .await
     }
+}
+
+/// A connection that waits so long for each answer.
+pub(in crate::host) async fn connect(patience: Duration) -> zbus::Result<Connection> {
+    zbus::connection::Builder::system().method_timeout(patience).build().await
 }
 
 /// Waits for an answer, but not for longer than is left.

@@ -75,7 +75,7 @@ impl Units for SystemUnits {
     }
 
     fn reload(&self, deadline: Deadline) -> Result<(), HostError> {
-        unit_calls::reload(&self.0, deadline)
+        unit_calls::reload(deadline)
     }
 
     fn stop_unit(

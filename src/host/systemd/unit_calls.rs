@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zbus::{Message, OwnedVariant};
 
-use super::bus::{Bus, Object, within};
+use super::bus::{Bus, Object, connect, within};
 use super::{MANAGER, MANAGER_PATH, SYSTEMD, object_path};
 use crate::deadline::Deadline;
 use crate::failpoint;
@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// How long a unit may take to begin to start: it may have to wait for others.
 const BEGIN: Duration = Duration::from_secs(2);
+
+/// How long systemd may take to read all unit files again.
+const RELOAD: Duration = Duration::from_secs(20);
 
 /// The properties that are asked for.
 pub(super) const PROPERTIES: [&str; 8] = [
@@ -111,10 +114,14 @@ fn active_state(bus: &Bus, unit: &UnitFileName, deadline: Deadline) -> Result<St
     within(deadline, get).map_err(|error| HostError::call("Get ActiveState", unit.as_str(), error))
 }
 
-pub(super) fn reload(bus: &Bus, deadline: Deadline) -> Result<(), HostError> {
-    within(deadline, call(bus, "Reload", &()))
-        .map(drop)
-        .map_err(|error| HostError::call("Reload", "the unit files", error))
+/// On a connection of its own, since systemd answers only when all generators have run and all files are read: on a large
+/// or busy host that takes seconds.
+pub(super) fn reload(deadline: Deadline) -> Result<(), HostError> {
+    let reload = async {
+        let patient = connect(deadline.remaining().min(RELOAD)).await?;
+        patient.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Reload", &()).await
+    };
+    within(deadline, reload).map(drop).map_err(|error| HostError::call("Reload", "the unit files", error))
 }
 
 async fn get_all(bus: &Bus, unit: &UnitFileName) -> zbus::Result<HashMap<String, OwnedVariant>> {
