@@ -30,6 +30,12 @@ impl PciAddress {
         }
         Some(Self { domain, bus, slot, function })
     }
+
+    /// The number of its bus.
+    #[must_use]
+    pub const fn bus(self) -> u8 {
+        self.bus
+    }
 }
 
 impl FromStr for PciAddress {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::i2c::MonitorTrouble;
+
 /// A failed contact with the machine.
 #[derive(Debug)]
 pub struct HostError {
@@ -21,12 +23,15 @@ enum Attempt {
     Find,
     Lock,
     Call(&'static str),
+    /// What was tried with a monitor.
+    Reach(String),
 }
 
 #[derive(Debug)]
 enum Cause {
     Io(io::Error),
     Text(String),
+    Monitor(MonitorTrouble),
 }
 
 impl HostError {
@@ -68,6 +73,11 @@ impl HostError {
         }
     }
 
+    /// A monitor that cannot be reached: what was tried, such as `read input of ...`, and the bus it was tried over.
+    pub(crate) fn monitor(attempt: String, bus: &str, trouble: MonitorTrouble) -> Self {
+        Self { attempt: Attempt::Reach(attempt), place: PathBuf::from(bus), cause: Cause::Monitor(trouble) }
+    }
+
     /// A thing that was there once and is no more.
     pub(crate) fn gone(reason: String) -> Self {
         Self {
@@ -83,6 +93,7 @@ impl HostError {
         match &self.cause {
             Cause::Io(error) => Some(error.kind()),
             Cause::Text(_) => None,
+            Cause::Monitor(trouble) => trouble.kind(),
         }
     }
 
@@ -91,7 +102,7 @@ impl HostError {
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.cause {
             Cause::Io(error) => error.raw_os_error(),
-            Cause::Text(_) => None,
+            Cause::Text(_) | Cause::Monitor(_) => None,
         }
     }
 
@@ -101,9 +112,33 @@ impl HostError {
         self.kind() == Some(io::ErrorKind::NotFound)
     }
 
+    /// What is the matter with a monitor, where that is what failed.
+    #[must_use]
+    pub fn monitor_trouble(&self) -> Option<&MonitorTrouble> {
+        match &self.cause {
+            Cause::Monitor(trouble) => Some(trouble),
+            Cause::Io(_) | Cause::Text(_) => None,
+        }
+    }
+
+    /// Whether a monitor that is there, or may be, did not answer. It may later.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.monitor_trouble().is_some_and(MonitorTrouble::is_unanswered)
+    }
+
+    /// Whether a monitor answers but has no such feature, or does not tell it.
+    #[must_use]
+    pub fn is_unreadable_feature(&self) -> bool {
+        self.monitor_trouble().is_some_and(MonitorTrouble::is_unreadable_feature)
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {
+        if let Cause::Monitor(trouble) = &self.cause {
+            return trouble.help();
+        }
         match (&self.attempt, self.kind()?) {
             (_, io::ErrorKind::PermissionDenied) => {
                 Some("run it as root; under AppArmor or SELinux look at the audit log")
@@ -135,11 +170,14 @@ impl fmt::Display for HostError {
             Attempt::Find => Ok(()),
             Attempt::Lock => write!(f, "failed to lock {place}"),
             Attempt::Call(method) => write!(f, "failed to call {method} for {place}"),
+            Attempt::Reach(attempt) if self.place.as_os_str().is_empty() => write!(f, "failed to {attempt}"),
+            Attempt::Reach(attempt) => write!(f, "failed to {attempt} over {place}"),
         }?;
         match &self.cause {
             Cause::Io(error) if matches!(self.attempt, Attempt::Find) => write!(f, "{error}"),
             Cause::Io(error) => write!(f, ": {error}"),
             Cause::Text(reason) => write!(f, ": {reason}"),
+            Cause::Monitor(trouble) => write!(f, ": {trouble}"),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! read-only /proc/irq/24/smp_affinity_list = 3
 //! /proc/meminfo = MemTotal: 100 kB\nMemAvailable: 50 kB
 //! /run/systemd/system/
+//! /sys/class/drm/card0 -> ../../devices/pci0000:00/0000:00:02.0/drm/card0
 //! ```
 
 use std::fs;
@@ -16,11 +17,13 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use super::files::make_link;
+
 /// Why a manifest could not be laid out.
 #[derive(Debug, Error)]
 pub enum ManifestError {
-    /// A line that is neither a comment, a file nor a folder.
-    #[error("line {line}: `{text}` is neither `PATH = VALUE` nor `FOLDER/`")]
+    /// A line that is neither a comment, a file, a folder nor a link.
+    #[error("line {line}: `{text}` is neither `PATH = VALUE`, `FOLDER/` nor `PATH -> TARGET`")]
     Line {
         /// Its number, from 1.
         line: usize,
@@ -64,6 +67,11 @@ pub fn lay_out(manifest: &str, root: &Path) -> Result<(), ManifestError> {
                         .map_err(|source| ManifestError::Io { path, source })?;
                 }
             }
+            None if entry.starts_with('/') && entry.contains(" -> ") => {
+                let (path, target) = entry.split_once(" -> ").unwrap_or((entry, ""));
+                make_link(&below(root, path), target.as_ref())
+                    .map_err(|source| ManifestError::Io { path: path.to_owned(), source })?;
+            }
             _ => return Err(ManifestError::Line { line: number, text: line.to_owned() }),
         }
     }
@@ -106,12 +114,12 @@ mod tests {
     #[test]
     fn lays_out_ranges_folders_and_modes() {
         let root = tempfile::tempdir().unwrap();
-        let manifest =
-            "# a host\n/cpu{0..1}/x{8..9} = a b\nread-only /irq = 3\n/run/systemd/\n/m = A: 1\\nB: 2\n/e =\n";
+        let manifest = "# a host\n/cpu{0..1}/x{8..9} = a b\nread-only /irq = 3\n/run/systemd/\n/m = A: 1\\nB: 2\n/e =\n/l -> cpu0/x8\n";
         lay_out(manifest, root.path()).unwrap();
         for path in ["cpu0/x8", "cpu0/x9", "cpu1/x8", "cpu1/x9"] {
             assert_eq!(fs::read_to_string(root.path().join(path)).unwrap(), "a b\n");
         }
+        assert_eq!(fs::read_to_string(root.path().join("l")).unwrap(), "a b\n");
         assert_eq!(fs::metadata(root.path().join("irq")).unwrap().permissions().mode() & 0o777, 0o444);
         assert!(root.path().join("run/systemd").is_dir());
         assert_eq!(fs::read_to_string(root.path().join("m")).unwrap(), "A: 1\nB: 2\n");
@@ -122,6 +130,9 @@ mod tests {
     fn says_which_line_makes_no_sense() {
         let root = tempfile::tempdir().unwrap();
         let error = lay_out("/a = 1\nwhat is this\n", root.path()).unwrap_err();
-        assert_eq!(error.to_string(), "line 2: `what is this` is neither `PATH = VALUE` nor `FOLDER/`");
+        assert_eq!(
+            error.to_string(),
+            "line 2: `what is this` is neither `PATH = VALUE`, `FOLDER/` nor `PATH -> TARGET`"
+        );
     }
 }

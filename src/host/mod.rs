@@ -12,6 +12,8 @@ mod descendants;
 mod error;
 mod files;
 mod hugepages;
+mod i2c;
+mod i2c_dev;
 mod irq;
 mod irqbalance;
 mod keeper_service;
@@ -21,6 +23,7 @@ mod lid_switch;
 mod logind;
 pub mod manifest;
 mod memory;
+mod monitors;
 mod pci_device;
 mod process;
 mod script_tree;
@@ -46,6 +49,8 @@ pub use command::{CommandEnd, CommandLine, RUN_PROGRAM, RunAs, run_program};
 pub use descendants::LeftRunning;
 pub use error::HostError;
 pub use hugepages::{PagePool, PoolCount};
+pub use i2c::{I2cBus, MonitorTrouble};
+pub use i2c_dev::{I2cDev, Unloaded};
 pub use irq::Interrupt;
 pub use irqbalance::IrqbalanceSocket;
 pub use keeper_service::KEEPER;
@@ -55,6 +60,7 @@ pub(crate) use keepers::{keeper_lock, keeper_socket, xml_file};
 pub use latency::ResumeLatency;
 pub use lid_switch::LidSwitchHandling;
 pub use logind::{Logind, SleepState};
+pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound};
 pub use process::{ProcessId, StrayTasks};
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;
@@ -67,10 +73,11 @@ pub use workqueue::Workqueue;
 
 use command::MachinePrograms;
 use files::{Files, KernelFiles};
+use i2c::{BusDoor, MachineBuses};
 use keeper_service::KeeperServices;
 use logind::LoginManager;
 use nix::unistd::Uid;
-use simulated::{Faults, SimulatedFiles, SimulatedKeepers, SimulatedLogind, SimulatedUnits};
+use simulated::{Faults, SimulatedBuses, SimulatedFiles, SimulatedKeepers, SimulatedLogind, SimulatedUnits};
 use systemd::{Bus, SystemUnits};
 
 /// There while systemd is the first process (`sd_booted(3)`).
@@ -83,6 +90,7 @@ pub struct Host {
     programs: MachinePrograms,
     logind: Box<dyn Logind>,
     keepers: Box<dyn Keepers>,
+    buses: BusDoor,
 }
 
 impl Host {
@@ -96,6 +104,7 @@ impl Host {
             units: Box::new(SystemUnits::new(Arc::clone(&bus))),
             logind: Box::new(LoginManager::new(Arc::clone(&bus))),
             keepers: Box::new(KeeperServices::new(bus)),
+            buses: BusDoor::machine(MachineBuses),
         }
     }
 
@@ -108,7 +117,8 @@ impl Host {
             units: Box::new(SimulatedUnits::new(files.clone())),
             programs: MachinePrograms::default(),
             logind: Box::new(SimulatedLogind::new(files.clone())),
-            keepers: Box::new(SimulatedKeepers::new(files)),
+            keepers: Box::new(SimulatedKeepers::new(files.clone())),
+            buses: BusDoor::simulated(SimulatedBuses::new(files)),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Monitors: who they are, what of them can be set over DDC/CI, and how some differ from the standard. Nothing here
 //! touches a machine; that is [`crate::host`]'s.
 
+pub mod ddc_ci;
 mod deviation;
+mod edid;
 mod identity;
 mod input;
 mod named;
@@ -9,6 +11,7 @@ mod selector;
 mod vcp;
 
 pub use deviation::{Deviation, ExtraStep, FeatureControl, MonitorFeature, Reading, SourceAddress};
+pub use edid::{EDID_BLOCK, EdidError, make_edid, parse_edid};
 pub use identity::{ConnectorName, EdidIdentity, ManufacturerId, MonitorKey, MonitorPlace};
 pub use input::{InputName, input_name, standard_inputs};
 pub use named::{DeviationName, MonitorName, NamedDeviation};

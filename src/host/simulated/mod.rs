@@ -5,10 +5,12 @@
 //! contiguous memory reaches, a governor drags the preference along, and systemd leaves a drop-in behind.
 
 mod faults;
+mod i2c;
 mod keepers;
 mod logind;
 mod mask;
 mod memory;
+mod monitor;
 mod units;
 
 use std::ffi::OsString;
@@ -25,8 +27,10 @@ use super::files::{
 };
 
 pub use faults::Faults;
+pub use i2c::{SimulatedBuses, bytes_of, digits};
 pub use keepers::SimulatedKeepers;
 pub use logind::SimulatedLogind;
+pub use monitor::SimulatedMonitor;
 pub use units::SimulatedUnits;
 
 /// The files of a host in a folder.
@@ -102,7 +106,12 @@ impl SimulatedKernel {
 
 impl Files for SimulatedFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        read_limited(&self.locate(path))
+        let bytes = read_limited(&self.locate(path))?;
+        // The one attribute that is no text; a host is described in one.
+        if path.ends_with("edid") {
+            return bytes_of(&String::from_utf8_lossy(&bytes)).ok_or(Errno::EINVAL.into());
+        }
+        Ok(bytes)
     }
 
     fn write(&self, path: &Path, value: &str) -> io::Result<()> {

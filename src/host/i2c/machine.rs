@@ -1,0 +1,59 @@
+//! The buses of this machine.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+
+use i2c_linux::{Functionality, I2c, Message, ReadFlags, WriteFlags};
+
+use super::{BusKind, I2cBus, I2cBuses, I2cHandle, Pace};
+
+/// `/dev/i2c-N`.
+#[derive(Debug)]
+pub(in crate::host) struct MachineBuses;
+
+impl I2cBuses for MachineBuses {
+    fn open(&self, bus: I2cBus) -> io::Result<Box<dyn I2cHandle>> {
+        let file = OpenOptions::new().read(true).write(true).open(bus.node())?;
+        Ok(Box::new(OpenBus(I2c::new(file))))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::STANDARD
+    }
+}
+
+struct OpenBus(I2c<File>);
+
+impl I2cHandle for OpenBus {
+    fn kind(&self) -> io::Result<BusKind> {
+        let functions = self.0.i2c_functionality()?;
+        Ok(if functions.contains(Functionality::I2C) { BusKind::I2c } else { BusKind::SmbusOnly })
+    }
+
+    fn try_lock(&self) -> io::Result<()> {
+        self.0.inner_ref().try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            TryLockError::Error(error) => error,
+        })
+    }
+
+    fn write(&mut self, address: u8, bytes: &[u8]) -> io::Result<()> {
+        self.0.i2c_transfer(&mut [write(address, bytes)])
+    }
+
+    fn read(&mut self, address: u8, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.i2c_transfer(&mut [read(address, buffer)])
+    }
+
+    fn write_read(&mut self, address: u8, bytes: &[u8], buffer: &mut [u8]) -> io::Result<()> {
+        self.0.i2c_transfer(&mut [write(address, bytes), read(address, buffer)])
+    }
+}
+
+fn write(address: u8, data: &[u8]) -> Message<'_> {
+    Message::Write { address: address.into(), data, flags: WriteFlags::default() }
+}
+
+fn read(address: u8, data: &mut [u8]) -> Message<'_> {
+    Message::Read { address: address.into(), data, flags: ReadFlags::default() }
+}

@@ -1,0 +1,150 @@
+//! What can go wrong between here and a monitor.
+
+use std::io;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+use crate::monitor::EdidError;
+use crate::monitor::ddc_ci::ReplyError;
+
+/// Why a monitor could not be asked or told something.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum MonitorTrouble {
+    /// It is not connected, or its card has no driver that offers its bus.
+    #[error("no such monitor is there")]
+    Absent,
+    /// It cannot be looked for.
+    #[error("{0}")]
+    Unfindable(String),
+    /// The module `i2c-dev` is not loaded.
+    #[error("the kernel module i2c-dev is not loaded")]
+    NoI2cDev,
+    /// The bus has no device node, or is gone.
+    #[error("there is no such bus")]
+    NoBus,
+    /// The caller may not open the bus.
+    #[error("no permission to open it")]
+    NotPermitted,
+    /// The bus is none a monitor can be on.
+    #[error("it is an SMBus, which is left alone")]
+    SmbusOnly,
+    /// The kernel refuses for another reason.
+    #[error("{}", io::Error::from(*.0))]
+    Refused(Errno),
+    /// Another program talks on the bus, and does not end in time.
+    #[error("another program keeps the bus locked")]
+    Locked,
+    /// The kernel did not come back from a transfer in time; a thread is left behind.
+    #[error("the bus hangs: the kernel does not come back from it")]
+    Hangs,
+    /// The time was over before anything could be tried.
+    #[error("no time was left")]
+    NoTime,
+    /// Nobody acknowledges.
+    #[error("the monitor does not answer ({})", io::Error::from(*.0))]
+    Silent(Errno),
+    /// It answers, but not to the question, however often it is asked.
+    #[error("{0}, even when asked again")]
+    Garbled(ReplyError),
+    /// It answers every time that it has nothing to say.
+    #[error("the monitor answers, but never with a value")]
+    NoValue,
+    /// It says that it does not know the feature.
+    #[error("the monitor does not know this feature")]
+    Unsupported,
+    /// It is known not to tell this feature.
+    #[error("this feature can be set but not read on this monitor")]
+    WriteOnly,
+    /// What it says of itself is no EDID.
+    #[error("its EDID cannot be used: {0}")]
+    Edid(EdidError),
+}
+
+impl MonitorTrouble {
+    /// What the kernel said to a transfer.
+    pub(in crate::host) fn of_transfer(error: &io::Error) -> Self {
+        match errno(error) {
+            // What drivers of graphics cards say where nobody acknowledges, an arbitration is lost or a clock is held.
+            silent @ (Errno::ENXIO
+            | Errno::EREMOTEIO
+            | Errno::EIO
+            | Errno::ETIMEDOUT
+            | Errno::EAGAIN
+            | Errno::EPROTO
+            | Errno::ENODATA
+            | Errno::EBUSY) => Self::Silent(silent),
+            Errno::ENODEV => Self::NoBus,
+            other => Self::Refused(other),
+        }
+    }
+
+    /// What the kernel said to the opening of a bus.
+    pub(in crate::host) fn of_open(error: &io::Error) -> Self {
+        match errno(error) {
+            Errno::EACCES | Errno::EPERM => Self::NotPermitted,
+            Errno::ENOENT | Errno::ENXIO | Errno::ENODEV => Self::NoBus,
+            other => Self::Refused(other),
+        }
+    }
+
+    /// Whether the monitor is there, or may be, and does not answer, or not so that it can be understood.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        matches!(
+            self,
+            Self::Silent(_)
+                | Self::Garbled(_)
+                | Self::Hangs
+                | Self::Locked
+                | Self::NoTime
+                | Self::Refused(_)
+                | Self::Edid(_)
+        )
+    }
+
+    /// Whether the monitor has no such feature, or does not tell it.
+    #[must_use]
+    pub fn is_unreadable_feature(&self) -> bool {
+        matches!(self, Self::Unsupported | Self::NoValue | Self::WriteOnly)
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Absent => Some("`vfio-hook monitors` shows those that are there"),
+            Self::NoI2cDev => Some("load it: modprobe i2c-dev"),
+            Self::NotPermitted => Some("run it as root, or join the group i2c"),
+            Self::Silent(_) | Self::Garbled(_) => Some(
+                "many monitors answer only on the input that is active; DDC/CI can also be turned off in the monitor's \
+                 own menu",
+            ),
+            Self::Unsupported | Self::NoValue => Some(
+                "DDC/CI can be turned off in the monitor's own menu; some monitors switch their inputs by a feature of \
+                 their maker's",
+            ),
+            Self::Hangs => {
+                Some("the kernel log (dmesg) may say why; only a driver loaded anew or a reboot frees it")
+            }
+            Self::Locked => Some("is ddcutil or another monitor control running?"),
+            _ => None,
+        }
+    }
+
+    /// The nearest of the standard's kinds.
+    #[must_use]
+    pub fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Absent | Self::NoBus => Some(io::ErrorKind::NotFound),
+            Self::NotPermitted => Some(io::ErrorKind::PermissionDenied),
+            Self::Hangs | Self::NoTime => Some(io::ErrorKind::TimedOut),
+            Self::Silent(errno) | Self::Refused(errno) => Some(io::Error::from(*errno).kind()),
+            _ => None,
+        }
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

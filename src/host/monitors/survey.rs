@@ -1,0 +1,164 @@
+//! Connectors and i2c adapters as sysfs shows them. Nothing is said on any bus here.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use crate::host::i2c::I2cBus;
+use crate::host::{Host, HostError};
+use crate::monitor::{ConnectorName, EdidError, EdidIdentity, MonitorPlace, parse_edid};
+use crate::pci::PciAddress;
+
+const CONNECTORS: &str = "/sys/class/drm";
+const ADAPTERS: &str = "/sys/bus/i2c/devices";
+
+/// Buses that lead to no monitor, by the beginning of their name; ddcutil leaves the same alone. A write to one of them
+/// could reach a memory module or a voltage regulator.
+const NOT_OF_MONITORS: [&str; 7] =
+    ["SMBus", "Synopsys DesignWare", "AMDGPU SMU", "smu", "mac-io", "u4", "soc:i2cdsi"];
+
+/// Panels in the lid: they have one input, and answer nothing.
+const BUILT_IN_PANELS: [&str; 3] = ["eDP-", "LVDS-", "DSI-"];
+
+/// Whether a connector's driver sees a monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plug {
+    Connected,
+    Disconnected,
+}
+
+/// An i2c adapter that may lead to a monitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Adapter {
+    pub(super) bus: I2cBus,
+    pub(super) place: MonitorPlace,
+}
+
+/// A connector of a graphics card.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    pub(super) name: ConnectorName,
+    pub(super) card: Option<PciAddress>,
+    pub(super) plug: Plug,
+    /// What the kernel knows of the monitor.
+    pub(super) edid: Result<EdidIdentity, EdidError>,
+    /// The buses that the driver gives it; the likeliest first.
+    pub(super) adapters: Vec<Adapter>,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Survey {
+    pub(super) connectors: Vec<Connector>,
+    /// Adapters of graphics cards that belong to no connector.
+    pub(super) loose: Vec<Adapter>,
+}
+
+impl Survey {
+    pub(super) fn of(host: &Host) -> Result<Self, HostError> {
+        let connectors: Vec<Connector> =
+            names(host, CONNECTORS)?.iter().filter_map(|name| connector(host, name)).collect();
+        let taken: BTreeSet<I2cBus> =
+            connectors.iter().flat_map(|connector| &connector.adapters).map(|adapter| adapter.bus).collect();
+        let mut buses: Vec<I2cBus> =
+            names(host, ADAPTERS)?.iter().filter_map(|name| I2cBus::from_name(name)).collect();
+        buses.sort_unstable();
+        let loose = buses.into_iter().filter(|bus| !taken.contains(bus)).filter_map(|bus| {
+            let adapter = adapter(host, bus, None)?;
+            // Only a graphics card is known to lead to nothing but monitors.
+            adapter.place.card.is_some().then_some(adapter)
+        });
+        Ok(Self { loose: loose.collect(), connectors })
+    }
+}
+
+/// The names in a folder; none where it is not there.
+fn names(host: &Host, folder: impl AsRef<Path>) -> Result<Vec<String>, HostError> {
+    match host.names(folder) {
+        Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
+        Err(error) if error.is_absent() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn connector(host: &Host, sysfs_name: &str) -> Option<Connector> {
+    let (card, name) = sysfs_name.split_once('-')?;
+    card.strip_prefix("card")?.parse::<u32>().ok()?;
+    if BUILT_IN_PANELS.iter().any(|panel| name.starts_with(panel)) {
+        return None;
+    }
+    let name: ConnectorName = name.parse().ok()?;
+    let folder = Path::new(CONNECTORS).join(sysfs_name);
+    let status = host.text(folder.join("status")).unwrap_or_default();
+    let edid = host.files.read(&folder.join("edid")).unwrap_or_default();
+    let adapters = buses_of(host, &folder);
+    Some(Connector {
+        card: host.real_path(&folder).and_then(|path| graphics_card(host, &path)),
+        plug: if status == "disconnected" { Plug::Disconnected } else { Plug::Connected },
+        edid: parse_edid(&edid),
+        adapters: adapters.into_iter().filter_map(|bus| adapter(host, bus, Some(&name))).collect(),
+        name,
+    })
+}
+
+/// A DisplayPort's own bus lies below the connector; `ddc` leads to the bus of the pins, which a DisplayPort uses only
+/// for adapters to HDMI or DVI.
+fn buses_of(host: &Host, connector: &Path) -> Vec<I2cBus> {
+    let mut buses = Vec::new();
+    let mut add = |bus: Option<I2cBus>| {
+        if let Some(bus) = bus.filter(|bus| !buses.contains(bus)) {
+            buses.push(bus);
+        }
+    };
+    let children = names(host, connector).unwrap_or_default();
+    children.iter().for_each(|child| add(I2cBus::from_name(child)));
+    for aux in children.iter().filter(|child| child.starts_with("drm_dp_aux")) {
+        names(host, connector.join(aux))
+            .unwrap_or_default()
+            .iter()
+            .for_each(|child| add(I2cBus::from_name(child)));
+    }
+    let ddc = host.files.link_target(&connector.join("ddc"));
+    add(ddc.and_then(|target| I2cBus::from_name(target.file_name()?.to_str()?)));
+    buses
+}
+
+fn adapter(host: &Host, bus: I2cBus, connector: Option<&ConnectorName>) -> Option<Adapter> {
+    let folder = Path::new(ADAPTERS).join(bus.to_string());
+    let name = host.text(folder.join("name")).ok()?;
+    let path = host.real_path(&folder)?;
+    let is_smbus = pci_ancestor(&path).is_some_and(|address| pci_class(host, address) == Some(0x0c05));
+    if is_smbus || NOT_OF_MONITORS.iter().any(|beginning| name.starts_with(beginning)) {
+        return None;
+    }
+    let place =
+        MonitorPlace { card: graphics_card(host, &path), connector: connector.cloned(), adapter: name };
+    Some(Adapter { bus, place })
+}
+
+/// The card a device is on: its nearest PCI function, if that is of the class "display".
+fn graphics_card(host: &Host, device: &Path) -> Option<PciAddress> {
+    pci_ancestor(device).filter(|address| pci_class(host, *address).is_some_and(|class| class >> 8 == 0x03))
+}
+
+fn pci_ancestor(device: &Path) -> Option<PciAddress> {
+    device.components().rev().find_map(|component| match component {
+        Component::Normal(name) => name.to_str()?.parse().ok(),
+        _ => None,
+    })
+}
+
+/// Class and subclass.
+fn pci_class(host: &Host, address: PciAddress) -> Option<u16> {
+    let text = host.text(format!("/sys/bus/pci/devices/{address}/class")).ok()?;
+    let class = u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()?;
+    u16::try_from(class >> 8).ok()
+}
+
+impl Host {
+    /// Where a path of sysfs leads when all links are followed.
+    fn real_path(&self, path: &Path) -> Option<PathBuf> {
+        let root = self.root().canonicalize().ok()?;
+        let there = self.files.locate(path).canonicalize().ok()?;
+        Some(Path::new("/").join(there.strip_prefix(root).ok()?))
+    }
+}
