@@ -16,6 +16,66 @@ expect() {
     [[ $2 == "$3" ]] || fail "$1: '$2' instead of '$3'"
 }
 
+# Test monitors: N is 0, 1, ..., or smbus for the adapter that nobody must touch. The README tells the knobs.
+test_monitors=/sys/kernel/debug/vh_ddc
+
+# load_monitors COUNT [PARAMETER...]
+load_monitors() {
+    modprobe i2c-dev
+    insmod "$(dirname "${BASH_SOURCE[0]}")/modules/vh_ddc.ko" "monitors=$1" "${@:2}"
+    udevadm settle
+}
+
+# Somebody who holds a bus keeps the module loaded: a program may need a moment to end.
+unload_monitors() {
+    local hang deadline=$((SECONDS + 10))
+    for hang in "$test_monitors"/*/hang; do
+        echo 0 >"$hang"
+    done
+    until rmmod vh_ddc 2>/dev/null; do
+        ((SECONDS < deadline)) || fail "$(rmmod vh_ddc 2>&1 || true)"
+        sleep 0.2
+    done
+}
+
+# monitor_knob N NAME [VALUE]: read, or set
+monitor_knob() {
+    if (($# > 2)); then
+        echo "$3" >"$test_monitors/$1/$2"
+    else
+        cat "$test_monitors/$1/$2"
+    fi
+}
+
+# The number in /dev/i2c-*.
+monitor_bus() { monitor_knob "$1" bus; }
+
+# Each message: begin and end in microseconds of the monotonic clock; w or r; address; ok, nak or eio; bytes.
+monitor_log() { cat "$test_monitors/$1/log"; }
+
+forget_monitor_log() { echo >"$test_monitors/$1/log"; }
+
+# What the monitor was given to do (get, set, save), and the microseconds until the next message, one each a line.
+ddc_gaps() {
+    monitor_log "$1" | perl -ne '
+        die "the log is not whole: $_" if /^lost/;
+        my ($begin, $end, $direction, $address, $result, @bytes) = split;
+        next if $address ne "37";
+        print "$what ", $begin - $since, "\n" if $what;
+        next if $result ne "ok";
+        $since = $end;
+        $what = $direction eq "w" && {qw(01 get f3 get 03 set 0c save)}->{$bytes[2] // ""};'
+}
+
+# assert_ddc_delays N: as much time as DDC/CI asks for.
+assert_ddc_delays() {
+    local short
+    short=$(ddc_gaps "$1" | awk '
+        BEGIN { needs["get"] = 40000; needs["set"] = 50000; needs["save"] = 200000 }
+        $2 < needs[$1] { print "only " $2 " us after a " $1 }')
+    [[ ! $short ]] || fail "monitor $1: $short"
+}
+
 # Every knob of this host that can be read, one a line: what must be the same after a guest as before.
 # An absent cpuset.cpus, an empty one and one with all CPUs are alike: systemd creates and removes the file as it goes,
 # and the kernel lets no group with tasks go back to an empty one.
@@ -29,6 +89,7 @@ knobs() {
         "$cpu"*/power/pm_qos_resume_latency_us \
         /proc/sys/vm/nr_hugepages "$node"*/hugepages/*/{nr,surplus}_hugepages \
         /sys/kernel/mm/hugepages/*/{nr,surplus,nr_overcommit}_hugepages \
+        "$test_monitors"/[0-9]/{input,power,brightness,contrast} \
         /sys/fs/cgroup/*/cpuset.cpus | grep -v "cpuset.cpus:$(</sys/devices/system/cpu/online)\$" || true
 
     # Without the cpuset controller, which comes and goes with pinned guests, a slice runs everywhere.
