@@ -93,6 +93,12 @@ pub enum Command {
         /// The value
         value: String,
     },
+    /// Read and set features of monitors in place of another process, which must not hang
+    #[command(hide = true)]
+    TalkToMonitors {
+        /// What to say, as JSON
+        order: String,
+    },
     /// Run a program in this process's place: how a user's command begins
     #[command(hide = true)]
     RunProgram {

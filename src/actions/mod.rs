@@ -8,17 +8,20 @@ mod isolate_cpus;
 mod late_interrupts;
 mod run;
 mod services;
+mod switch_input;
 mod topology;
 
 use std::time::Duration;
 
 use crate::command::Command;
-use crate::config::GuestConfig;
+use crate::config::{GuestConfig, HostConfig};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::Guest;
 use crate::host::{Host, HostError};
-use crate::ledger::{Claim, Effort, GuestInterrupts, Knob, Note, OnRefusal, Record, Value, Want};
+use crate::ledger::{
+    Claim, Effort, GuestInterrupts, Knob, MonitorWish, Note, OnRefusal, Record, Value, Want,
+};
 
 pub use late_interrupts::propose_late_interrupts;
 pub use run::check_program;
@@ -35,6 +38,8 @@ pub struct Situation<'a> {
     pub host: &'a Host,
     /// What this and other guests hold.
     pub record: &'a Record,
+    /// What the host's file says.
+    pub host_config: &'a HostConfig,
     /// By when the event has to be over.
     pub deadline: Deadline,
 }
@@ -48,6 +53,8 @@ pub struct Proposal {
     pub commands: Vec<Command>,
     /// Where the interrupts of its own devices are served, and the host's are not.
     pub interrupts: Option<GuestInterrupts>,
+    /// The monitors that it is to have once it is up.
+    pub monitors: Vec<MonitorWish>,
     /// What a person should know.
     pub notes: Vec<Note>,
     /// Why the guest must not start.
@@ -118,7 +125,10 @@ pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposa
     if let Some(config) = &config.isolate_cpus {
         isolate_cpus::propose(config, situation, &mut proposal)?;
     }
-    if !proposal.claims.is_empty() || !proposal.commands.is_empty() {
+    if let Some(config) = &config.switch_input {
+        switch_input::propose(config, situation, &mut proposal)?;
+    }
+    if !proposal.claims.is_empty() || !proposal.commands.is_empty() || !proposal.monitors.is_empty() {
         proposal.claim(Knob::Keeper(situation.guest.uuid), Want::Text(KEEPER_RUNS.to_owned()));
     }
     Ok(proposal)

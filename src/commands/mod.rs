@@ -28,6 +28,7 @@ pub fn run(command: Command) -> Exit {
         Command::WriteAttribute { path, value } => {
             crate::host::write_attribute(&path, &value).map(|()| Exit::Done).map_err(Into::into)
         }
+        Command::TalkToMonitors { order } => crate::host::talk_to_monitors(&order).map_err(Into::into),
         Command::RunProgram { run_as, program, arguments } => {
             Ok(crate::host::run_program(&run_as, &program, &arguments))
         }

@@ -109,6 +109,7 @@ fn wants(want: &Want) -> String {
         Want::Cpus(cpus) => format!("CPUs {cpus}"),
         Want::Text(text) => text.clone(),
         Want::Pages(share) => format!("{} pages, {} of them added", share.promised, share.added),
+        Want::Monitor(claim) => claim.value.to_string(),
     }
 }
 

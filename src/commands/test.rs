@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -13,9 +14,10 @@ use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::exit::Exit;
 use crate::guest::{Guest, GuestName};
-use crate::host::Host;
-use crate::ledger::{AT_THE_END, Change, Extent, Ledger, Note, Plan, Record};
+use crate::host::{Host, HostError};
+use crate::ledger::{AT_THE_END, Change, Extent, Ledger, MonitorWish, Note, Plan, Record, Value};
 use crate::lifecycle::{self, PreparePlan};
+use crate::monitor::VcpValue;
 
 /// Where libvirt keeps its guests' XML (`SYSCONFDIR/libvirt/qemu`).
 const LIBVIRT_DIR: &str = "/etc/libvirt/qemu";
@@ -27,14 +29,20 @@ struct View {
     changes: Vec<ChangeView>,
     /// What would be run, in this order.
     commands: Vec<String>,
+    /// What the guest's keeper would do once the guest is up.
+    later: Vec<String>,
     notes: Vec<Note>,
 }
+
+/// How long monitors may take to say what they show.
+const LOOK_AT_MONITORS: Duration = Duration::from_secs(3);
 
 /// What an event leads to.
 #[derive(Default)]
 struct Foreseen {
     changes: Vec<Change>,
     commands: Vec<String>,
+    later: Vec<String>,
     notes: Vec<Note>,
 }
 
@@ -59,6 +67,7 @@ pub(super) fn run(
             operation: operation.as_str(),
             changes: ChangeView::of(&foreseen.changes),
             commands: foreseen.commands,
+            later: foreseen.later,
             notes: foreseen.notes,
         }),
         Format::Text => print(&name, operation, &foreseen),
@@ -83,7 +92,7 @@ fn foresee(
         let plan = Plan::give_back(record, host, &[guest.uuid].into(), Extent::Whole, deadline)?;
         let Plan { changes, mut notes, failures, .. } = plan;
         notes.extend(failures.into_iter().map(Note::warning));
-        Ok(Foreseen { changes, commands: commands(&AT_THE_END), notes })
+        Ok(Foreseen { changes, commands: commands(&AT_THE_END), notes, ..Foreseen::default() })
     };
     let note = |text: &str| Foreseen { notes: vec![Note::info(text)], ..Foreseen::default() };
     match operation {
@@ -109,8 +118,9 @@ fn foresee(
                 lifecycle::plan_prepare(host, record, &loaded, guest, deadline)?;
             let commands = plan.commands(guest.uuid).map(|all| described(all.at(operation), operation));
             let commands = commands.unwrap_or_default();
+            let later = switched_later(host, plan.monitors(guest.uuid), deadline);
             notes.extend(plan.notes);
-            Ok(Foreseen { changes: plan.changes, commands, notes })
+            Ok(Foreseen { changes: plan.changes, commands, later, notes })
         }
         Operation::Start => {
             lifecycle::verify_pages(host, record, guest.uuid)?;
@@ -118,7 +128,9 @@ fn foresee(
         }
         Operation::Started => {
             let notes = lifecycle::verify_isolation(host, record, guest.uuid, deadline);
-            Ok(Foreseen { commands: commands(&[operation]), notes, ..Foreseen::default() })
+            let wishes = lease.map_or(&[][..], |lease| &lease.monitors);
+            let later = switched_later(host, wishes, deadline);
+            Ok(Foreseen { commands: commands(&[operation]), later, notes, ..Foreseen::default() })
         }
         Operation::Stopped => Ok(Foreseen { commands: commands(&[operation]), ..Foreseen::default() }),
         Operation::Release if lease.is_some() => give_back(),
@@ -148,6 +160,18 @@ fn from_file(
     events.iter().flat_map(|event| described(at(*event), *event)).collect()
 }
 
+/// Monitors that the guest's keeper switches, a line each.
+fn switched_later(host: &Host, wishes: &[MonitorWish], deadline: Deadline) -> Vec<String> {
+    let features: Vec<_> = wishes.iter().map(|wish| wish.feature.clone()).collect();
+    let seen = host.vcp_features(&features, Deadline::after(LOOK_AT_MONITORS).earlier(deadline));
+    let line = |(wish, seen): (&MonitorWish, Result<VcpValue, HostError>)| {
+        let now = seen.map_or(Value::Unknown, |value| wish.holds(value));
+        let change = Change { knob: wish.knob(), now, then: wish.holds(wish.value) };
+        format!("{change}, {} s after the guest is up", wish.delay.as_secs_f32())
+    };
+    wishes.iter().zip(seen).map(line).collect()
+}
+
 /// Commands of an event, a line each.
 fn described<'a>(commands: impl Iterator<Item = &'a Command>, event: Operation) -> Vec<String> {
     commands.map(|command| format!("{}: {command}", event.as_str())).collect()
@@ -161,6 +185,9 @@ fn print(name: &GuestName, operation: Operation, foreseen: &Foreseen) {
     output::line(format_args!("{name}, {}: {what}", operation.as_str()));
     output::notes(&foreseen.notes);
     output::changes(&foreseen.changes);
+    for later in &foreseen.later {
+        output::line(format_args!("  later: {later}"));
+    }
     for command in &foreseen.commands {
         output::line(format_args!("  runs at {command}"));
     }

@@ -50,7 +50,7 @@ pub(super) fn run(whose: &Whose, format: Format) -> anyhow::Result<Exit> {
     let mut outcome = ledger.recovered().clone();
     let leaving = leaving(ledger.host(), ledger.record(), whose)?;
     for uuid in &leaving {
-        outcome.absorb(ledger.give_back(*uuid, "unknown")?);
+        outcome.absorb(ledger.give_back(*uuid, "unknown", None)?);
     }
     drop(ledger);
     wait_for_keepers(&host, &leaving, deadline)?;

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,11 @@ impl OwnedChild {
         owned.insert(pid.as_raw());
         let pidfd = pidfd_open(rustix::process::Pid::from_child(&child), PidfdFlags::empty()).ok();
         Ok(Self { child, pid, pidfd })
+    }
+
+    /// What it writes, where that was asked for.
+    pub(super) fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Its number.

@@ -32,8 +32,13 @@ pub enum Request {
     Look,
     /// To run commands, one after the other.
     Run(Errand),
-    /// To give the guest's lease back, because libvirt said that it stopped, with libvirt's reason.
-    GiveBack(String),
+    /// To give the guest's lease back, because libvirt said that it stopped.
+    GiveBack {
+        /// libvirt's reason.
+        reason: String,
+        /// Who starts the guest again, and gets its monitors as they are.
+        heir: Option<ProcessId>,
+    },
     /// To end.
     Leave,
 }

@@ -60,7 +60,7 @@ pub(crate) use keepers::{keeper_lock, keeper_socket, xml_file};
 pub use latency::ResumeLatency;
 pub use lid_switch::LidSwitchHandling;
 pub use logind::{Logind, SleepState};
-pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound};
+pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use process::{ProcessId, StrayTasks};
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;
@@ -91,6 +91,16 @@ pub struct Host {
     logind: Box<dyn Logind>,
     keepers: Box<dyn Keepers>,
     buses: BusDoor,
+    talks: Talks,
+}
+
+/// Which process talks to monitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Talks {
+    /// This one.
+    Here,
+    /// A child, which can be left behind.
+    Aside,
 }
 
 impl Host {
@@ -105,7 +115,13 @@ impl Host {
             logind: Box::new(LoginManager::new(Arc::clone(&bus))),
             keepers: Box::new(KeeperServices::new(bus)),
             buses: BusDoor::machine(MachineBuses),
+            talks: Talks::Aside,
         }
+    }
+
+    /// The machine, for the process that talks to monitors in place of another, but not on these buses.
+    fn beside_monitors(hanging: &[I2cBus]) -> Self {
+        Self { buses: BusDoor::machine_but(MachineBuses, hanging), talks: Talks::Here, ..Self::real() }
     }
 
     /// A host in a folder, laid out by [`manifest::lay_out`].
@@ -119,6 +135,7 @@ impl Host {
             logind: Box::new(SimulatedLogind::new(files.clone())),
             keepers: Box::new(SimulatedKeepers::new(files.clone())),
             buses: BusDoor::simulated(SimulatedBuses::new(files)),
+            talks: Talks::Here,
         }
     }
 

@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
+use super::monitors::MonitorStep;
 use super::notices::{Notice, NoticeSender, STACK};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::Host;
-use crate::ledger::Outcome;
+use crate::host::{Host, ProcessId};
+use crate::ledger::Tried;
 use crate::lifecycle::{self, LifecycleError};
 use crate::log;
 
@@ -20,13 +21,23 @@ const UPHOLD: Duration = Duration::from_secs(10);
 /// How long giving back may take: the guest's commands have limits of their own.
 const GIVE_BACK: Duration = Duration::from_secs(30 * 60);
 
+/// How long one step with monitors may take, the waits for the ledger included.
+const MONITORS: Duration = Duration::from_secs(15);
+
 /// One piece of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Job {
     /// To set again what was taken away, and to move interrupts that came.
     Uphold,
     /// To give the lease back, because libvirt said so or seems to be gone.
-    GiveBack(String),
+    GiveBack {
+        /// libvirt's reason.
+        reason: String,
+        /// Who starts the guest again.
+        heir: Option<ProcessId>,
+    },
+    /// Something with the guest's monitors.
+    Monitors(MonitorStep),
 }
 
 /// The work at hand and what waits, one piece at a time.
@@ -57,10 +68,13 @@ impl LedgerWork {
         let (guest, notices, at_hand) = (self.guest, self.notices.clone(), job.clone());
         let work = move || {
             let done = catch_unwind(AssertUnwindSafe(|| carry_out(guest, &at_hand)));
-            let (changes, failures) = done.unwrap_or((0, 1));
+            // What failed may be tried again.
+            let (changes, unfinished) =
+                done.ok().flatten().map_or((0, 1), |tried| (tried.outcome.changes.len(), tried.unfinished));
             notices.send(match at_hand {
-                Job::Uphold => Notice::Upheld { changes, failures },
-                Job::GiveBack(_) => Notice::GaveBack,
+                Job::Uphold => Notice::Upheld { changes, failures: unfinished },
+                Job::GiveBack { .. } => Notice::GaveBack,
+                Job::Monitors(step) => Notice::MonitorsDone { step, unfinished },
             });
         };
         match thread::Builder::new().name("ledger".to_owned()).stack_size(STACK).spawn(work) {
@@ -83,23 +97,39 @@ impl LedgerWork {
     }
 }
 
-/// Returns how many knobs were changed, and how many could not be.
-fn carry_out(guest: GuestUuid, job: &Job) -> (usize, usize) {
+/// None: it failed, which is then in the log.
+fn carry_out(guest: GuestUuid, job: &Job) -> Option<Tried> {
     let mut host = Host::real();
-    let (name, done): (_, Result<Outcome, LifecycleError>) = match job {
-        Job::Uphold => ("while the guest runs", lifecycle::uphold(&mut host, guest, Deadline::after(UPHOLD))),
-        Job::GiveBack(reason) => {
-            ("after the guest", lifecycle::finish(&mut host, guest, reason, Deadline::after(GIVE_BACK)))
+    let (name, done) = match job {
+        Job::Uphold => {
+            let done = lifecycle::uphold(&mut host, guest, Deadline::after(UPHOLD));
+            ("while the guest runs", done.map(Tried::from))
         }
+        Job::GiveBack { reason, heir } => {
+            let done = lifecycle::finish(&mut host, guest, reason, *heir, Deadline::after(GIVE_BACK));
+            ("after the guest", done.map(Tried::from))
+        }
+        Job::Monitors(step) => ("monitors", carry_out_step(&mut host, guest, *step)),
     };
     match done {
-        Ok(outcome) => {
-            log::report(name, &outcome);
-            (outcome.changes.len(), outcome.failures.len())
+        Ok(tried) => {
+            log::report(name, &tried.outcome);
+            Some(tried)
         }
         Err(error) => {
             tracing::error!("{name}: {error}");
-            (0, 1)
+            None
         }
+    }
+}
+
+fn carry_out_step(host: &mut Host, guest: GuestUuid, step: MonitorStep) -> Result<Tried, LifecycleError> {
+    let deadline = Deadline::after(MONITORS);
+    match step {
+        MonitorStep::Note => lifecycle::note_monitors(host, guest, deadline),
+        MonitorStep::Follow { up_for, attempt } => {
+            lifecycle::follow_monitors(host, guest, up_for, attempt, deadline)
+        }
+        MonitorStep::Return(attempt) => lifecycle::return_monitors(host, guest, attempt, deadline),
     }
 }

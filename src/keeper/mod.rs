@@ -11,6 +11,7 @@
 mod errands;
 mod held;
 mod ledger_work;
+mod monitors;
 mod notices;
 mod subject;
 
@@ -28,13 +29,15 @@ use crate::event::Operation;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
-    Answer, AnswerAt, Host, KeeperState, LockFile, Request, keeper_lock, keeper_socket, receive, send,
+    Answer, AnswerAt, Host, KeeperState, LockFile, ProcessId, Request, keeper_lock, keeper_socket, receive,
+    send,
 };
 use crate::ledger::{Ledger, Phase, Record};
 use crate::log;
 use errands::Errands;
 use held::Held;
 use ledger_work::{Job, LedgerWork};
+use monitors::{MonitorStep, MonitorSteps};
 use notices::{Notice, Notices};
 use subject::Subject;
 
@@ -102,8 +105,9 @@ struct Keeper {
     subject: Subject,
     /// When the lease is given back unless libvirt says something.
     give_back_at: Option<Instant>,
-    /// libvirt's reason, while commands of `stopped` are still being run.
-    give_back_after_errands: Option<String>,
+    /// What is begun once the commands of `stopped` are run and the monitors are back.
+    give_back_when_free: Option<Job>,
+    monitors: MonitorSteps,
     look: Option<Look>,
     /// When what could not be set again is tried once more.
     uphold_at: Option<Instant>,
@@ -141,7 +145,8 @@ impl Keeper {
             work: LedgerWork::new(guest, notices.sender()),
             subject: Subject::default(),
             give_back_at: None,
-            give_back_after_errands: None,
+            give_back_when_free: None,
+            monitors: MonitorSteps::default(),
             look: None,
             uphold_at: None,
             is_leaving: false,
@@ -157,6 +162,9 @@ impl Keeper {
             Some(_) => {
                 keeper.look_at_ledger(host);
                 keeper.work.start(Job::Uphold);
+                if let Some(record) = Ledger::peek(host).ok().flatten() {
+                    keeper.look_at_monitors(&record);
+                }
             }
         }
         Ok(keeper)
@@ -181,7 +189,8 @@ impl Keeper {
 
     /// Waits for whatever comes first, and answers it.
     fn wait(&mut self, host: &Host) -> io::Result<()> {
-        let timers = [self.give_back_at, self.uphold_at, self.look.as_ref().map(|look| look.at)];
+        let timers =
+            [self.give_back_at, self.uphold_at, self.look.as_ref().map(|look| look.at), self.monitors.next()];
         let timeout = match timers.into_iter().flatten().min() {
             // Rounded up, or it would wake just before the moment and wait for nothing.
             Some(at) => {
@@ -230,6 +239,9 @@ impl Keeper {
             self.look = Some(Look::after((look.pause * 2).min(LONGEST_PAUSE)));
             self.work.start(Job::Uphold);
         }
+        if let Some(step) = self.monitors.due(now) {
+            self.work.start(Job::Monitors(step));
+        }
     }
 
     fn answer(&mut self, host: &Host, stream: UnixStream) {
@@ -268,8 +280,8 @@ impl Keeper {
                     AnswerAt::Once => self.errands.run(errand, None).map_err(|error| error.to_string()),
                 }
             }
-            Request::GiveBack(reason) => {
-                self.give_back(reason);
+            Request::GiveBack { reason, heir } => {
+                self.give_back(host, reason, heir);
                 Ok(())
             }
             Request::Leave => {
@@ -290,20 +302,35 @@ impl Keeper {
             process: host.this_process(),
             sleep_lock: self.held.sleep_lock_words(),
             cpu_dma_latency: self.held.cpu_dma_latency_micros(),
-            errands: self.errands.unfinished(),
+            errands: self.errands.unfinished() + usize::from(self.monitors.is_going_back()),
             daemon: self.subject.daemon(),
             qemu: self.subject.qemu(),
         }
     }
 
-    /// Gives the lease back once the commands of `stopped` are run.
-    fn give_back(&mut self, reason: String) {
+    /// Gives the lease back once the commands of `stopped` are run and the monitors are back; whoever starts the guest
+    /// again gets them as they are.
+    fn give_back(&mut self, host: &Host, reason: String, heir: Option<ProcessId>) {
         self.give_back_at = None;
         self.errands.cancel_of_running_guest();
-        if self.errands.unfinished() == 0 {
-            self.work.start(Job::GiveBack(reason));
-        } else {
-            self.give_back_after_errands = Some(reason);
+        match heir {
+            Some(_) => self.monitors.forget(),
+            None => {
+                if let Some(record) = Ledger::peek(host).ok().flatten() {
+                    self.monitors.guest_is_gone(&record, self.guest);
+                }
+            }
+        }
+        self.give_back_when_free = Some(Job::GiveBack { reason, heir });
+        self.give_back_if_free();
+    }
+
+    fn give_back_if_free(&mut self) {
+        if self.errands.unfinished() == 0
+            && !self.monitors.is_going_back()
+            && let Some(job) = self.give_back_when_free.take()
+        {
+            self.work.start(job);
         }
     }
 
@@ -320,11 +347,14 @@ impl Keeper {
         match notice {
             Notice::ErrandDone => {
                 self.errands.finished();
-                if self.errands.unfinished() == 0
-                    && let Some(reason) = self.give_back_after_errands.take()
-                {
-                    self.work.start(Job::GiveBack(reason));
+                self.give_back_if_free();
+            }
+            Notice::MonitorsDone { step, unfinished } => {
+                self.work.finished();
+                if matches!(step, MonitorStep::Return(_)) {
+                    self.monitors.returned(unfinished);
                 }
+                self.give_back_if_free();
             }
             Notice::SystemdReloaded => self.work.start(Job::Uphold),
             Notice::LogindIsBack => {
@@ -345,6 +375,8 @@ impl Keeper {
                 self.work.finished();
                 // Whether all of it is given back, the ledger says: whoever is still in it is tried again.
                 match self.phase(host) {
+                    // The hook that starts the guest again has it.
+                    Some(Phase::Preparing(_)) => self.leave(),
                     Some(_) if !self.is_leaving => self.give_back_at = Some(Instant::now() + RETRY),
                     Some(_) => {}
                     None => self.leave(),
@@ -363,11 +395,29 @@ impl Keeper {
         let Some(record) = Ledger::peek(host).ok().flatten() else { return };
         self.look_at_ledger(host);
         let Some(lease) = record.leases.get(&self.guest) else { return };
+        self.look_at_monitors(&record);
         if self.subject.qemu().is_none() {
             self.look = None;
             self.give_back_at = Some(Instant::now() + GRACE_ONCE_TOLD);
         } else if lease.interrupts.is_some() {
             self.look = Some(Look::after(FIRST_LOOK));
+        }
+    }
+
+    /// Has the monitors follow the guest, as far as it has come.
+    fn look_at_monitors(&mut self, record: &Record) {
+        let Some(lease) = record.leases.get(&self.guest) else { return };
+        match lease.phase {
+            Phase::Prepared => {
+                if let Some(step) = self.monitors.guest_is_coming(record, self.guest) {
+                    self.work.start(Job::Monitors(step));
+                }
+            }
+            Phase::Started if self.subject.qemu().is_some() => {
+                self.monitors.guest_is_up(record, self.guest);
+            }
+            Phase::Started => self.monitors.guest_is_gone(record, self.guest),
+            Phase::Preparing(_) | Phase::GivingBack(_) => {}
         }
     }
 
@@ -392,6 +442,9 @@ impl Keeper {
     /// The hook, the daemon or QEMU has ended: whether that ends the guest's life, the ledger says.
     fn subject_ended(&mut self, host: &Host) {
         self.look_at_ledger(host);
+        if let Some(record) = Ledger::peek(host).ok().flatten() {
+            self.look_at_monitors(&record);
+        }
         if self.subject.qemu().is_none() {
             self.look = None;
         }
@@ -404,7 +457,7 @@ impl Keeper {
             Some(phase) if self.subject.follow(host, self.guest, phase) => {}
             Some(_) => {
                 tracing::warn!("the guest is gone and libvirt does not say so: giving back what it held");
-                self.give_back("unknown".to_owned());
+                self.give_back(host, "unknown".to_owned(), None);
             }
         }
     }

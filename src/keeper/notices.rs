@@ -8,6 +8,7 @@ use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::monitors::MonitorStep;
 use crate::host::{BusSignal, watch_bus_signals};
 
 /// The stack of a thread: none here recurses.
@@ -31,6 +32,13 @@ pub(super) enum Notice {
     ErrandDone,
     /// The lease was given back, or not: the ledger says.
     GaveBack,
+    /// A step with the guest's monitors is over.
+    MonitorsDone {
+        /// Which.
+        step: MonitorStep,
+        /// How many are not yet as they are to be.
+        unfinished: usize,
+    },
 }
 
 /// The receiving end; readable when there is something.

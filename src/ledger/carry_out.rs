@@ -33,7 +33,11 @@ impl Outcome {
 
 impl Ledger<'_> {
     /// Announces a plan: after this the file holds all baselines, claims and values to come.
-    fn announce(&mut self, plan: &Plan, beneficiary: Option<GuestUuid>) -> Result<(), LedgerError> {
+    pub(super) fn announce(
+        &mut self,
+        plan: &Plan,
+        beneficiary: Option<GuestUuid>,
+    ) -> Result<(), LedgerError> {
         self.record = plan.record.clone();
         for change in &plan.changes {
             if let Some(entry) = self.record.entry_mut(&change.knob) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::knob::{CombineRule, Knob};
 use super::record::Entry;
-use super::value::{Value, Want};
+use super::value::{MonitorTurn, Value, Want};
 use crate::cpuset::CpuSet;
 use crate::guest::GuestUuid;
 
@@ -33,6 +33,7 @@ pub(super) fn combine(entry: &Entry, now: &Value, online: &CpuSet) -> Result<Val
             Ok(entry.knob.value_of_cpus(cpus_of(&entry.baseline).union(&claimed_cpus(&entry.claims))))
         }
         CombineRule::OnlyCpus => Ok(entry.knob.value_of_cpus(claimed_cpus(&entry.claims))),
+        CombineRule::LastComer => Ok(last_comer(entry)),
         CombineRule::SameText => same_text(&entry.claims).map(Value::Text),
         CombineRule::Shares => Ok(Value::Pages(shares(entry, pages_of(now)))),
     }
@@ -54,6 +55,13 @@ fn minus_cpus(knob: &Knob, baseline: &Value, claims: &BTreeMap<GuestUuid, Want>,
 fn shares(entry: &Entry, now: u64) -> u64 {
     let added: u64 = entry.claims.values().filter_map(Want::pages).map(|share| share.added).sum();
     now.min(pages_of(&entry.baseline).saturating_add(added))
+}
+
+/// What the last of the guests wants that are still there.
+fn last_comer(entry: &Entry) -> Value {
+    let claims = entry.claims.values().filter_map(Want::monitor);
+    let last = claims.filter(|claim| claim.turn != MonitorTurn::Over).max_by_key(|claim| claim.turn);
+    last.map_or_else(|| entry.baseline.clone(), |claim| entry.knob.value_of_vcp(claim.value))
 }
 
 fn same_text(claims: &BTreeMap<GuestUuid, Want>) -> Result<String, Conflict> {

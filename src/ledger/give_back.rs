@@ -1,11 +1,14 @@
 //! Giving a lease back: what is quick at once, the guest's commands and what stands around them by its keeper.
 
+use std::collections::BTreeSet;
+
 use super::carry_out::Outcome;
 use super::error::LedgerError;
 use super::knob::Knob;
+use super::monitors::Try;
 use super::open::Ledger;
 use super::plan::{Extent, Note, Plan};
-use super::record::Phase;
+use super::record::{Lease, Phase};
 use crate::command::OnCommandFailure;
 use crate::event::Operation;
 use crate::guest::GuestUuid;
@@ -15,34 +18,49 @@ use crate::host::{AnswerAt, Errand, HostError, KeeperState, ProcessId, Request, 
 pub const AT_THE_END: [Operation; 2] = [Operation::Stopped, Operation::Release];
 
 impl Ledger<'_> {
-    /// Gives a lease back. If the guest has commands for that, or its keeper is still at those of `stopped`, the keeper
-    /// gives the rest back after them, and this does not wait for it: the lease stays until then.
+    /// Gives a lease back. If that takes time (the guest has commands for it, or monitors that are not back yet), or its
+    /// keeper is still at those of `stopped`, the keeper gives the rest back, and this does not wait for it: the lease
+    /// stays until then. An heir, the process that starts the guest again, gets the monitors as they are.
     ///
     /// # Errors
     /// The ledger cannot be written. A knob that cannot be written is in the outcome, and stays in the ledger.
-    pub fn give_back(&mut self, uuid: GuestUuid, reason: &str) -> Result<Outcome, LedgerError> {
-        if !self.has_commands_to_give_back(uuid) && !self.has_busy_keeper(uuid) {
-            return self.give_back_here(uuid, reason);
+    pub fn give_back(
+        &mut self,
+        uuid: GuestUuid,
+        reason: &str,
+        heir: Option<ProcessId>,
+    ) -> Result<Outcome, LedgerError> {
+        if !self.takes_time_to_give_back(uuid, heir) && !self.has_busy_keeper(uuid) {
+            return self.give_back_here(uuid, reason, heir);
         }
         let keeper = match self.keeper_to_give_back(uuid) {
             Ok(keeper) if !keeper.process.is_this_process() => keeper,
-            _ => return self.give_back_here(uuid, reason),
+            _ => return self.give_back_here(uuid, reason, heir),
         };
         let mut outcome = self.give_back_before_commands(uuid, keeper.process)?;
-        let asked = self.host.ask_keeper(uuid, &Request::GiveBack(reason.to_owned()), self.deadline);
-        match asked {
-            Ok(_) => outcome.notes.push(Note::info("its keeper runs its commands and gives the rest back")),
-            Err(_) => outcome.absorb(self.give_back_here(uuid, reason)?),
+        let request = Request::GiveBack { reason: reason.to_owned(), heir };
+        match self.host.ask_keeper(uuid, &request, self.deadline) {
+            Ok(_) => outcome.notes.push(Note::info("its keeper gives the rest back")),
+            Err(_) => outcome.absorb(self.give_back_here(uuid, reason, heir)?),
         }
         Ok(outcome)
     }
 
-    /// Gives a lease back, commands and all, before it returns.
+    /// Gives a lease back, commands and all, before it returns. An heir gets what is left of it: the monitors.
     ///
     /// # Errors
     /// As [`Self::give_back`].
-    pub fn give_back_here(&mut self, uuid: GuestUuid, reason: &str) -> Result<Outcome, LedgerError> {
+    pub fn give_back_here(
+        &mut self,
+        uuid: GuestUuid,
+        reason: &str,
+        heir: Option<ProcessId>,
+    ) -> Result<Outcome, LedgerError> {
         let mut outcome = Outcome::default();
+        let heir = heir.filter(|_| self.has_monitors(uuid));
+        if heir.is_none() {
+            outcome.absorb(self.return_monitors(uuid, &BTreeSet::new(), Try::Last)?.outcome);
+        }
         if self.has_commands_to_give_back(uuid) {
             let this_process = self.host.this_process();
             outcome = self.give_back_before_commands(uuid, this_process)?;
@@ -52,7 +70,10 @@ impl Ledger<'_> {
         }
         self.adopt_new_interrupts();
         let default = self.narrowed_default();
-        let plan = self.plan_give_back(uuid)?;
+        let plan = match heir {
+            Some(heir) => self.plan_inheritance(uuid, heir)?,
+            None => self.plan_give_back(uuid)?,
+        };
         outcome.absorb(self.carry_out_giving_back(plan)?);
         if let Some(default) = default {
             outcome.absorb(self.settle_latecomers(&default, uuid)?);
@@ -61,9 +82,25 @@ impl Ledger<'_> {
         Ok(outcome)
     }
 
+    fn plan_inheritance(&self, uuid: GuestUuid, heir: ProcessId) -> Result<Plan, LedgerError> {
+        let leaving = [uuid].into();
+        let mut plan =
+            Plan::give_back(&self.record, self.host, &leaving, Extent::ButMonitors, self.deadline)?;
+        if let Some(lease) = plan.record.leases.get_mut(&uuid) {
+            *lease = Lease::preparing(&lease.name, heir);
+        }
+        Ok(plan)
+    }
+
+    /// Whether giving a lease back may take longer than a few writes.
+    #[must_use]
+    pub(super) fn takes_time_to_give_back(&self, uuid: GuestUuid, heir: Option<ProcessId>) -> bool {
+        self.has_commands_to_give_back(uuid) || (heir.is_none() && self.has_monitors(uuid))
+    }
+
     /// Whether commands are to be run before a lease is gone.
     #[must_use]
-    pub(super) fn has_commands_to_give_back(&self, uuid: GuestUuid) -> bool {
+    fn has_commands_to_give_back(&self, uuid: GuestUuid) -> bool {
         let lease = self.record.leases.get(&uuid);
         lease.is_some_and(|lease| AT_THE_END.iter().any(|event| lease.commands.has(*event)))
     }

@@ -11,12 +11,16 @@ use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::{
-    AllowedCpus, Host, HostError, IrqbalanceSocket, KeeperState, PagePool, Request, ServiceUnit, UnitName,
-    Workqueue,
+    AllowedCpus, Host, HostError, I2cDev, IrqbalanceSocket, KeeperState, PagePool, Request, ServiceUnit,
+    UnitName, Workqueue,
 };
+use crate::monitor::{MonitorFeature, VcpFeature, VcpValue};
 
 /// What a knob holds that holds nothing.
 const NONE: &str = "none";
+
+/// What the knob of a kernel module holds while it is loaded.
+pub(crate) const LOADED: &str = "loaded";
 
 /// What the knob of a keeper holds while there is one.
 pub(crate) const RUNS: &str = "runs";
@@ -34,6 +38,8 @@ pub enum Knob {
     SleepLock(GuestUuid),
     /// How long any CPU may take to wake up, as a guest's keeper asks the kernel.
     CpuDmaLatency(GuestUuid),
+    /// Whether the kernel's module is loaded that gives programs the i2c buses of monitors.
+    I2cDev,
     /// What logind does when the lid is closed.
     LidSwitch,
     /// Which of the units that a sleep starts cannot be started.
@@ -81,6 +87,8 @@ pub enum Knob {
         /// Its users; another interrupt may get the number later.
         actions: String,
     },
+    /// What a monitor shows, or another of its features.
+    MonitorFeature(MonitorFeature),
 }
 
 /// When a knob is taken and given back, seen from a guest's commands.
@@ -114,6 +122,8 @@ pub enum CombineRule {
     OnlyCpus,
     /// What is there plus each guest's own share.
     Shares,
+    /// What the guest wants that came last.
+    LastComer,
 }
 
 /// What it means when the host refuses a write to a knob.
@@ -148,9 +158,11 @@ impl Knob {
             | Self::WorkqueueMask(_)
             | Self::AllowedCpus(_) => CombineRule::MinusCpus,
             Self::VfioIrqAffinity { .. } => CombineRule::OnlyCpus,
+            Self::MonitorFeature(_) => CombineRule::LastComer,
             Self::Keeper(_)
             | Self::SleepLock(_)
             | Self::CpuDmaLatency(_)
+            | Self::I2cDev
             | Self::LidSwitch
             | Self::SleepMasks
             | Self::Service(_)
@@ -168,10 +180,12 @@ impl Knob {
             Self::Keeper(_)
             | Self::SleepLock(_)
             | Self::CpuDmaLatency(_)
+            | Self::I2cDev
             | Self::LidSwitch
             | Self::SleepMasks
             | Self::Service(_)
-            | Self::Trigger(_) => Turn::AroundCommands,
+            | Self::Trigger(_)
+            | Self::MonitorFeature(_) => Turn::AroundCommands,
             _ => Turn::WithinCommands,
         }
     }
@@ -229,7 +243,7 @@ impl Knob {
                 OnRefusal::Skip
             }
             // Without a keeper the guest starts all the same; what needs one says so itself.
-            Self::IrqbalanceBan(_) | Self::Keeper(_) => OnRefusal::Skip,
+            Self::IrqbalanceBan(_) | Self::Keeper(_) | Self::I2cDev => OnRefusal::Skip,
             _ => OnRefusal::Refuse,
         }
     }
@@ -278,6 +292,14 @@ impl Knob {
             }
             Self::ScalingGovernor { cpu } => text(host.scaling_governor(*cpu)?, cpu)?,
             Self::ResumeLatency { cpu } => Value::Text(host.pm_qos_resume_latency(*cpu)?.to_string()),
+            Self::I2cDev => match host.i2c_dev() {
+                I2cDev::Absent => Value::word(NONE),
+                I2cDev::Loaded | I2cDev::BuiltIn => Value::word(LOADED),
+            },
+            Self::MonitorFeature(feature) => {
+                let mut values = host.vcp_features(std::slice::from_ref(feature), deadline);
+                self.value_of_vcp(values.remove(0)?)
+            }
         })
     }
 
@@ -342,6 +364,13 @@ impl Knob {
                     .map_err(|reason| HostError::content("pm_qos_resume_latency_us".as_ref(), reason))?;
                 host.set_pm_qos_resume_latency(*cpu, latency)
             }
+            (Self::I2cDev, Value::Text(word)) => match word.as_str() {
+                LOADED => host.load_i2c_dev(deadline),
+                _ => host.unload_i2c_dev().map(drop),
+            },
+            (Self::MonitorFeature(feature), Value::Input(value) | Value::Vcp(value)) => {
+                host.set_vcp_features(&[(feature.clone(), *value)], deadline).remove(0)
+            }
             (knob, value) => Err(HostError::content(
                 "the ledger".as_ref(),
                 format!("{knob} cannot hold `{value}`; the ledger is damaged"),
@@ -353,6 +382,17 @@ impl Knob {
     #[must_use]
     pub(super) fn unset_means_all(&self) -> bool {
         matches!(self, Self::AllowedCpus(_))
+    }
+
+    /// Wraps the value of a monitor's feature as this knob holds it.
+    #[must_use]
+    pub(super) fn value_of_vcp(&self, value: VcpValue) -> Value {
+        match self {
+            Self::MonitorFeature(feature) if feature.control.feature == VcpFeature::INPUT_SOURCE => {
+                Value::Input(value)
+            }
+            _ => Value::Vcp(value),
+        }
     }
 
     /// Wraps a set of CPUs as this knob holds it while it is claimed.
@@ -426,6 +466,8 @@ impl fmt::Display for Knob {
             Self::EnergyPerformancePreference { cpu } => write!(f, "energy preference of CPU {cpu}"),
             Self::ScalingGovernor { cpu } => write!(f, "governor of CPU {cpu}"),
             Self::ResumeLatency { cpu } => write!(f, "resume latency of CPU {cpu}"),
+            Self::I2cDev => f.write_str("kernel module i2c-dev"),
+            Self::MonitorFeature(feature) => feature.fmt(f),
         }
     }
 }

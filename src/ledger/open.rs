@@ -133,7 +133,7 @@ impl<'h> Ledger<'h> {
         // It may be the end of the time that brought it here.
         self.deadline = self.deadline.later(Deadline::after(UNDO));
         self.relock()?;
-        self.give_back(uuid, "failed")
+        self.give_back(uuid, "failed", None)
     }
 
     /// Notes that the guest's QEMU runs and has its memory.
@@ -193,11 +193,11 @@ impl<'h> Ledger<'h> {
             .filter(|(uuid, lease)| lease.is_abandoned(self.host) || self.is_forgotten(**uuid, lease))
             .map(|(uuid, _)| *uuid)
             .collect();
-        // Those whose commands are not all run yet are given back one by one.
-        let (with_commands, failed): (BTreeSet<_>, BTreeSet<_>) =
-            failed.into_iter().partition(|uuid| self.has_commands_to_give_back(*uuid));
-        for uuid in &with_commands {
-            let outcome = self.give_back(*uuid, "failed")?;
+        // Those that take time are given back one by one.
+        let (slow, failed): (BTreeSet<_>, BTreeSet<_>) =
+            failed.into_iter().partition(|uuid| self.takes_time_to_give_back(*uuid, None));
+        for uuid in &slow {
+            let outcome = self.give_back(*uuid, "failed", None)?;
             self.recovered.absorb(outcome);
         }
         let is_at_rest = |entry| self.record.is_at_rest(entry, self.host);

@@ -10,6 +10,7 @@ use super::commands::Commands;
 use super::error::LedgerError;
 use super::foreign::adopt_foreign_change;
 use super::knob::{CombineRule, Knob, Settles, Turn};
+use super::monitors::MonitorWish;
 use super::promises::{ownerless_pages, page_shortfall};
 use super::record::{Entry, Lease, Pending, Record};
 use super::value::{Value, Want};
@@ -64,6 +65,8 @@ pub enum NoteLevel {
 pub enum Extent {
     /// What comes back before the guest's commands run; the guest keeps its lease.
     BeforeCommands,
+    /// All but the monitors, which the guest's next life goes on using; the guest keeps its lease.
+    ButMonitors,
     /// Everything.
     Whole,
 }
@@ -102,7 +105,7 @@ impl fmt::Display for Change {
 }
 
 impl Plan {
-    fn without_changes(record: &Record) -> Self {
+    pub(super) fn without_changes(record: &Record) -> Self {
         Self { record: record.clone(), changes: Vec::new(), notes: Vec::new(), failures: Vec::new() }
     }
 
@@ -254,7 +257,12 @@ impl Plan {
         for mut entry in entries {
             let was_at_rest = record.is_at_rest(&entry, host);
             let before = entry.claims.len();
-            if extent == Extent::Whole || entry.knob.turn() == Turn::WithinCommands {
+            let is_leaving = match extent {
+                Extent::Whole => true,
+                Extent::BeforeCommands => entry.knob.turn() == Turn::WithinCommands,
+                Extent::ButMonitors => !matches!(entry.knob, Knob::MonitorFeature(_)),
+            };
+            if is_leaving {
                 entry.claims.retain(|uuid, _| !leaving.contains(uuid));
             }
             if was_at_rest && entry.claims.len() == before {
@@ -320,6 +328,12 @@ impl Plan {
     #[must_use]
     pub fn commands(&self, uuid: GuestUuid) -> Option<&Commands> {
         self.record.leases.get(&uuid).map(|lease| &lease.commands)
+    }
+
+    /// The monitors that are to be switched once a guest is up.
+    #[must_use]
+    pub fn monitors(&self, uuid: GuestUuid) -> &[MonitorWish] {
+        self.record.leases.get(&uuid).map_or(&[], |lease| &lease.monitors)
     }
 
     /// Whether nothing has to be written.

@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use super::commands::Commands;
 use super::knob::{Knob, Settles};
-use super::value::{PageShare, Value, Want};
+use super::monitors::MonitorWish;
+use super::value::{MonitorClaim, PageShare, Value, Want};
 use crate::cpuset::CpuSet;
 use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId};
@@ -47,6 +48,9 @@ pub struct Lease {
     /// Where the interrupts of its own devices are to be served, if they are to be moved at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupts: Option<GuestInterrupts>,
+    /// Monitors that are to be switched once the guest is up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub monitors: Vec<MonitorWish>,
 }
 
 /// Where a guest's interrupts are served, and the host's are not. They appear when the guest's drivers load.
@@ -151,12 +155,14 @@ impl Record {
         self.leases.is_empty() && self.entries.is_empty()
     }
 
-    /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it.
+    /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it. A
+    /// monitor is its guest's keeper's, until it is back.
     #[must_use]
     pub(super) fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {
         let writer = entry.pending.as_ref().and_then(|pending| pending.beneficiary);
         let lease = writer.and_then(|uuid| self.leases.get(&uuid));
         entry.is_settled()
+            || (matches!(entry.knob, Knob::MonitorFeature(_)) && !entry.claims.is_empty())
             || lease.is_some_and(|lease| matches!(lease.phase, Phase::Preparing(by) if host.is_alive(by)))
     }
 
@@ -203,6 +209,7 @@ impl Lease {
             phase: Phase::Preparing(by),
             commands: Commands::default(),
             interrupts: None,
+            monitors: Vec::new(),
         }
     }
 }
@@ -247,6 +254,15 @@ impl Want {
     pub fn pages(&self) -> Option<PageShare> {
         match self {
             Self::Pages(share) => Some(*share),
+            _ => None,
+        }
+    }
+
+    /// What is wanted of a monitor, if it is one.
+    #[must_use]
+    pub fn monitor(&self) -> Option<MonitorClaim> {
+        match self {
+            Self::Monitor(claim) => Some(*claim),
             _ => None,
         }
     }

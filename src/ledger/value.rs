@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpuset::CpuSet;
 use crate::host::DropIn;
+use crate::monitor::{VcpValue, input_name};
 
 /// What a knob holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,12 @@ pub enum Value {
     Text(String),
     /// A number of pages.
     Pages(u64),
+    /// What a monitor shows.
+    Input(VcpValue),
+    /// The value of another feature of a monitor.
+    Vcp(VcpValue),
+    /// Nobody can tell.
+    Unknown,
 }
 
 impl Value {
@@ -49,6 +56,12 @@ impl fmt::Display for Value {
             Self::Cpus(cpus) | Self::AllowedCpus { cpus, .. } => cpus.fmt(f),
             Self::Text(text) => f.write_str(text),
             Self::Pages(pages) => pages.fmt(f),
+            Self::Input(value) => match input_name(*value) {
+                Some(name) => f.write_str(name),
+                None => value.fmt(f),
+            },
+            Self::Vcp(value) => value.fmt(f),
+            Self::Unknown => f.write_str("(unknown)"),
         }
     }
 }
@@ -63,6 +76,41 @@ pub enum Want {
     Text(String),
     /// Pages of a pool.
     Pages(PageShare),
+    /// A feature of a monitor.
+    Monitor(MonitorClaim),
+}
+
+/// What a guest wants of a monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorClaim {
+    /// The value.
+    pub value: VcpValue,
+    /// When it was claimed: the last one counts.
+    pub turn: MonitorTurn,
+}
+
+/// The order in which guests came to a monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MonitorTurn {
+    /// The guest is gone; the monitor is on its way back.
+    Over,
+    /// The guest with the highest number has the monitor.
+    Number(u32),
+}
+
+impl MonitorTurn {
+    /// That of a guest that came when there was no other.
+    pub const FIRST: Self = Self::Number(1);
+
+    /// That of the guest that comes after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        match self {
+            Self::Over => Self::FIRST,
+            Self::Number(number) => Self::Number(number.saturating_add(1)),
+        }
+    }
 }
 
 /// A guest's part of a page pool.

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use ddc::commands::{Command, CommandResult, GetVcpFeature, SaveCurrentSettings, SetVcpFeature};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::deviation::SourceAddress;
@@ -46,7 +47,7 @@ pub enum DdcRequest {
 }
 
 /// Why a reply tells no value.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplyError {
     /// A reply without content: "not yet", or "I have nothing to say about this".
     #[error("the monitor answers, but without a value")]

@@ -1,5 +1,6 @@
 //! What a monitor says of itself: the base block of an EDID (VESA E-EDID 1.4, section 3).
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::identity::{EdidIdentity, ManufacturerId};
@@ -21,7 +22,7 @@ const MODEL_NAME: u8 = 0xfc;
 const SERIAL_TEXT: u8 = 0xff;
 
 /// Why bytes are no EDID.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EdidError {
     /// Nothing but zeros, as docks with several outputs answer for a monitor that is not there.
     #[error("it is empty")]

@@ -126,6 +126,20 @@ impl fmt::Display for MonitorPlace {
     }
 }
 
+impl MonitorKey {
+    /// All that can tell it from others.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let identity = &self.identity;
+        let serial = match &identity.serial {
+            Some(serial) => format!(", serial {}", printable(serial)),
+            None if identity.serial_number != 0 => format!(", serial {}", identity.serial_number),
+            None => String::new(),
+        };
+        format!("{}: {} {identity}{serial}", self.place, identity.manufacturer)
+    }
+}
+
 impl fmt::Display for MonitorKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.identity, self.place)

@@ -55,6 +55,15 @@ monitor_log() { cat "$test_monitors/$1/log"; }
 
 forget_monitor_log() { echo >"$test_monitors/$1/log"; }
 
+# wait_monitor N NAME VALUE: within 12 s.
+wait_monitor() {
+    local deadline=$((SECONDS + 12))
+    until [[ $(monitor_knob "$1" "$2") == "$3" ]]; do
+        ((SECONDS < deadline)) || fail "monitor $1: $2 is $(monitor_knob "$1" "$2") instead of $3; $(vfio-hook status)"
+        sleep 0.2
+    done
+}
+
 # What the monitor was given to do (get, set, save), and the microseconds until the next message, one each a line.
 ddc_gaps() {
     monitor_log "$1" | perl -ne '

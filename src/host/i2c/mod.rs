@@ -15,6 +15,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 pub(super) use conversation::Conversation;
 pub(super) use machine::MachineBuses;
 pub(super) use pace::Pace;
@@ -26,7 +28,7 @@ pub(super) const EDID_ADDRESS: u8 = 0x50;
 
 /// An i2c bus by the kernel's number for it, written `i2c-7`. The number can be another one after a driver was loaded
 /// again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct I2cBus(pub u32);
 
 /// What a bus can do (`I2C_FUNCS`).

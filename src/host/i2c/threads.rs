@@ -32,6 +32,7 @@ static OF_THIS_PROCESS: LazyLock<Arc<LeftBehind>> = LazyLock::new(Arc::default);
 pub(in crate::host) struct BusDoor {
     buses: Arc<dyn I2cBuses>,
     left_behind: Arc<LeftBehind>,
+    known_to_hang: Vec<I2cBus>,
 }
 
 struct Running<T> {
@@ -42,12 +43,17 @@ struct Running<T> {
 impl BusDoor {
     /// To the buses of the machine: all hosts of the process know which of them hang.
     pub(in crate::host) fn machine(buses: impl I2cBuses + 'static) -> Self {
-        Self { buses: Arc::new(buses), left_behind: Arc::clone(&OF_THIS_PROCESS) }
+        Self { buses: Arc::new(buses), left_behind: Arc::clone(&OF_THIS_PROCESS), known_to_hang: Vec::new() }
+    }
+
+    /// To the buses of the machine but these, where another process hangs.
+    pub(in crate::host) fn machine_but(buses: impl I2cBuses + 'static, hanging: &[I2cBus]) -> Self {
+        Self { known_to_hang: hanging.to_vec(), ..Self::machine(buses) }
     }
 
     /// To the buses of a host in a folder.
     pub(in crate::host) fn simulated(buses: impl I2cBuses + 'static) -> Self {
-        Self { buses: Arc::new(buses), left_behind: Arc::default() }
+        Self { buses: Arc::new(buses), left_behind: Arc::default(), known_to_hang: Vec::new() }
     }
 
     /// Does these jobs, each on its bus and all at once; the answers in the order of the jobs. At the deadline a thread
@@ -106,6 +112,9 @@ impl BusDoor {
     }
 
     fn hangs(&self, bus: I2cBus) -> bool {
+        if self.known_to_hang.contains(&bus) {
+            return true;
+        }
         let mut left_behind = self.left_behind();
         let Some(threads) = left_behind.get_mut(&bus) else { return false };
         threads.retain(|thread| !thread.is_finished());

@@ -3,13 +3,14 @@
 use std::io;
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::monitor::EdidError;
 use crate::monitor::ddc_ci::ReplyError;
 
 /// Why a monitor could not be asked or told something.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MonitorTrouble {
     /// It is not connected, or its card has no driver that offers its bus.
     #[error("no such monitor is there")]
@@ -31,7 +32,7 @@ pub enum MonitorTrouble {
     SmbusOnly,
     /// The kernel refuses for another reason.
     #[error("{}", io::Error::from(*.0))]
-    Refused(Errno),
+    Refused(#[serde(with = "as_number")] Errno),
     /// Another program talks on the bus, and does not end in time.
     #[error("another program keeps the bus locked")]
     Locked,
@@ -43,7 +44,7 @@ pub enum MonitorTrouble {
     NoTime,
     /// Nobody acknowledges.
     #[error("the monitor does not answer ({})", io::Error::from(*.0))]
-    Silent(Errno),
+    Silent(#[serde(with = "as_number")] Errno),
     /// It answers, but not to the question, however often it is asked.
     #[error("{0}, even when asked again")]
     Garbled(ReplyError),
@@ -142,6 +143,21 @@ impl MonitorTrouble {
             Self::Silent(errno) | Self::Refused(errno) => Some(io::Error::from(*errno).kind()),
             _ => None,
         }
+    }
+}
+
+/// The kernel's word as the number it is.
+mod as_number {
+    use nix::errno::Errno;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(errno: &Errno, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i32(*errno as i32)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Errno, D::Error> {
+        i32::deserialize(deserializer).map(Errno::from_raw)
     }
 }
 

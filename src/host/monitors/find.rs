@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::problem::MonitorProblem;
 use super::survey::{Adapter, Connector, Plug, Survey};
 use crate::deadline::Deadline;
@@ -12,7 +14,7 @@ use crate::monitor::{EdidIdentity, MonitorKey, MonitorPlace};
 use crate::pci::PciAddress;
 
 /// A monitor and the bus that leads to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorFound {
     /// Which.
     pub key: MonitorKey,
@@ -21,7 +23,7 @@ pub struct MonitorFound {
 }
 
 /// The monitors that are there, and what keeps others from being found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorsFound {
     /// Those on connectors first.
     pub monitors: Vec<MonitorFound>,

@@ -3,6 +3,7 @@
 //! Nothing is guessed: a bus is talked on only where a connector of a graphics card names it, or where it is an adapter
 //! on a graphics card with an EDID at its end.
 
+mod aside;
 mod find;
 mod locate;
 mod problem;
@@ -13,18 +14,32 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use aside::{TALK_TO_MONITORS, talk_to_monitors};
 pub use find::{MonitorFound, MonitorsFound};
 pub use problem::MonitorProblem;
 
+use serde::{Deserialize, Serialize};
+
 use super::i2c::{BusJob, Conversation, I2cBus, MonitorTrouble};
 use super::i2c_dev::I2cDev;
-use super::{Host, HostError};
+use super::{Host, HostError, Talks};
 use crate::deadline::Deadline;
 use crate::failpoint;
 use crate::monitor::{FeatureControl, MonitorFeature, VcpValue};
+use aside::Talk;
 
 /// What one monitor is asked or told, and the place of the answer.
 type Orders<O> = Vec<(usize, FeatureControl, O)>;
+
+/// Why one feature was not read or set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Failure {
+    /// What was tried.
+    attempt: String,
+    /// Over which bus, as far as that is known.
+    bus: Option<I2cBus>,
+    trouble: MonitorTrouble,
+}
 
 impl Host {
     /// The monitors that are there, and what keeps others from being found.
@@ -32,14 +47,18 @@ impl Host {
     /// # Errors
     /// sysfs cannot be listed. What concerns one monitor is a problem, no error.
     pub fn monitors(&self, deadline: Deadline) -> Result<MonitorsFound, HostError> {
+        match self.talks {
+            Talks::Here => self.monitors_here(deadline),
+            Talks::Aside => aside::aside(Talk::Find, deadline),
+        }
+    }
+
+    fn monitors_here(&self, deadline: Deadline) -> Result<MonitorsFound, HostError> {
         Ok(find::all(self, deadline)?.found)
     }
 
     /// The values of features; the answers in the order of the questions. All monitors are asked at once, each in its
     /// own thread; one whose bus hangs costs the others nothing.
-    ///
-    /// A thread that hangs in the kernel keeps the whole process from ending, so nothing that libvirt waits for may
-    /// call this.
     ///
     /// The errors tell a monitor that is not there ([`HostError::is_absent`]) from one that does not answer
     /// ([`HostError::is_unanswered`]) and one that has no such feature ([`HostError::is_unreadable_feature`]).
@@ -49,6 +68,15 @@ impl Host {
         asked: &[MonitorFeature],
         deadline: Deadline,
     ) -> Vec<Result<VcpValue, HostError>> {
+        let answers = match self.talks {
+            _ if asked.is_empty() => return Vec::new(),
+            Talks::Here => self.get_here(asked, deadline),
+            Talks::Aside => answers(aside::aside(Talk::Get(asked.to_vec()), deadline), asked, "read"),
+        };
+        answers.into_iter().map(|answer| answer.map_err(HostError::from)).collect()
+    }
+
+    fn get_here(&self, asked: &[MonitorFeature], deadline: Deadline) -> Vec<Result<VcpValue, Failure>> {
         let questions: Vec<_> = asked.iter().map(|feature| (feature, ())).collect();
         self.talk("read", &questions, deadline, |conversation, control, ()| conversation.get(control))
     }
@@ -61,13 +89,26 @@ impl Host {
         orders: &[(MonitorFeature, VcpValue)],
         deadline: Deadline,
     ) -> Vec<Result<(), HostError>> {
+        failpoint::reached("knob");
+        let answers = match self.talks {
+            _ if orders.is_empty() => return Vec::new(),
+            Talks::Here => self.set_here(orders, deadline),
+            Talks::Aside => {
+                let features: Vec<_> = orders.iter().map(|(feature, _)| feature.clone()).collect();
+                answers(aside::aside(Talk::Set(orders.to_vec()), deadline), &features, "set")
+            }
+        };
+        failpoint::reached("knob");
+        answers.into_iter().map(|answer| answer.map_err(HostError::from)).collect()
+    }
+
+    fn set_here(
+        &self,
+        orders: &[(MonitorFeature, VcpValue)],
+        deadline: Deadline,
+    ) -> Vec<Result<(), Failure>> {
         let orders: Vec<_> = orders.iter().map(|(feature, value)| (feature, *value)).collect();
-        self.talk("set", &orders, deadline, |conversation, control, value| {
-            failpoint::reached("knob");
-            conversation.set(control, value)?;
-            failpoint::reached("knob");
-            Ok(())
-        })
+        self.talk("set", &orders, deadline, Conversation::set)
     }
 
     fn talk<O: Copy + Send + 'static, T: Send + 'static>(
@@ -76,12 +117,11 @@ impl Host {
         orders: &[(&MonitorFeature, O)],
         deadline: Deadline,
         say: fn(&mut Conversation, FeatureControl, O) -> Result<T, MonitorTrouble>,
-    ) -> Vec<Result<T, HostError>> {
+    ) -> Vec<Result<T, Failure>> {
         let failed = |feature: &dyn fmt::Display, bus: Option<I2cBus>, trouble| {
             let has_no_nodes = trouble == MonitorTrouble::NoBus && self.i2c_dev() == I2cDev::Absent;
             let trouble = if has_no_nodes { MonitorTrouble::NoI2cDev } else { trouble };
-            let bus = bus.map(|bus| bus.to_string()).unwrap_or_default();
-            HostError::monitor(format!("{verb} {feature}"), &bus, trouble)
+            Failure { attempt: format!("{verb} {feature}"), bus, trouble }
         };
         let keys = orders.iter().map(|(feature, _)| &feature.monitor);
         let seats = match locate::buses_of(self, &keys.collect::<Vec<_>>(), deadline) {
@@ -95,7 +135,7 @@ impl Host {
             }
         };
         let mut by_bus: BTreeMap<I2cBus, Orders<O>> = BTreeMap::new();
-        let mut answers: Vec<Option<Result<T, HostError>>> = Vec::new();
+        let mut answers: Vec<Option<Result<T, Failure>>> = Vec::new();
         for (place, ((feature, order), seat)) in orders.iter().zip(&seats).enumerate() {
             answers.push(match seat {
                 Ok(bus) => {
@@ -122,6 +162,26 @@ impl Host {
         let answers = answers.into_iter().enumerate();
         answers.map(|(place, answer)| answer.unwrap_or_else(|| missing(place))).collect()
     }
+}
+
+impl From<Failure> for HostError {
+    fn from(Failure { attempt, bus, trouble }: Failure) -> Self {
+        Self::monitor(attempt, &bus.map(|bus| bus.to_string()).unwrap_or_default(), trouble)
+    }
+}
+
+/// The answers of another process; where that failed, so did each.
+fn answers<T>(
+    said: Result<Vec<Result<T, Failure>>, HostError>,
+    features: &[MonitorFeature],
+    verb: &str,
+) -> Vec<Result<T, Failure>> {
+    said.unwrap_or_else(|error| {
+        let trouble = MonitorTrouble::Unfindable(error.to_string());
+        let failed =
+            |feature| Failure { attempt: format!("{verb} {feature}"), bus: None, trouble: trouble.clone() };
+        features.iter().map(|feature| Err(failed(feature))).collect()
+    })
 }
 
 /// All that is said to one monitor, under one lock.

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::host::i2c::{I2cBus, MonitorTrouble};
 use crate::monitor::{ConnectorName, EdidIdentity};
 use crate::printable::printable;
 
 /// Why a monitor that may be there cannot be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MonitorProblem {
     /// Buses have no device nodes, because `i2c-dev` is not loaded.
     NoI2cDev,
@@ -39,6 +41,14 @@ pub enum MonitorProblem {
 }
 
 impl MonitorProblem {
+    /// The bus that hangs, if that is the problem.
+    pub(super) fn hanging_bus(&self) -> Option<I2cBus> {
+        match self {
+            Self::Hangs(bus) => Some(*bus),
+            _ => None,
+        }
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {

@@ -96,7 +96,7 @@ impl Keepers for SimulatedKeepers {
             Request::CpuDmaLatency(micros) => state.cpu_dma_latency = *micros,
             Request::Run(errand) => return self.run(guest, errand).map(Some),
             Request::State | Request::Look => return Ok(Some(Answer::Done(state))),
-            Request::GiveBack(_) | Request::Leave => {
+            Request::GiveBack { .. } | Request::Leave => {
                 return Ok(Some(Answer::Failed("only a real keeper does that".to_owned())));
             }
         }

@@ -1,5 +1,7 @@
 //! A guest's life, event by event: what is planned, taken, verified and given back.
 
+mod monitors;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +15,13 @@ use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::{Guest, GuestName, GuestUuid};
-use crate::host::{Host, HostError, Request, xml_file};
+use crate::host::{Host, HostError, ProcessId, Request, xml_file};
 use crate::ledger::{
-    Commands, Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Plan, Record, Want, available_pages,
+    Commands, Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Plan, Record, Try, Want,
+    available_pages,
 };
+
+pub use monitors::{follow_monitors, note_monitors, return_monitors};
 
 /// Where the guests' YAML files are.
 pub const CONFIG_DIR: &str = "/etc/vfio-hook/hooks.d";
@@ -153,14 +158,19 @@ pub fn plan_prepare(
     guest: &Guest,
     deadline: Deadline,
 ) -> Result<PreparePlan, LifecycleError> {
-    let situation = Situation { guest, host, record, deadline };
+    let host_config = match &loaded.config.switch_input {
+        Some(_) => load_host_config(host)?,
+        None => HostConfig::default(),
+    };
+    let situation = Situation { guest, host, record, host_config: &host_config, deadline };
     let proposal = actions::propose(&loaded.config, situation)?;
-    let Proposal { claims, commands, interrupts, notes, problems } = proposal;
+    let Proposal { claims, commands, interrupts, monitors, notes, problems } = proposal;
     if let Some(errors) = refusal(&loaded.source, &problems) {
         return Err(errors.into());
     }
     let commands = Commands::new(commands);
-    let lease = Lease { commands, interrupts, ..Lease::preparing(&guest.name, host.this_process()) };
+    let lease =
+        Lease { commands, interrupts, monitors, ..Lease::preparing(&guest.name, host.this_process()) };
     let plan = Plan::take(record, host, guest.uuid, lease, &claims, deadline)?;
     Ok(PreparePlan { plan, notes })
 }
@@ -185,12 +195,20 @@ pub fn prepare(
     deadline: Deadline,
 ) -> Result<Outcome, LifecycleError> {
     let mut report = Outcome::default();
-    end_earlier_life(host, guest.uuid, deadline, &mut report)?;
+    let wants_monitors = loaded.is_some_and(|loaded| loaded.config.switch_input.is_some());
+    let heir = wants_monitors.then(|| host.this_process());
+    end_earlier_life(host, guest.uuid, heir, deadline, &mut report)?;
     let Some(loaded) = loaded else { return Ok(report) };
     let mut ledger = Ledger::open(host, deadline)?;
     report.absorb(ledger.recovered().clone());
     ledger.adopt_new_interrupts();
-    let PreparePlan { plan, notes } = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline)?;
+    let mut prepared = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline)?;
+    let goes_on = prepared.plan.monitors(guest.uuid).iter().map(|wish| wish.feature.clone()).collect();
+    if ledger.has_other_monitors(guest.uuid, &goes_on) {
+        report.absorb(ledger.return_monitors(guest.uuid, &goes_on, Try::Last)?.outcome);
+        prepared = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline)?;
+    }
+    let PreparePlan { plan, notes } = prepared;
     report.notes.extend(notes);
     if loaded.config.run.as_ref().is_some_and(Run::wants_xml) {
         ledger.keep_xml(guest.uuid, xml)?;
@@ -199,10 +217,12 @@ pub fn prepare(
     Ok(report)
 }
 
-/// Gives back what an earlier life of the guest left. Where its keeper is at that, this waits.
+/// Gives back what an earlier life of the guest left, all but the monitors if there is an heir to them. Where its keeper
+/// is at that, this waits.
 fn end_earlier_life(
     host: &mut Host,
     uuid: GuestUuid,
+    heir: Option<ProcessId>,
     deadline: Deadline,
     report: &mut Outcome,
 ) -> Result<(), LifecycleError> {
@@ -210,12 +230,13 @@ fn end_earlier_life(
     loop {
         match Ledger::peek(host)?.and_then(|record| record.leases.get(&uuid).cloned()) {
             None => return Ok(()),
+            Some(Lease { phase: Phase::Preparing(by), .. }) if Some(by) == heir => return Ok(()),
             Some(Lease { phase: Phase::GivingBack(by), .. }) if host.is_alive(by) => {
                 if deadline.has_passed() {
                     return Err(LifecycleError::StillGivingBack);
                 }
                 if !is_reminded {
-                    remind_keeper(host, uuid, LEFT_OVER, deadline);
+                    remind_keeper(host, uuid, LEFT_OVER, heir, deadline);
                     is_reminded = true;
                 }
                 deadline.pause(LOOK_AT_KEEPER);
@@ -224,7 +245,7 @@ fn end_earlier_life(
                 let mut ledger = Ledger::open(host, deadline)?;
                 report.absorb(ledger.recovered().clone());
                 if ledger.record().leases.contains_key(&uuid) {
-                    report.absorb(ledger.give_back(uuid, LEFT_OVER)?);
+                    report.absorb(ledger.give_back(uuid, LEFT_OVER, heir)?);
                     report.notes.push(Note::info("an earlier life of this guest had not been given back"));
                 }
             }
@@ -330,12 +351,21 @@ pub fn stopped(
     Ok(report)
 }
 
-/// Has a guest's keeper look at the ledger, at QEMU and at the interrupts again.
+/// Has a guest's keeper look at the ledger, at QEMU, at the interrupts and the monitors again. One that was killed and has
+/// monitors to bring back gets a successor, which looks by itself.
 fn tell_keeper(host: &mut Host, record: &Record, uuid: GuestUuid, deadline: Deadline, report: &mut Outcome) {
-    if record.entry(&Knob::Keeper(uuid)).is_some()
-        && let Err(error) =
-            host.ask_keeper(uuid, &Request::Look, Deadline::after(KEEPER_ANSWERS).earlier(deadline))
-    {
+    if record.entry(&Knob::Keeper(uuid)).is_none() {
+        return;
+    }
+    let asked = host.ask_keeper(uuid, &Request::Look, Deadline::after(KEEPER_ANSWERS).earlier(deadline));
+    let has_monitors = record.entries_of(uuid).any(|entry| matches!(entry.knob, Knob::MonitorFeature(_)));
+    let told = match asked {
+        Err(_) if has_monitors && matches!(host.keeper(uuid, deadline), Ok(None)) => {
+            host.start_keeper(uuid, deadline)
+        }
+        asked => asked.map(drop),
+    };
+    if let Err(error) = told {
         report.notes.push(Note::warning(error.to_string()));
     }
 }
@@ -391,21 +421,28 @@ pub fn release(
         None => {}
         Some(Phase::GivingBack(_)) => {
             drop(ledger);
-            remind_keeper(host, uuid, reason, deadline);
+            remind_keeper(host, uuid, reason, None, deadline);
         }
-        Some(_) => report.absorb(ledger.give_back(uuid, reason)?),
+        Some(_) => report.absorb(ledger.give_back(uuid, reason, None)?),
     }
     Ok(report)
 }
 
 /// Asks a keeper once more to give a lease back: whoever was to ask before may have been killed on the way.
-fn remind_keeper(host: &mut Host, uuid: GuestUuid, reason: &str, deadline: Deadline) {
+fn remind_keeper(
+    host: &mut Host,
+    uuid: GuestUuid,
+    reason: &str,
+    heir: Option<ProcessId>,
+    deadline: Deadline,
+) {
     let deadline = Deadline::after(KEEPER_ANSWERS).earlier(deadline);
     // One that does not answer is found by whoever waits for it.
-    let _ = host.ask_keeper(uuid, &Request::GiveBack(reason.to_owned()), deadline);
+    let _ = host.ask_keeper(uuid, &Request::GiveBack { reason: reason.to_owned(), heir }, deadline);
 }
 
-/// What a keeper does when its guest is gone: gives the lease back, commands and all. A guest that runs keeps it.
+/// What a keeper does when its guest is gone: gives the lease back, commands and all. A guest that runs keeps it; an
+/// heir, the process that starts it again, gets the monitors.
 ///
 /// # Errors
 /// The ledger cannot be used.
@@ -413,13 +450,13 @@ pub fn finish(
     host: &mut Host,
     uuid: GuestUuid,
     reason: &str,
+    heir: Option<ProcessId>,
     deadline: Deadline,
 ) -> Result<Outcome, LifecycleError> {
     let mut ledger = Ledger::open(host, deadline)?;
     let mut report = ledger.recovered().clone();
-    let runs = guest_runs(ledger.host(), ledger.record(), uuid);
-    if ledger.record().leases.contains_key(&uuid) && !runs {
-        report.absorb(ledger.give_back_here(uuid, reason)?);
+    if is_over(ledger.host(), ledger.record(), uuid) {
+        report.absorb(ledger.give_back_here(uuid, reason, heir)?);
     }
     Ok(report)
 }
@@ -453,6 +490,16 @@ pub fn guest_runs(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     match record.leases.get(&uuid).map(|lease| lease.phase) {
         Some(Phase::Preparing(by)) if host.is_alive(by) => true,
         Some(_) => host.qemu_of(&uuid.to_string()).is_some(),
+        None => false,
+    }
+}
+
+/// Whether a lease is to be given back: somebody decided so (even of a running guest, with `undo --force`), or its guest
+/// is gone.
+fn is_over(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
+    match record.leases.get(&uuid).map(|lease| lease.phase) {
+        Some(Phase::GivingBack(_)) => true,
+        Some(_) => !guest_runs(host, record, uuid),
         None => false,
     }
 }
