@@ -11,6 +11,7 @@ mod kills;
 mod late_interrupts;
 mod ledgers;
 mod meanwhile;
+mod monitors;
 mod pages;
 mod refusals;
 mod support;

@@ -19,6 +19,9 @@ use vfio_hook::lifecycle::{self, LifecycleError, LoadedConfig};
 pub(crate) const HOSTS: &[&str] =
     &["ryzen-7950x", "two-nodes", "no-systemd", "cgroup-v1", "isolcpus", "no-cpufreq", "offline-cpu"];
 
+/// The process of a guest, while it runs.
+const QEMU: &str = "/proc/4242";
+
 /// What the files of a host hold.
 pub(crate) type Files = BTreeMap<String, String>;
 
@@ -40,12 +43,17 @@ pub(crate) struct Killed;
 
 impl Machine {
     pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, "")
+    }
+
+    /// A host that also has what these lines of a manifest say.
+    pub(crate) fn with(name: &str, lines: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let path = match name {
             "ryzen-7950x" => root.join("src/commands/demo/ryzen-7950x.host"),
             name => root.join(format!("tests/hosts/{name}.host")),
         };
-        Self::from_manifest(&fs::read_to_string(path).unwrap())
+        Self::from_manifest(&format!("{}\n{lines}", fs::read_to_string(path).unwrap()))
     }
 
     pub(crate) fn from_manifest(text: &str) -> Self {
@@ -175,6 +183,18 @@ impl Machine {
     }
 
     /// QEMU takes the pages that were set aside.
+    pub(crate) fn qemu_runs(&self, uuid: GuestUuid) {
+        let process = self.path(QEMU);
+        fs::create_dir_all(&process).unwrap();
+        fs::write(process.join("cmdline"), format!("qemu\0-uuid\0{uuid}\0")).unwrap();
+        let fields = "0 ".repeat(49);
+        fs::write(process.join("stat"), format!("4242 (qemu) S {fields}\n")).unwrap();
+    }
+
+    pub(crate) fn qemu_is_gone(&self) {
+        fs::remove_dir_all(self.path(QEMU)).unwrap();
+    }
+
     pub(crate) fn qemu_takes_pages(&self, uuid: GuestUuid) -> Vec<(String, u64)> {
         let mut taken = Vec::new();
         let Some(record) = self.record() else { return taken };
