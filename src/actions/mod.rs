@@ -25,6 +25,7 @@ use crate::ledger::{
 
 pub use late_interrupts::propose_late_interrupts;
 pub use run::check_program;
+pub use switch_input::i2c_dev;
 
 /// What `prepare` needs of a keeper's life: that it is there.
 const KEEPER_RUNS: &str = "runs";

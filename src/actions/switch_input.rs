@@ -8,7 +8,7 @@ use super::{Proposal, Situation};
 use crate::config::{MonitorSharing, OnUnreachable, ResolvedSwitch, SwitchInput};
 use crate::deadline::Deadline;
 use crate::host::{HostError, I2cDev, MonitorsFound};
-use crate::ledger::{Knob, MonitorWish, Want};
+use crate::ledger::{Claim, Knob, MonitorWish, Want};
 use crate::monitor::{FeatureControl, MonitorFeature, MonitorKey, MonitorSelector, Reading};
 
 /// How long monitors may take to be found and, where the guest needs them, to answer.
@@ -45,13 +45,23 @@ pub(super) fn propose(
     for switch in switches {
         match choose(&switch, situation, &found) {
             Ok(monitor) => propose_monitor(&switch, monitor, situation, proposal),
+            // A start loads it first, and looks again.
+            Err(missing) if situation.host.i2c_dev() == I2cDev::Absent => {
+                proposal.inform(format!("{missing}, as long as i2c-dev is not loaded"));
+            }
             Err(missing) => tell(&switch, &missing, &found, proposal),
         }
     }
-    if !proposal.monitors.is_empty() && situation.host.i2c_dev() == I2cDev::Absent {
-        proposal.claim(Knob::I2cDev, Want::Text(I2C_DEV_LOADED.to_owned()));
+    if situation.host.i2c_dev() == I2cDev::Absent {
+        proposal.claims.push(i2c_dev());
     }
     Ok(())
+}
+
+/// What makes the buses of monitors reachable.
+#[must_use]
+pub fn i2c_dev() -> Claim {
+    Claim { knob: Knob::I2cDev, want: Want::Text(I2C_DEV_LOADED.to_owned()), now: None }
 }
 
 /// The one monitor that is meant.

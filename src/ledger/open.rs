@@ -7,7 +7,7 @@ use super::carry_out::Outcome;
 use super::combine::pages_of;
 use super::error::LedgerError;
 use super::knob::{Knob, OnRefusal};
-use super::plan::{Extent, Note, Plan};
+use super::plan::{Claim, Extent, Note, Plan};
 use super::record::{Lease, Phase, Record};
 use super::value::{Value, Want};
 use crate::deadline::Deadline;
@@ -125,6 +125,27 @@ impl<'h> Ledger<'h> {
                 Err(reason) => error.but_not_undone(reason.to_string()),
             }),
         }
+    }
+
+    /// Takes what the checks for the rest of a lease need, and leaves the lease in this process's hands.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_early(
+        &mut self,
+        uuid: GuestUuid,
+        lease: Lease,
+        claims: &[Claim],
+    ) -> Result<Outcome, LedgerError> {
+        let phase = lease.phase;
+        let plan = Plan::take(&self.record, self.host, uuid, lease, claims, self.deadline)?;
+        let effort = Effort { pages: Duration::ZERO, on_shortage: OnRefusal::Refuse, units: Duration::ZERO };
+        let outcome = self.take(uuid, plan, effort)?;
+        if let Some(lease) = self.record.leases.get_mut(&uuid) {
+            lease.phase = phase;
+            self.store()?;
+        }
+        Ok(outcome)
     }
 
     /// Gives back what was taken so far. Whatever cannot be given back, or cannot even be looked at because somebody

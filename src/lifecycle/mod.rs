@@ -202,11 +202,12 @@ pub fn prepare(
     let mut ledger = Ledger::open(host, deadline)?;
     report.absorb(ledger.recovered().clone());
     ledger.adopt_new_interrupts();
-    let mut prepared = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline)?;
+    report.absorb(monitors::make_reachable(&mut ledger, loaded, guest)?);
+    let mut prepared = plan_or_give_back(&mut ledger, loaded, guest, deadline)?;
     let goes_on = prepared.plan.monitors(guest.uuid).iter().map(|wish| wish.feature.clone()).collect();
     if ledger.has_other_monitors(guest.uuid, &goes_on) {
         report.absorb(ledger.return_monitors(guest.uuid, &goes_on, Try::Last)?.outcome);
-        prepared = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline)?;
+        prepared = plan_or_give_back(&mut ledger, loaded, guest, deadline)?;
     }
     let PreparePlan { plan, notes } = prepared;
     report.notes.extend(notes);
@@ -215,6 +216,20 @@ pub fn prepare(
     }
     report.absorb(ledger.take(guest.uuid, plan, actions::effort(&loaded.config))?);
     Ok(report)
+}
+
+/// As [`plan_prepare`]; what the guest has already goes back if it must not start.
+fn plan_or_give_back(
+    ledger: &mut Ledger<'_>,
+    loaded: &LoadedConfig,
+    guest: &Guest,
+    deadline: Deadline,
+) -> Result<PreparePlan, LifecycleError> {
+    let planned = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline);
+    if planned.is_err() && ledger.record().leases.contains_key(&guest.uuid) {
+        ledger.give_back(guest.uuid, "failed", None)?;
+    }
+    planned
 }
 
 /// Gives back what an earlier life of the guest left, all but the monitors if there is an heir to them. Where its keeper

@@ -3,11 +3,26 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{LifecycleError, guest_runs, is_over};
+use super::{LifecycleError, LoadedConfig, guest_runs, is_over};
+use crate::actions;
 use crate::deadline::Deadline;
-use crate::guest::GuestUuid;
-use crate::host::Host;
-use crate::ledger::{Ledger, Tried, Try};
+use crate::guest::{Guest, GuestUuid};
+use crate::host::{Host, I2cDev};
+use crate::ledger::{Lease, Ledger, Outcome, Tried, Try};
+
+/// Where the guest wants monitors and their buses have no device nodes, these are made first: without them most monitors
+/// cannot even be found.
+pub(super) fn make_reachable(
+    ledger: &mut Ledger<'_>,
+    loaded: &LoadedConfig,
+    guest: &Guest,
+) -> Result<Outcome, LifecycleError> {
+    if loaded.config.switch_input.is_none() || ledger.host().i2c_dev() != I2cDev::Absent {
+        return Ok(Outcome::default());
+    }
+    let lease = Lease::preparing(&guest.name, ledger.host().this_process());
+    Ok(ledger.take_early(guest.uuid, lease, &[actions::i2c_dev()])?)
+}
 
 /// Before QEMU runs: what do the monitors show that the guest is going to have?
 ///
