@@ -79,6 +79,15 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         xml: Option<PathBuf>,
     },
+    /// Show the monitors that are there, and their inputs
+    Monitors {
+        /// What to do; without it, show them all
+        #[command(subcommand)]
+        command: Option<MonitorsCommand>,
+        /// Print JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
     /// Look after a guest until its lease is given back: the hook starts this
     #[command(hide = true)]
     Keeper {
@@ -109,6 +118,28 @@ pub enum Command {
         /// Its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
+    },
+}
+
+/// What can be done with a monitor. MONITOR is its connector, serial number or model, or how one of them begins.
+#[derive(Debug, Subcommand)]
+pub enum MonitorsCommand {
+    /// Show the input of a monitor
+    Get {
+        /// Its connector, serial number or model, or how one of them begins; not needed where there is only one
+        monitor: Option<String>,
+    },
+    /// Switch a monitor to another input
+    Set {
+        /// Its connector, serial number or model, or how one of them begins
+        monitor: String,
+        /// A name such as hdmi-1, or a number such as 0x11
+        input: String,
+    },
+    /// Learn what to write into a guest's file: switch by the monitor's own button and see what changes
+    Learn {
+        /// Its connector, serial number or model, or how one of them begins; not needed where there is only one
+        monitor: Option<String>,
     },
 }
 

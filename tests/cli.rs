@@ -40,6 +40,12 @@ fn help_of_every_command() {
     vfio_hook(&["check", "--help"]).assert().success().stdout_eq(file!["cli/check.txt"]).stderr_eq("");
     vfio_hook(&["status", "--help"]).assert().success().stdout_eq(file!["cli/status.txt"]).stderr_eq("");
     vfio_hook(&["undo", "--help"]).assert().success().stdout_eq(file!["cli/undo.txt"]).stderr_eq("");
+    vfio_hook(&["monitors", "--help"]).assert().success().stdout_eq(file!["cli/monitors.txt"]).stderr_eq("");
+    for command in ["get", "set", "learn"] {
+        let expected = format!("tests/cli/monitors-{command}.txt");
+        let expected = snapbox::Data::read_from(Path::new(&expected), None);
+        vfio_hook(&["monitors", command, "--help"]).assert().success().stdout_eq(expected).stderr_eq("");
+    }
     vfio_hook(&["demo", "--help"]).assert().success().stdout_eq(file!["cli/demo.txt"]).stderr_eq("");
 }
 
@@ -60,6 +66,8 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error() {
         &["test", NOBODY, "explode"],
         &["test", NOBODY, "prepare", "begin"],
         &["status", NOBODY, NOBODY],
+        &["monitors", "explode"],
+        &["monitors", "set", "DP-1"],
         // Only four arguments, the third of them `begin` or `end`, are libvirt's.
         &[NOBODY, "prepare", "begin"],
         &[NOBODY, "prepare", "middle", "-"],

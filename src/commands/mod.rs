@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod monitors;
 mod output;
 mod status;
 mod test;
@@ -24,6 +25,7 @@ pub fn run(command: Command) -> Exit {
             undo::run(&whose, output::Format::new(json))
         }
         Command::Demo { config, xml } => demo::run(config.as_deref(), xml.as_deref()),
+        Command::Monitors { command, json } => monitors::run(command, output::Format::new(json)),
         Command::Keeper { guest } => return crate::keeper::run(guest),
         Command::WriteAttribute { path, value } => {
             crate::host::write_attribute(&path, &value).map(|()| Exit::Done).map_err(Into::into)

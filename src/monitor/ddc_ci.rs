@@ -19,20 +19,20 @@ pub const DDC_CI_ADDRESS: u8 = 0x37;
 /// begin.
 const MONITOR: u8 = DDC_CI_ADDRESS << 1;
 
-/// The address that checksums of replies begin with, whatever source address the request had (section 4).
+/// The address that checksums of replies begin with, whatever source address the request had.
 const REPLY_SEED: u8 = 0x50;
 
-/// Marks the length byte (section 4).
+/// Marks the length byte.
 const LENGTH: u8 = 0x80;
 
-/// "VCP feature reply", and its length (section 8.1).
+/// "VCP feature reply", and its length.
 const FEATURE_REPLY: u8 = 0x02;
 const FEATURE_REPLY_LENGTH: usize = 8;
 
 /// So many bytes a reply to "get VCP feature" has: address, length, the reply, a checksum.
 pub const FEATURE_REPLY_BYTES: usize = FEATURE_REPLY_LENGTH + 3;
 
-/// "I do not know this feature" (section 8.1).
+/// "I do not know this feature".
 const UNSUPPORTED: u8 = 0x01;
 
 /// What a monitor is asked or told.

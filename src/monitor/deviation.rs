@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::identity::MonitorKey;
-use super::input::InputName;
+use super::input::{InputName, input_name};
 use super::vcp::{VcpFeature, VcpValue};
 use crate::serde_as_text::serde_as_text;
 
@@ -105,6 +105,17 @@ impl Deviation {
     pub fn value_of(&self, input: &InputName) -> Option<VcpValue> {
         let is_standard = self.control.feature == VcpFeature::INPUT_SOURCE;
         self.inputs.get(input).copied().or_else(|| is_standard.then(|| input.standard_value()).flatten())
+    }
+
+    /// The name of the input that a value stands for, if there is one.
+    #[must_use]
+    pub fn name_of(&self, value: VcpValue) -> Option<String> {
+        let own = self.inputs.iter().find(|(_, own)| **own == value).map(|(name, _)| name.to_string());
+        let is_standard = self.control.feature == VcpFeature::INPUT_SOURCE;
+        let standard = || input_name(value).filter(|_| is_standard).map(str::to_owned);
+        // A name that has another value here is not given to this one.
+        let is_free = |name: &String| !self.inputs.keys().any(|own| own.as_str() == name);
+        own.or_else(|| standard().filter(is_free))
     }
 }
 

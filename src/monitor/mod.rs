@@ -3,6 +3,7 @@
 
 pub mod ddc_ci;
 mod deviation;
+mod deviations;
 mod edid;
 mod identity;
 mod input;
@@ -11,6 +12,7 @@ mod selector;
 mod vcp;
 
 pub use deviation::{Deviation, ExtraStep, FeatureControl, MonitorFeature, Reading, SourceAddress};
+pub use deviations::{KnownDeviation, deviation_named, deviation_of, known_deviations};
 pub use edid::{EDID_BLOCK, EdidError, make_edid, parse_edid};
 pub use identity::{ConnectorName, EdidIdentity, ManufacturerId, MonitorKey, MonitorPlace};
 pub use input::{InputName, input_name, standard_inputs};

@@ -15,9 +15,9 @@ use crate::monitor::{
     parse_edid,
 };
 
-/// So often something is written that needs no answer (ddcutil's `MAX_MAX_TRIES` defaults: 4 and 10).
+/// So often something is written that needs no answer; ddcutil's default too.
 const WRITE_TRIES: u32 = 4;
-/// So often a question is asked.
+/// So often a question is asked; ddcutil's default too.
 const QUESTION_TRIES: u32 = 10;
 /// So often nobody may acknowledge before the monitor counts as silent: one that is busy misses one or two.
 const SILENT_TRIES: u32 = 3;

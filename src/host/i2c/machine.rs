@@ -57,3 +57,38 @@ fn write(address: u8, data: &[u8]) -> Message<'_> {
 fn read(address: u8, data: &mut [u8]) -> Message<'_> {
     Message::Read { address: address.into(), data, flags: ReadFlags::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &std::path::Path) -> OpenBus {
+        OpenBus(I2c::new(OpenOptions::new().read(true).write(true).open(path).unwrap()))
+    }
+
+    /// There is no bus on the machines that tests run on: this only shows that messages get as far as the kernel.
+    #[test]
+    fn what_is_no_bus_refuses_every_message() {
+        let mut bus = open("/dev/null".as_ref());
+        let mut buffer = [0; 128];
+        let refusals = [
+            bus.kind().map(drop),
+            bus.write(0x37, &[0x51, 0x82, 0x01, 0x10, 0xac]),
+            bus.read(0x37, &mut buffer),
+            bus.write_read(0x50, &[0], &mut buffer),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.unwrap_err().raw_os_error(), Some(nix::libc::ENOTTY));
+        }
+    }
+
+    #[test]
+    fn one_handle_at_a_time_has_the_lock() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (first, second) = (open(file.path()), open(file.path()));
+        first.try_lock().unwrap();
+        assert_eq!(second.try_lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        second.try_lock().unwrap();
+    }
+}

@@ -23,7 +23,7 @@ pub(super) use pace::Pace;
 pub(super) use threads::{BusDoor, BusJob};
 pub use trouble::MonitorTrouble;
 
-/// The i2c address of an EDID (VESA E-DDC 1.3, section 2.1).
+/// The i2c address of an EDID (VESA E-DDC).
 pub(super) const EDID_ADDRESS: u8 = 0x50;
 
 /// An i2c bus by the kernel's number for it, written `i2c-7`. The number can be another one after a driver was loaded

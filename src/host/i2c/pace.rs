@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The pauses of DDC/CI 1.1, sections 4.3 to 4.5 (the same as in ddcutil), and those of this program.
+/// The pauses of DDC/CI 1.1, as ddcutil keeps them too, and those of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host) struct Pace {
     /// Between a question and its answer.

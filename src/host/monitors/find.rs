@@ -1,6 +1,7 @@
 //! Which monitors are there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,9 @@ use crate::host::i2c_dev::I2cDev;
 use crate::host::{Host, HostError};
 use crate::monitor::{EdidIdentity, MonitorKey, MonitorPlace};
 use crate::pci::PciAddress;
+
+/// How long buses are asked who is at their end. An EDID takes 15 ms; another program may have the bus for a second.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// A monitor and the bus that leads to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +62,9 @@ pub(super) fn all(host: &Host, deadline: Deadline) -> Result<Look, HostError> {
     Ok(Look { found, survey })
 }
 
-/// Asks buses, all at once.
+/// Asks buses, all at once, in at most half of the time: one that hangs leaves the rest for the others.
 pub(super) fn ask(host: &Host, questions: &BTreeMap<I2cBus, Asked>, deadline: Deadline) -> Seen {
+    let deadline = Deadline::after(LOOK.min(deadline.remaining() / 2));
     let job = |asked| -> BusJob<Result<Option<EdidIdentity>, MonitorTrouble>> {
         Box::new(move |buses, bus, deadline| match asked {
             Asked::Open => buses.open(bus).map(|_| None).map_err(|error| MonitorTrouble::of_open(&error)),

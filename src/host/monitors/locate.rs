@@ -32,7 +32,9 @@ pub(super) fn buses_of(
         if let Some(found) = seen_as(key, &look.found.monitors) {
             return Ok(found.bus);
         }
-        let seat = seats_of(key, &look.survey).find(|seat| says_nothing(at_seats.get(&seat.bus)));
+        let is_free = |seat: &&Adapter| !look.found.monitors.iter().any(|other| has_taken(other, seat));
+        let mut seats = seats_of(key, &look.survey).filter(is_free);
+        let seat = seats.find(|seat| says_nothing(at_seats.get(&seat.bus)));
         seat.map(|seat| seat.bus).ok_or_else(|| reason(&look.found.problems))
     };
     Ok(keys.iter().map(locate).collect())
@@ -75,6 +77,14 @@ fn fits(now: &MonitorPlace, then: &MonitorPlace) -> bool {
         _ => now.adapter == then.adapter,
     };
     now.card == then.card && is_same_end
+}
+
+/// Whether another monitor is at the end of a bus, or of another bus of the same connector.
+fn has_taken(other: &MonitorFound, seat: &Adapter) -> bool {
+    let (place, wanted) = (&other.key.place, &seat.place);
+    let is_same_connector =
+        place.connector.is_some() && place.connector == wanted.connector && place.card == wanted.card;
+    other.bus == seat.bus || is_same_connector
 }
 
 /// Whether a bus gives no hint of who is there: a sleeping monitor takes its EDID with it, docks answer with zeros.

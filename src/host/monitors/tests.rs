@@ -96,6 +96,32 @@ fn dell() -> SimulatedMonitor {
     dell
 }
 
+#[test]
+fn a_test_can_fail_and_kill_what_is_set() {
+    let machine = Machine::with(&[lg()]);
+    let faults = Faults::default();
+    let mut host = Host::simulated(machine.0.path(), &faults);
+    let orders = [(input_of(&lg()), VcpValue(0x11))];
+    let value = || machine.text("simulated/i2c/i2c-7/features/0x60");
+
+    faults.refuse("/simulated/i2c/i2c-7/features/0x60", nix::errno::Errno::EIO);
+    assert!(host.set_vcp_features(&orders, soon())[0].as_ref().unwrap_err().is_unanswered());
+    assert_eq!((value().as_str(), faults.writes()), ("0x0f", 3), "a write that fails is tried three times");
+    faults.clear();
+
+    // The one that waits is hit by what happens to the thread of the bus.
+    faults.panic_at_write(1);
+    let killed =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host.set_vcp_features(&orders, soon())));
+    assert!(killed.unwrap_err().downcast_ref::<String>().unwrap().starts_with("simulated panic"));
+    faults.clear();
+    assert_eq!(value(), "0x0f");
+
+    faults.fail_write(1);
+    assert!(host.set_vcp_features(&orders, soon())[0].is_ok(), "one failure is not the end");
+    assert_eq!(value(), "0x11");
+}
+
 struct EdidOf(&'static str, &'static str, u32);
 
 impl From<EdidOf> for crate::monitor::EdidIdentity {
@@ -364,4 +390,32 @@ fn one_that_sleeps_is_where_it_was_unless_another_is_there() {
     assert!(error.is_absent());
     insta::assert_snapshot!(error, @"failed to set input of LG ULTRAGEAR on DP-1: no such monitor is there");
     assert_eq!(machine.text("simulated/i2c/i2c-7/features/0x60"), "0x12");
+}
+
+#[test]
+fn one_whose_place_is_taken_is_not_there_even_if_the_bus_says_nothing() {
+    let mut other = dell();
+    (other.connector, other.bus, other.adapter) = (lg().connector, lg().bus, lg().adapter);
+    let machine = Machine::with(&[other]);
+    machine.remove("simulated/i2c/i2c-7/edid");
+    assert!(machine.set(&input_of(&lg()), 0x11).unwrap_err().is_absent());
+    assert_eq!(machine.text("simulated/i2c/i2c-7/features/0x60"), "0x11", "what the other one had before");
+    assert!(machine.set(&input_of(&lg()), 0x12).unwrap_err().is_absent());
+    assert_eq!(machine.text("simulated/i2c/i2c-7/features/0x60"), "0x11");
+}
+
+#[test]
+fn a_bus_that_hangs_leaves_time_to_find_the_others() {
+    let machine = Machine::with(&[lg(), nvidia()]);
+    machine.remove(&format!("{NVIDIA_CONNECTOR}/ddc"));
+    machine.add("/simulated/i2c/i2c-11/hangs =\n");
+    // Found under another number only by looking at all of them.
+    let mut moved = lg();
+    moved.adapter = "AMDGPU DM aux hw bus 1".to_owned();
+    let host = machine.host();
+    let deadline = Deadline::after(Duration::from_secs(1));
+    assert_eq!(host.vcp_features(&[input_of(&moved)], deadline)[0].as_ref().unwrap(), &VcpValue(0x0f));
+    let found = host.monitors(Deadline::after(Duration::from_secs(1))).unwrap();
+    assert_eq!(found.monitors.len(), 1);
+    assert!(found.problems.contains(&MonitorProblem::Hangs(I2cBus(11))), "{:?}", found.problems);
 }
