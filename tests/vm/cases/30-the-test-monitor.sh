@@ -241,5 +241,19 @@ same_as "$loaded" 0
 
 unload_monitors
 same_as "$before" 0
+
+# At a connector, as the kernel and ddcutil see it.
+load_monitors 1 connector=1
+virtual=/sys/class/drm/card0-Virtual-1
+head -c 128 $virtual/edid >"$test_monitors/0/edid"
+expect "bus of the connector" "$(basename "$(readlink $virtual/ddc)")" "i2c-$(monitor_bus 0)"
+found=$(timeout 120 ddcutil detect --disable-dynamic-sleep)
+[[ $found == *"DRM connector: "*card0-Virtual-1* && $found == *"Model:"*"QEMU Monitor"* ]] || fail "$found"
+echo 0000:04:00.0 >$display/unbind
+echo 0000:04:00.0 >$display/bind
+expect "bus of the connector" "$(basename "$(readlink $virtual/ddc)")" "i2c-$(monitor_bus 0)"
+unload_monitors
+[[ ! -e $virtual/ddc ]] || fail "the connector's link stays"
+
 # What it says of itself is all that the kernel says.
 ! dmesg --level=emerg,alert,crit,err,warn | grep -iE 'vh_ddc|i2c' | grep -vE 'taint' || fail "the kernel complains"

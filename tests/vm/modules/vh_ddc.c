@@ -61,6 +61,10 @@ static char *parent = "";
 module_param(parent, charp, 0444);
 MODULE_PARM_DESC(parent, "PCI address of the display device; else the first one with a driver");
 
+static bool connector;
+module_param(connector, bool, 0444);
+MODULE_PARM_DESC(connector, "monitor 0 is at the display device's first connector");
+
 /* Bits of the knobs that say at which address. */
 #define AT_DDC 1
 #define AT_EDID 2
@@ -75,6 +79,8 @@ struct monitor {
 	struct i2c_adapter adapter;
 	bool added;
 	bool smbus;
+	/* The connector that names this bus, if one does. */
+	struct device *connector;
 	struct dentry *folder;
 	struct handle *handles;
 	wait_queue_head_t released;
@@ -755,6 +761,37 @@ static struct pci_dev *chipset(void)
 		pci_get_class(PCI_CLASS_BRIDGE_ISA << 8, NULL);
 }
 
+static int is_card(struct device *device, void *unused)
+{
+	return !strncmp(dev_name(device), "card", 4);
+}
+
+/* As drivers do that know which bus belongs to a connector: card0-Virtual-1/ddc. */
+static void connect(struct monitor *m)
+{
+	struct device *drm = device_find_child(&card->dev, NULL, is_card), *found;
+
+	if (!drm)
+		return;
+	/* Connectors are children of the card, and named after it. */
+	found = device_find_child(drm, NULL, is_card);
+	put_device(drm);
+	if (found && sysfs_create_link(&found->kobj, &m->adapter.dev.kobj, "ddc")) {
+		put_device(found);
+		found = NULL;
+	}
+	m->connector = found;
+}
+
+static void disconnect(struct monitor *m)
+{
+	if (!m->connector)
+		return;
+	sysfs_remove_link(&m->connector->kobj, "ddc");
+	put_device(m->connector);
+	m->connector = NULL;
+}
+
 static int add(struct monitor *m)
 {
 	struct pci_dev *above = m->smbus ? board : card;
@@ -769,6 +806,8 @@ static int add(struct monitor *m)
 		scnprintf(m->adapter.name, sizeof(m->adapter.name), "vh_ddc %u", (unsigned int)(m - all));
 	error = i2c_add_adapter(&m->adapter);
 	WRITE_ONCE(m->added, !error);
+	if (!error && connector && m == all)
+		connect(m);
 	return error;
 }
 
@@ -777,6 +816,7 @@ static void remove(struct monitor *m)
 {
 	if (!m->added)
 		return;
+	disconnect(m);
 	WRITE_ONCE(m->added, false);
 	i2c_del_adapter(&m->adapter);
 }
