@@ -61,6 +61,10 @@ static char *parent = "";
 module_param(parent, charp, 0444);
 MODULE_PARM_DESC(parent, "PCI address of the display device; else the first one with a driver");
 
+static bool connector;
+module_param(connector, bool, 0444);
+MODULE_PARM_DESC(connector, "monitor 0 is at the display device's first connector");
+
 /* Bits of the knobs that say at which address. */
 #define AT_DDC 1
 #define AT_EDID 2
@@ -75,6 +79,8 @@ struct monitor {
 	struct i2c_adapter adapter;
 	bool added;
 	bool smbus;
+	/* The connector that names this bus, if one does. */
+	struct device *connector;
 	struct dentry *folder;
 	struct handle *handles;
 	wait_queue_head_t released;
@@ -130,6 +136,8 @@ struct monitor {
 static struct monitor *all;
 static unsigned int all_count;
 static struct dentry *top;
+static struct pci_dev *card;
+static struct pci_dev *board;
 
 static s64 now_ms(void)
 {
@@ -704,12 +712,22 @@ static const struct file_operations log_file = {
 	.llseek = default_llseek,
 };
 
+/* -1 while the display device has no driver. */
+static int bus_get(void *data, u64 *number)
+{
+	const struct monitor *m = data;
+
+	*number = READ_ONCE(m->added) ? m->adapter.nr : -1;
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(bus_file, bus_get, NULL, "%lld\n");
+
 static void add_files(struct monitor *m, const char *name)
 {
 	size_t i;
 
 	m->folder = debugfs_create_dir(name, top);
-	debugfs_create_u32("bus", 0444, m->folder, (u32 *)&m->adapter.nr);
+	debugfs_create_file_unsafe("bus", 0400, m->folder, m, &bus_file);
 	debugfs_create_file("log", 0600, m->folder, m, &log_file);
 	debugfs_create_file("edid", 0600, m->folder, m, &edid_file);
 	for (i = 0; i < ARRAY_SIZE(knobs); i++) {
@@ -743,19 +761,84 @@ static struct pci_dev *chipset(void)
 		pci_get_class(PCI_CLASS_BRIDGE_ISA << 8, NULL);
 }
 
-/* The child holds its parent from here on. */
-static int add(struct monitor *m, struct pci_dev *above, const char *name)
+static int is_card(struct device *device, void *unused)
 {
+	return !strncmp(dev_name(device), "card", 4);
+}
+
+/* As drivers do that know which bus belongs to a connector: card0-Virtual-1/ddc. */
+static void connect(struct monitor *m)
+{
+	struct device *drm = device_find_child(&card->dev, NULL, is_card), *found;
+
+	if (!drm)
+		return;
+	/* Connectors are children of the card, and named after it. */
+	found = device_find_child(drm, NULL, is_card);
+	put_device(drm);
+	if (found && sysfs_create_link(&found->kobj, &m->adapter.dev.kobj, "ddc")) {
+		put_device(found);
+		found = NULL;
+	}
+	m->connector = found;
+}
+
+static void disconnect(struct monitor *m)
+{
+	if (!m->connector)
+		return;
+	sysfs_remove_link(&m->connector->kobj, "ddc");
+	put_device(m->connector);
+	m->connector = NULL;
+}
+
+static int add(struct monitor *m)
+{
+	struct pci_dev *above = m->smbus ? board : card;
 	int error;
 
 	m->adapter.owner = THIS_MODULE;
 	m->adapter.algo = &algorithm;
 	m->adapter.dev.parent = above ? &above->dev : NULL;
-	strscpy(m->adapter.name, name, sizeof(m->adapter.name));
+	if (m->smbus)
+		strscpy(m->adapter.name, "SMBus vh_ddc adapter", sizeof(m->adapter.name));
+	else
+		scnprintf(m->adapter.name, sizeof(m->adapter.name), "vh_ddc %u", (unsigned int)(m - all));
 	error = i2c_add_adapter(&m->adapter);
-	m->added = !error;
+	WRITE_ONCE(m->added, !error);
+	if (!error && connector && m == all)
+		connect(m);
 	return error;
 }
+
+/* Waits until nobody has the bus open. */
+static void remove(struct monitor *m)
+{
+	if (!m->added)
+		return;
+	disconnect(m);
+	WRITE_ONCE(m->added, false);
+	i2c_del_adapter(&m->adapter);
+}
+
+/* The buses of a display come and go with its driver. */
+static int driver_changed(struct notifier_block *block, unsigned long event, void *device)
+{
+	unsigned int i;
+
+	if (!card || device != &card->dev)
+		return NOTIFY_DONE;
+	for (i = 0; i < monitors; i++) {
+		if (event == BUS_NOTIFY_UNBIND_DRIVER)
+			remove(&all[i]);
+		if (event == BUS_NOTIFY_BOUND_DRIVER && strcmp(card->dev.driver->name, "vfio-pci") &&
+		    !all[i].added && add(&all[i]))
+			pr_err("vh_ddc: monitor %u does not come back\n", i);
+	}
+	return NOTIFY_OK;
+}
+
+static struct notifier_block driver_watch = { .notifier_call = driver_changed };
 
 static int prepare(struct monitor *m, unsigned int index)
 {
@@ -784,15 +867,16 @@ static void remove_all(void)
 
 	debugfs_remove_recursive(top);
 	for (i = 0; i < all_count; i++) {
-		if (all[i].added)
-			i2c_del_adapter(&all[i].adapter);
+		remove(&all[i]);
 		vfree(all[i].log);
 		kfree(all[i].handles);
 	}
 	kvfree(all);
+	pci_dev_put(card);
+	pci_dev_put(board);
 }
 
-static int add_all(struct pci_dev *card, struct pci_dev *board)
+static int add_all(void)
 {
 	char name[16];
 	unsigned int i;
@@ -800,48 +884,36 @@ static int add_all(struct pci_dev *card, struct pci_dev *board)
 
 	top = debugfs_create_dir("vh_ddc", NULL);
 	for (i = 0; i < all_count; i++) {
-		struct monitor *m = &all[i];
-
-		error = prepare(m, i);
-		if (error)
-			return error;
-		scnprintf(name, sizeof(name), "vh_ddc %u", i);
-		error = add(m, m->smbus ? board : card, m->smbus ? "SMBus vh_ddc adapter" : name);
+		error = prepare(&all[i], i) ?: add(&all[i]);
 		if (error)
 			return error;
 		scnprintf(name, sizeof(name), "%u", i);
-		add_files(m, m->smbus ? "smbus" : name);
+		add_files(&all[i], all[i].smbus ? "smbus" : name);
 	}
-	return 0;
+	return bus_register_notifier(&pci_bus_type, &driver_watch);
 }
 
 static int __init start(void)
 {
-	struct pci_dev *card, *board;
 	int error;
 
 	if (monitors < 1 || monitors > MOST_MONITORS)
 		return -EINVAL;
-	card = display();
-	if (!card)
-		return -ENODEV;
-	all_count = monitors + 1;
-	all = kvcalloc(all_count, sizeof(*all), GFP_KERNEL);
-	if (!all) {
-		pci_dev_put(card);
+	all = kvcalloc(monitors + 1, sizeof(*all), GFP_KERNEL);
+	if (!all)
 		return -ENOMEM;
-	}
+	all_count = monitors + 1;
+	card = display();
 	board = chipset();
-	error = add_all(card, board);
+	error = card ? add_all() : -ENODEV;
 	if (error)
 		remove_all();
-	pci_dev_put(card);
-	pci_dev_put(board);
 	return error;
 }
 
 static void __exit end(void)
 {
+	bus_unregister_notifier(&pci_bus_type, &driver_watch);
 	remove_all();
 }
 
