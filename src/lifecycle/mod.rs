@@ -21,6 +21,8 @@ use crate::ledger::{
     available_pages,
 };
 
+use crate::monitor::built_in_deviations;
+
 pub use monitors::{follow_monitors, note_monitors, return_monitors};
 
 /// Where the guests' YAML files are.
@@ -143,7 +145,8 @@ pub fn load_host_config(host: &Host) -> Result<HostConfig, LifecycleError> {
 /// # Errors
 /// It is wrong.
 pub fn host_config(source: Option<&ConfigSource>) -> Result<HostConfig, ConfigErrors> {
-    source.map_or_else(|| Ok(HostConfig::default()), ConfigSource::parse_host)
+    let config = source.map_or_else(|| Ok(HostConfig::default()), ConfigSource::parse_host)?;
+    Ok(config.with_built_in(built_in_deviations()))
 }
 
 /// Builds the plan of `prepare`: all preflight checks of all actions, and the changes they lead to. Nothing is

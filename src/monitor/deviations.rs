@@ -4,18 +4,15 @@
 //! is printed on the box, while many different monitors call themselves `LG ULTRAGEAR`: those are for people to choose.
 
 use super::deviation::{Deviation, ExtraStep, FeatureControl, Reading, SourceAddress};
-use super::identity::EdidIdentity;
+use super::named::NamedDeviation;
+use super::selector::MonitorSelector;
 use super::vcp::{VcpFeature, VcpValue};
 
 /// A deviation that has a name.
 #[derive(Clone, Copy, Debug)]
-pub struct KnownDeviation {
+struct KnownDeviation {
     /// Its name.
-    pub name: &'static str,
-    /// What it is about, for people.
-    pub about: &'static str,
-    /// Where it was seen.
-    pub source: &'static str,
+    name: &'static str,
     control: FeatureControl,
     inputs: &'static [(&'static str, u16)],
 }
@@ -32,10 +29,10 @@ const STANDARD: FeatureControl = FeatureControl {
 const KNOWN: [KnownDeviation; 4] = [
     KnownDeviation {
         name: "lg-f4",
-        about: "LG monitors that ignore feature 0x60 but listen to 0xf4, as LG's own programs set it",
+        // LG monitors that ignore feature 0x60 but listen to 0xf4, as LG's own programs set it
         // 32QN650-B and 27UN850-W with these values; #626: the first write on a handle is ignored unless a read came
         // before it.
-        source: "https://github.com/rockowitz/ddcutil/issues/100, .../626",
+        // https://github.com/rockowitz/ddcutil/issues/100, .../626
         control: FeatureControl {
             feature: VcpFeature(0xf4),
             source_address: SourceAddress(0x50),
@@ -47,22 +44,22 @@ const KNOWN: [KnownDeviation; 4] = [
     },
     KnownDeviation {
         name: "save-settings",
-        about: "monitors that go back to the old input unless they are told to save their settings, such as some iiyama",
-        source: "https://github.com/rockowitz/ddcutil/issues/136, .../236",
+        // monitors that go back to the old input unless they are told to save their settings, such as some iiyama
+        // https://github.com/rockowitz/ddcutil/issues/136, .../236
         control: FeatureControl { save_settings: ExtraStep::Make, ..STANDARD },
         inputs: &[],
     },
     KnownDeviation {
         name: "samsung",
-        about: "Samsung monitors with numbers of their own for HDMI, which may also tell another input than is shown",
-        source: "https://github.com/rockowitz/ddcutil/issues/343",
+        // Samsung monitors with numbers of their own for HDMI, which may also tell another input than is shown
+        // https://github.com/rockowitz/ddcutil/issues/343
         control: FeatureControl { reading: Reading::Unreliable, ..STANDARD },
         inputs: &[("hdmi-1", 0x05), ("hdmi-2", 0x06), ("dp-1", 0x0f)],
     },
     KnownDeviation {
         name: "dell-swap",
-        about: "Dell monitors that show two inputs side by side: swaps them, and tells nothing",
-        source: "https://github.com/rockowitz/ddcutil/issues/268, .../328",
+        // Dell monitors that show two inputs side by side: swaps them, and tells nothing
+        // https://github.com/rockowitz/ddcutil/issues/268, .../328
         control: FeatureControl { feature: VcpFeature(0xe5), reading: Reading::WriteOnly, ..STANDARD },
         inputs: &[("swap", 0xf000)],
     },
@@ -75,52 +72,51 @@ const AUTOMATIC: [(&str, &str, &str); 1] = [
 ];
 
 impl KnownDeviation {
-    /// What it changes.
-    #[must_use]
-    pub fn deviation(&self) -> Deviation {
+    fn named(&self) -> Option<NamedDeviation> {
         let inputs =
             self.inputs.iter().filter_map(|(name, value)| Some((name.parse().ok()?, VcpValue(*value))));
-        Deviation { control: self.control, inputs: inputs.collect() }
+        let automatic = AUTOMATIC.iter().filter(|(.., name)| *name == self.name);
+        let monitors = automatic.filter_map(|(manufacturer, model, _)| {
+            Some(MonitorSelector {
+                manufacturer: Some(manufacturer.parse().ok()?),
+                model: Some((*model).to_owned()),
+                ..MonitorSelector::default()
+            })
+        });
+        Some(NamedDeviation {
+            name: self.name.parse().ok()?,
+            monitors: monitors.collect(),
+            deviation: Deviation { control: self.control, inputs: inputs.collect() },
+        })
     }
 }
 
-/// All that have a name.
+/// What is known without the host's file.
 #[must_use]
-pub fn known_deviations() -> &'static [KnownDeviation] {
-    &KNOWN
-}
-
-/// The deviation of this name.
-#[must_use]
-pub fn deviation_named(name: &str) -> Option<Deviation> {
-    KNOWN.iter().find(|known| known.name == name).map(KnownDeviation::deviation)
-}
-
-/// How a monitor differs from the standard, as far as that is known without being told. The one place to ask.
-#[must_use]
-pub fn deviation_of(identity: &EdidIdentity) -> Deviation {
-    let maker = identity.manufacturer.to_string();
-    let known = AUTOMATIC
-        .iter()
-        .find(|(manufacturer, model, _)| maker == *manufacturer && identity.model.as_deref() == Some(*model));
-    known.and_then(|(_, _, name)| deviation_named(name)).unwrap_or_default()
+pub fn built_in_deviations() -> Vec<NamedDeviation> {
+    KNOWN.iter().filter_map(KnownDeviation::named).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::monitor::InputName;
+    use crate::monitor::{EdidIdentity, InputName, MonitorPlace};
 
     #[test]
     fn names_are_unique_and_lead_somewhere() {
-        for known in known_deviations() {
-            let deviation = deviation_named(known.name).unwrap();
-            assert_eq!(deviation.inputs.len(), known.inputs.len(), "{}: an input is no name", known.name);
-            assert_eq!(known_deviations().iter().filter(|other| other.name == known.name).count(), 1);
-            assert!(known.source.starts_with("https://") && !known.about.is_empty());
+        let built_in = built_in_deviations();
+        assert_eq!(built_in.len(), KNOWN.len());
+        for (known, named) in KNOWN.iter().zip(&built_in) {
+            assert_eq!(
+                named.deviation.inputs.len(),
+                known.inputs.len(),
+                "{}: an input is no name",
+                known.name
+            );
+            assert_eq!(KNOWN.iter().filter(|other| other.name == known.name).count(), 1);
         }
-        assert!(AUTOMATIC.iter().all(|(.., name)| deviation_named(name).is_some()));
-        assert_eq!(deviation_named("no-such"), None);
+        let automatic: usize = built_in.iter().map(|named| named.monitors.len()).sum();
+        assert_eq!(automatic, AUTOMATIC.len());
     }
 
     #[test]
@@ -132,7 +128,12 @@ mod tests {
             model: Some(model.to_owned()),
             serial: None,
         };
-        let samsung = deviation_of(&identity("SAM", "U32H750"));
+        let place = MonitorPlace { card: None, connector: None, adapter: "adapter".to_owned() };
+        let built_in = built_in_deviations();
+        let found = |identity: &EdidIdentity| {
+            built_in.iter().find(|named| named.applies_to(identity, &place)).map(|named| &named.deviation)
+        };
+        let samsung = found(&identity("SAM", "U32H750")).unwrap();
         let hdmi: InputName = "hdmi-1".parse().unwrap();
         assert_eq!(samsung.value_of(&hdmi), Some(VcpValue(0x05)));
         assert_eq!(samsung.name_of(VcpValue(0x05)).as_deref(), Some("hdmi-1"));
@@ -140,13 +141,13 @@ mod tests {
         assert_eq!(samsung.name_of(VcpValue(0x10)).as_deref(), Some("dp-2"));
         for other in [identity("SAM", "U32H751"), identity("GSM", "U32H750"), identity("GSM", "LG ULTRAGEAR")]
         {
-            assert_eq!(deviation_of(&other), Deviation::default());
+            assert_eq!(found(&other), None);
         }
     }
 
     #[test]
     fn values_of_a_makers_feature_have_no_standard_names() {
-        let lg = deviation_named("lg-f4").unwrap();
+        let lg = &built_in_deviations()[0].deviation;
         assert_eq!(lg.name_of(VcpValue(0x0f)), None);
         assert_eq!(lg.name_of(VcpValue(0xd1)).as_deref(), Some("dp-2"));
     }

@@ -12,7 +12,7 @@ mod selector;
 mod vcp;
 
 pub use deviation::{Deviation, ExtraStep, FeatureControl, MonitorFeature, Reading, SourceAddress};
-pub use deviations::{KnownDeviation, deviation_named, deviation_of, known_deviations};
+pub use deviations::built_in_deviations;
 pub use edid::{EDID_BLOCK, EdidError, make_edid, parse_edid};
 pub use identity::{ConnectorName, EdidIdentity, ManufacturerId, MonitorKey, MonitorPlace};
 pub use input::{InputName, input_name, standard_inputs};

@@ -1,17 +1,28 @@
 //! Which monitor a person means.
 
-use crate::host::{MonitorFound, MonitorsFound};
+use crate::host::{Host, MonitorFound, MonitorsFound};
+use crate::lifecycle;
 use crate::printable::printable;
 
 /// The only monitor that fits, or the only one there is.
 ///
 /// # Errors
 /// None fits, or several do; what is there is said.
-pub(super) fn one<'a>(found: &'a MonitorsFound, wanted: Option<&str>) -> anyhow::Result<&'a MonitorFound> {
+pub(super) fn one<'a>(
+    host: &Host,
+    found: &'a MonitorsFound,
+    wanted: Option<&str>,
+) -> anyhow::Result<&'a MonitorFound> {
     let monitors = &found.monitors;
-    let fitting: Vec<&MonitorFound> = match wanted {
-        None => monitors.iter().collect(),
-        Some(wanted) => {
+    let config = lifecycle::load_host_config(host)?;
+    let named = wanted.and_then(|name| config.monitors.get(&name.parse().ok()?));
+    let fitting: Vec<&MonitorFound> = match (wanted, named) {
+        (None, _) => monitors.iter().collect(),
+        (_, Some(selector)) => monitors
+            .iter()
+            .filter(|monitor| selector.fits(&monitor.key.identity, &monitor.key.place))
+            .collect(),
+        (Some(wanted), None) => {
             let exact: Vec<_> = monitors.iter().filter(|monitor| fits(monitor, wanted, str::eq)).collect();
             let begins = |name: &str, wanted: &str| name.starts_with(wanted);
             if exact.is_empty() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{PATIENCE, choose, input, named};
+use super::{PATIENCE, choose, deviation_of, input, named};
 use crate::commands::output::{self, Format};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
@@ -45,7 +45,7 @@ pub(super) enum Person {
 
 pub(super) fn run(host: &Host, monitor: Option<&str>, format: Format) -> anyhow::Result<Exit> {
     let found = host.monitors(Deadline::after(PATIENCE))?;
-    let monitor = choose::one(&found, monitor)?;
+    let monitor = choose::one(host, &found, monitor)?;
     output::aside(format_args!(
         "switch {} to the guest's input with its own button; a change is waited for, for {} s at most (Enter ends it)",
         monitor.key,
@@ -98,12 +98,12 @@ pub(super) fn learn(
     deadline: Deadline,
     person: &mut dyn FnMut() -> Person,
 ) -> anyhow::Result<Lesson> {
-    let (deviation, before) = input(host, monitor, Deadline::after(PATIENCE));
-    let before = before?;
+    let deviation = deviation_of(host, monitor)?;
+    let before = input(host, monitor, &deviation, Deadline::after(PATIENCE))?;
     let (mut changed, mut last) = (None, None);
     let after = loop {
         let waits = person();
-        let (_, now) = input(host, monitor, Deadline::after(PATIENCE));
+        let now = input(host, monitor, &deviation, Deadline::after(PATIENCE));
         let seen = now.as_ref().ok().copied().filter(|now| *now != before);
         last = now.err().or(last.filter(|_| seen.is_none()));
         // Menus step through the inputs: one that is seen twice is meant.

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::{PATIENCE, choose, named, switch};
+use super::{PATIENCE, choose, deviation_of, named, switch};
 use crate::commands::output::{self, Format};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host::Host;
-use crate::monitor::{ManufacturerId, VcpValue, deviation_of};
+use crate::monitor::{ManufacturerId, VcpValue};
 use crate::printable::printable;
 
 const HEAD: [&str; 6] = ["CONNECTOR", "BUS", "MAKER", "MODEL", "SERIAL", "INPUT"];
@@ -61,7 +61,7 @@ pub(super) fn view(host: &Host, deadline: Deadline) -> anyhow::Result<View> {
         .map(|problem| ProblemView { problem: problem.to_string(), help: problem.help() })
         .collect();
     let deviations: Vec<_> =
-        found.monitors.iter().map(|monitor| deviation_of(&monitor.key.identity)).collect();
+        found.monitors.iter().map(|monitor| deviation_of(host, monitor)).collect::<Result<_, _>>()?;
     let features: Vec<_> = found
         .monitors
         .iter()

@@ -17,7 +17,8 @@ use crate::cli::MonitorsCommand;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host::{Host, HostError, I2cDev, MonitorFound};
-use crate::monitor::{Deviation, MonitorFeature, VcpValue, deviation_of};
+use crate::lifecycle;
+use crate::monitor::{Deviation, MonitorFeature, VcpValue};
 
 /// A monitor that does not answer takes half a second, one that answers badly two; all are asked at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,9 +57,9 @@ struct InputView {
 fn get(host: &Host, monitor: Option<&str>, format: Format) -> anyhow::Result<Exit> {
     let deadline = Deadline::after(PATIENCE);
     let found = host.monitors(deadline)?;
-    let monitor = choose::one(&found, monitor)?;
-    let (deviation, value) = input(host, monitor, deadline);
-    let value = value?;
+    let monitor = choose::one(host, &found, monitor)?;
+    let deviation = deviation_of(host, monitor)?;
+    let value = input(host, monitor, &deviation, deadline)?;
     match format {
         Format::Json => output::json(&InputView {
             monitor: monitor.key.to_string(),
@@ -70,15 +71,21 @@ fn get(host: &Host, monitor: Option<&str>, format: Format) -> anyhow::Result<Exi
     Ok(Exit::Done)
 }
 
-/// Which input a monitor shows, and how it deviates.
+/// How a monitor differs from the standard, as far as the host's file or the built-in table tell.
+fn deviation_of(host: &Host, monitor: &MonitorFound) -> anyhow::Result<Deviation> {
+    let config = lifecycle::load_host_config(host)?;
+    let known = config.deviation_for(&monitor.key.identity, &monitor.key.place);
+    Ok(known.map(|known| known.deviation.clone()).unwrap_or_default())
+}
+
+/// Which input a monitor shows.
 fn input(
     host: &Host,
     monitor: &MonitorFound,
+    deviation: &Deviation,
     deadline: Deadline,
-) -> (Deviation, Result<VcpValue, HostError>) {
-    let deviation = deviation_of(&monitor.key.identity);
-    let mut values = host.vcp_features(&[switch(monitor, &deviation)], deadline);
-    (deviation, values.remove(0))
+) -> Result<VcpValue, HostError> {
+    host.vcp_features(&[switch(monitor, deviation)], deadline).remove(0)
 }
 
 /// The feature that switches a monitor's inputs.

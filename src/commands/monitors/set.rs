@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{PATIENCE, choose, input, named, switch};
+use super::{PATIENCE, choose, deviation_of, input, named, switch};
 use crate::commands::output::{self, Format};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
@@ -43,8 +43,9 @@ pub(super) fn carry_out(
     deadline: Deadline,
 ) -> anyhow::Result<Switched> {
     let found = host.monitors(deadline)?;
-    let monitor = choose::one(&found, Some(monitor))?;
-    let (deviation, before) = input(host, monitor, deadline);
+    let monitor = choose::one(host, &found, Some(monitor))?;
+    let deviation = deviation_of(host, monitor)?;
+    let before = input(host, monitor, &deviation, deadline);
     let value = value(&deviation, wanted)?;
     // What it does not tell may still be set.
     let before = before.ok();

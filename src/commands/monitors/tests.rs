@@ -99,7 +99,7 @@ fn programs_read_the_same() {
 fn a_monitor_is_meant_by_what_is_known_of_it() {
     let (_folder, host) = machine(&[lg(), samsung(), nameless()]);
     let found = found(&host);
-    let chosen = |wanted: &str| choose::one(&found, Some(wanted)).unwrap().bus;
+    let chosen = |wanted: &str| choose::one(&host, &found, Some(wanted)).unwrap().bus;
     for wanted in ["DP-1", "dp-1", "LG ULTRAGEAR", "lg", "104NTAB1X234", "104"] {
         assert_eq!(chosen(wanted), I2cBus(7), "{wanted}");
     }
@@ -107,7 +107,7 @@ fn a_monitor_is_meant_by_what_is_known_of_it() {
         assert_eq!(chosen(wanted), I2cBus(12), "{wanted}");
     }
     assert_eq!(chosen("DVI"), I2cBus(13));
-    let refused = |wanted: Option<&str>| choose::one(&found, wanted).unwrap_err().to_string();
+    let refused = |wanted: Option<&str>| choose::one(&host, &found, wanted).unwrap_err().to_string();
     insta::assert_snapshot!(refused(Some("BenQ")), @"
     no monitor fits `BenQ`
     help: there is GSM 5bbf on DVI-D-1, U32H750 on HDMI-A-1 (serial 91347), LG ULTRAGEAR on DP-1 (serial 104NTAB1X234)

@@ -10,7 +10,10 @@ monitor_knob 1 input 0x12
 monitor_knob 1 brightness 75
 snapshot "$before"
 for guest in plain poweroff broken-start; do
-    configure "$guest" <<'END'
+    pages=
+    [[ $guest == plain ]] || pages='hugepages: {}'
+    configure "$guest" <<END
+$pages
 switch_input:
   - monitor: {serial: VH1001}
     guest: hdmi-1

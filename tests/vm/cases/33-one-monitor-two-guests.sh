@@ -8,7 +8,7 @@ modprobe i2c-dev
 load_monitors 1
 snapshot "$before"
 configure plain <<<'switch_input: {monitor: {model: VH Monitor 0}, guest: hdmi-1, delay: 0s}'
-configure poweroff <<<'switch_input: {monitor: {serial: VH1001}, guest: hdmi-2, delay: 0s}'
+configure poweroff <<<$'hugepages: {}\nswitch_input: {monitor: {serial: VH1001}, guest: hdmi-2, delay: 0s}'
 
 start plain
 wait_monitor 0 input 0x11
@@ -17,7 +17,7 @@ grep -q 'VH Monitor 0 on .* belongs to guest plain' <<<"$message" || fail "$mess
 grep -q 'shared: last' <<<"$message" || fail "$message"
 expect "input" "$(monitor_knob 0 input)" 0x11
 
-configure poweroff <<<'switch_input: {monitor: {serial: VH1001}, guest: hdmi-2, delay: 0s, shared: last}'
+configure poweroff <<<$'hugepages: {}\nswitch_input: {monitor: {serial: VH1001}, guest: hdmi-2, delay: 0s, shared: last}'
 start poweroff
 wait_monitor 0 input 0x12
 wait_off poweroff 60
