@@ -1,5 +1,6 @@
 //! `vfio-hook status`: who holds what, since when, and what differs from the ledger.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +13,7 @@ use crate::guest::{GuestName, GuestUuid};
 use crate::host::Host;
 use crate::ledger::{Entry, Knob, Ledger, Phase, Record, Value, Want};
 use crate::lifecycle;
+use crate::monitor::MonitorFeature;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,6 +43,9 @@ struct HeldView {
     now: Option<String>,
     wants: String,
     differs: bool,
+    /// Whether it is a monitor's, which may not answer.
+    #[serde(skip)]
+    is_monitor: bool,
     /// Whether it lives in the guest's keeper.
     #[serde(skip)]
     is_kept: bool,
@@ -66,13 +71,14 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
         .leases
         .iter()
         .filter(|(uuid, lease)| only.is_none_or(|only| lease.name == only || uuid.to_string() == only));
+    let shown = look_at_monitors(host, record, deadline);
     let leases = leases.map(|(uuid, lease)| LeaseView {
         guest: GuestName::new(&lease.name).to_string(),
         uuid: *uuid,
         since: lease.since,
         phase: phase(lease.phase),
         runs: lifecycle::guest_runs(host, record, *uuid),
-        held: record.entries_of(*uuid).map(|entry| held(host, entry, *uuid, deadline)).collect(),
+        held: record.entries_of(*uuid).map(|entry| held(host, entry, *uuid, &shown, deadline)).collect(),
     });
     let unsettled = record.entries.iter().filter(|entry| !entry.is_settled() && !entry.is_fading());
     View { leases: leases.collect(), unsettled: unsettled.map(|entry| entry.knob.to_string()).collect() }
@@ -87,12 +93,35 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn held(host: &Host, entry: &Entry, uuid: GuestUuid, deadline: Deadline) -> HeldView {
-    let now = entry.knob.read(host, deadline).ok();
+/// What the monitors say, all at once: each takes its time.
+fn look_at_monitors(host: &Host, record: &Record, deadline: Deadline) -> BTreeMap<Knob, Option<Value>> {
+    let features: Vec<MonitorFeature> = record
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.knob {
+            Knob::MonitorFeature(feature) => Some(feature.clone()),
+            _ => None,
+        })
+        .collect();
+    let seen = host.vcp_features(&features, deadline);
+    let shown = features.into_iter().map(Knob::MonitorFeature).zip(seen);
+    shown.map(|(knob, seen)| (knob.clone(), seen.ok().map(|value| knob.value_of_vcp(value)))).collect()
+}
+
+fn held(
+    host: &Host,
+    entry: &Entry,
+    uuid: GuestUuid,
+    shown: &BTreeMap<Knob, Option<Value>>,
+    deadline: Deadline,
+) -> HeldView {
+    let monitor = shown.get(&entry.knob);
+    let now = monitor.map_or_else(|| entry.knob.read(host, deadline).ok(), Clone::clone);
     let is_delayed = matches!(entry.knob, Knob::IrqbalanceBan(_));
-    let differs = now
-        .as_ref()
-        .is_none_or(|now| !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now))));
+    // A monitor that does not answer may be where it was switched to.
+    let differs = now.as_ref().map_or(monitor.is_none(), |now| {
+        !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now)))
+    });
     HeldView {
         knob: entry.knob.to_string(),
         baseline: entry.baseline.to_string(),
@@ -100,6 +129,7 @@ fn held(host: &Host, entry: &Entry, uuid: GuestUuid, deadline: Deadline) -> Held
         now: now.as_ref().map(Value::to_string),
         wants: entry.claims.get(&uuid).map(wants).unwrap_or_default(),
         differs,
+        is_monitor: monitor.is_some(),
         is_kept: matches!(entry.knob, Knob::Keeper(_) | Knob::SleepLock(_) | Knob::CpuDmaLatency(_)),
     }
 }
@@ -154,6 +184,7 @@ fn remark(held: &HeldView) -> String {
             "   lost with a keeper that was killed; the next event brings it back".to_owned()
         }
         (Some(now), true) => format!("   changed by somebody else: now {now}"),
+        (None, _) if held.is_monitor => "   does not answer now".to_owned(),
         (None, _) => "   gone".to_owned(),
         (Some(_), false) => String::new(),
     }

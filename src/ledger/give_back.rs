@@ -33,9 +33,9 @@ impl Ledger<'_> {
         if !self.takes_time_to_give_back(uuid, heir) && !self.has_busy_keeper(uuid) {
             return self.give_back_here(uuid, reason, heir);
         }
-        let keeper = match self.keeper_to_give_back(uuid) {
-            Ok(keeper) if !keeper.process.is_this_process() => keeper,
-            _ => return self.give_back_here(uuid, reason, heir),
+        // It may be this process, which then has found what its predecessor left half done.
+        let Ok(keeper) = self.keeper_to_give_back(uuid) else {
+            return self.give_back_here(uuid, reason, heir);
         };
         let mut outcome = self.give_back_before_commands(uuid, keeper.process)?;
         let request = Request::GiveBack { reason: reason.to_owned(), heir };

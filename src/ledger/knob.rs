@@ -386,7 +386,7 @@ impl Knob {
 
     /// Wraps the value of a monitor's feature as this knob holds it.
     #[must_use]
-    pub(super) fn value_of_vcp(&self, value: VcpValue) -> Value {
+    pub(crate) fn value_of_vcp(&self, value: VcpValue) -> Value {
         match self {
             Self::MonitorFeature(feature) if feature.control.feature == VcpFeature::INPUT_SOURCE => {
                 Value::Input(value)

@@ -19,6 +19,8 @@ use crate::monitor::{
 const WRITE_TRIES: u32 = 4;
 /// So often a question is asked; ddcutil's default too.
 const QUESTION_TRIES: u32 = 10;
+/// A reply without content may mean "not yet": each time it is waited one pause longer, up to so many.
+const MOST_PAUSES: u32 = 4;
 /// So often nobody may acknowledge before the monitor counts as silent: one that is busy misses one or two.
 const SILENT_TRIES: u32 = 3;
 
@@ -101,15 +103,19 @@ impl Conversation {
 
     fn ask(&mut self, feature: VcpFeature, source: SourceAddress) -> Result<VcpValue, MonitorTrouble> {
         let question = DdcRequest::Get(feature).bytes(source);
+        let mut pauses = 1;
         self.repeat(QUESTION_TRIES, |this| {
             this.send(&question)?;
-            thread::sleep(this.pace.reply);
+            thread::sleep(this.pace.reply * pauses);
             let mut reply = [0; FEATURE_REPLY_BYTES];
             let read = this.handle.read(DDC_CI_ADDRESS, &mut reply);
             this.quiet_for(this.pace.between);
             read.map_err(|error| MonitorTrouble::of_transfer(&error))?;
             parse_feature_reply(&reply, feature).map_err(|error| match error {
-                ReplyError::Null => MonitorTrouble::NoValue,
+                ReplyError::Null => {
+                    pauses = (pauses + 1).min(MOST_PAUSES);
+                    MonitorTrouble::NoValue
+                }
                 ReplyError::Unsupported => MonitorTrouble::Unsupported,
                 garbled => MonitorTrouble::Garbled(garbled),
             })

@@ -27,7 +27,7 @@ END
 done
 
 # ddcutil has its doubts about the emulated display beside them, and tells them.
-ddc() { ddcutil --bus "$(monitor_bus "$1")" --terse getvcp "$2" | grep "^VCP"; }
+ddc() { ddcutil --bus "$(monitor_bus "$1")" --disable-dynamic-sleep --disable-displays-cache --terse getvcp "$2" | grep "^VCP"; }
 
 # The first time there are no device nodes; the hook loads the module that makes them, and unloads it.
 start plain

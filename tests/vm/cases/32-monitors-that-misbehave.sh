@@ -57,6 +57,8 @@ checked
 since=$(now)
 sed -i -e '/VH1003/s/delay/deviation: lg-f4, delay/' -e '/VH1004/s/delay/deviation: save-settings, delay/' \
     /tmp/all.yaml
+sed -i '/VH1006/s/delay/deviation: reads-first, delay/' /tmp/all.yaml
+echo 'deviations: {reads-first: {read_first: true}}' >/etc/vfio-hook/host.yaml
 configure plain </tmp/all.yaml
 monitor_knob 0 nak 3
 monitor_knob 1 no_signal 4

@@ -10,8 +10,9 @@ snapshot "$before"
 configure plain <<<'switch_input: {monitor: {model: VH Monitor 0}, guest: hdmi-1, delay: 0s}'
 
 failed=$(mktemp)
+bus=$(monitor_bus 0)
 while :; do
-    ddcutil --bus "$(monitor_bus 0)" --terse getvcp 10 >>/tmp/ddcutil.out 2>&1 || echo failed >>"$failed"
+    ddcutil --bus "$bus" --disable-dynamic-sleep --disable-displays-cache --terse getvcp 10 >>/tmp/ddcutil.out 2>&1 || echo failed >>"$failed"
 done &
 other=$!
 for _ in 1 2 3; do
