@@ -30,3 +30,13 @@ echo "figure: ddcutil read $(grep -c 'VCP 10' /tmp/ddcutil.out) times meanwhile"
 [[ $(grep -c 'VCP 10' /tmp/ddcutil.out) -gt 10 ]] || fail "ddcutil did not work: $(tail -n 3 /tmp/ddcutil.out)"
 assert_ddc_delays 0
 expect "bytes that made no sense" "$(journalctl -q -t vfio-hook -o cat | grep -c 'checksum' || true)" 0
+
+# A kernel driver that has taken the monitor's address.
+echo dummy 0x37 >"/sys/bus/i2c/devices/i2c-$bus/new_device"
+[[ -e /sys/bus/i2c/devices/$bus-0037/driver ]] || fail "no driver is bound"
+start plain
+wait_monitor 0 input 0x11
+destroy plain
+same_as "$before" 15
+echo 0x37 >"/sys/bus/i2c/devices/i2c-$bus/delete_device"
+wait_no_keepers
