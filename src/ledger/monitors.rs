@@ -326,6 +326,13 @@ impl Ledger<'_> {
         let now = match seen.filter(|_| is_reliable(&knob)) {
             Some(value) => {
                 let now = knob.value_of_vcp(value);
+                let was_told = entry.written.means_the_same(&entry.baseline);
+                if !entry.is_ours(&now) && was_told {
+                    let note = format!("{knob} was told to go back to {}, but reads {now}", entry.baseline);
+                    plan.notes.push(Note::info(note));
+                    drop_claim(&mut plan.record.entries, uuid, &knob);
+                    return Ok(());
+                }
                 if let Some(note) = adopt_foreign_change(entry, &now) {
                     plan.notes.push(note);
                     drop_claim(&mut plan.record.entries, uuid, &knob);

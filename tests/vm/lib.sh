@@ -181,6 +181,12 @@ start_service_aside() {
     systemctl start aside
 }
 
+# said PATTERN [SINCE]: the log has such a line.
+said() {
+    # Read to the end: whoever writes into a pipe that nobody reads any more fails.
+    journalctl -q -t vfio-hook -o cat ${2:+--since "$2"} | grep -e "$1" >/dev/null || fail "not in the log: $1"
+}
+
 # wait_active UNIT: it is not waited for when it is started again, and what it does first takes its time.
 wait_active() {
     local deadline=$((SECONDS + 10)) state
