@@ -71,7 +71,7 @@ expect "sets" "$(ddc_gaps 0 | grep -c '^set' || true)" 0
 # The person chose another input meanwhile: it stays.
 start plain
 wait_monitor 0 input 0x11
-sleep 10
+sleep 14
 monitor_knob 0 input 0x10
 destroy plain
 wait_monitor 1 input 0x12

@@ -39,7 +39,7 @@ monitor_knob 6 short 3
 monitor_knob 7 wrong_readback 3
 watched
 for n in {0..7}; do wait_monitor "$n" input 0x11; done
-sleep 9
+sleep 13
 said 'input of VH Monitor 4 .* cannot be verified' "$since"
 said 'input of VH Monitor 7 .* reads' "$since"
 # Only here it shows who listens: the host's cable is the one that is not active.
@@ -69,7 +69,7 @@ monitor_knob 5 ignore_first_write 1
 monitor_knob 6 hang 1
 watched
 for n in 2 3 4 5 7; do wait_monitor "$n" input 0x11; done
-sleep 8
+sleep 12
 expect "the one that went back" "$(monitor_knob 1 input)" 0x11
 (($(monitor_knob 1 bounces) > 0)) || fail "it did not go back"
 monitor_knob 0 nak 0
