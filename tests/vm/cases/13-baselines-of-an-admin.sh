@@ -32,7 +32,9 @@ start pinned-a
 systemctl set-property --runtime system.slice AllowedCPUs=0-4
 echo 5 >"/proc/irq/$irq/smp_affinity_list"
 echo 40 >"$pool"
-vfio-hook status | grep -q 'AllowedCPUs of system.slice .*changed by somebody else: now 0-4' || fail "$(vfio-hook status)"
+# The keeper may have seen it first: then his list counts from now on, less the guest's CPUs, and the log says so.
+vfio-hook status | grep -q 'AllowedCPUs of system.slice .*changed by somebody else: now 0-4' ||
+    said 'AllowedCPUs of system.slice was changed by somebody else'
 destroy pinned-a
 expect "system.slice" "$(systemctl show -P AllowedCPUs system.slice)" 0-4
 expect "interrupt" "$(<"/proc/irq/$irq/smp_affinity_list")" 5
