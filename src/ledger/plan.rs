@@ -170,6 +170,11 @@ impl Plan {
             let Some(want) = entry.claims.get(&uuid) else { continue };
             match entry.knob.read(host, deadline) {
                 Ok(now) if now.means_the_same(&entry.written) => {}
+                // A reload brings an old value back; one that nobody knows was chosen by somebody.
+                Ok(now) if matches!(entry.knob, Knob::AllowedCpus(_)) && !entry.is_ours(&now) => {
+                    let entry = plan.record.entries.iter_mut().find(|other| other.knob == entry.knob);
+                    plan.notes.extend(entry.and_then(|entry| adopt_foreign_change(entry, &now)));
+                }
                 Ok(now) => {
                     wanted.push(Claim { knob: entry.knob.clone(), want: want.clone(), now: Some(now) });
                 }

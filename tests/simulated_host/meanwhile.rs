@@ -179,3 +179,28 @@ fn the_time_runs_out_and_all_is_given_back_all_the_same() {
     assert_eq!(error.to_string(), "taking what the guest needs did not finish in time");
     machine.assert_is(&before, "refused");
 }
+
+#[test]
+fn what_a_reload_took_away_is_set_again_and_what_an_administrator_chose_is_not() {
+    let uphold = |machine: &Machine, life: &Life| {
+        lifecycle::uphold(&mut machine.host(), life.guest.uuid, soon()).unwrap()
+    };
+    let machine = Machine::new("two-nodes");
+    let life = life(guest(1, "2-3", ""), "isolate_cpus: {}\n");
+    let unset = machine.get(UNIT);
+    machine.prepare(&life).unwrap();
+    machine.started(&life).unwrap();
+    let isolated = machine.get(UNIT);
+    assert_ne!(isolated, unset);
+    machine.set(UNIT, &unset);
+    assert_eq!(uphold(&machine, &life).changes.len(), 1);
+    assert_eq!(machine.get(UNIT), isolated);
+
+    machine.set(UNIT, "0-4");
+    let outcome = uphold(&machine, &life);
+    assert!(outcome.changes.is_empty(), "{outcome:?}");
+    assert!(outcome.notes[0].text.contains("system.slice was changed by somebody else"), "{outcome:?}");
+    assert!(uphold(&machine, &life).notes.is_empty(), "said once");
+    machine.release(&life).unwrap();
+    assert_eq!(machine.get(UNIT), "0-4");
+}

@@ -32,7 +32,7 @@ start pinned-a
 systemctl set-property --runtime system.slice AllowedCPUs=0-4
 echo 5 >"/proc/irq/$irq/smp_affinity_list"
 echo 40 >"$pool"
-# The keeper may have seen it first: then his list counts from now on, less the guest's CPUs, and the log says so.
+# The keeper may have seen it first: then it counts as his from now on, and the log says so.
 vfio-hook status | grep -q 'AllowedCPUs of system.slice .*changed by somebody else: now 0-4' ||
     said 'AllowedCPUs of system.slice was changed by somebody else'
 destroy pinned-a
