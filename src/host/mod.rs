@@ -6,6 +6,7 @@
 mod bounded;
 mod cgroup;
 mod children;
+mod code_pages;
 mod command;
 mod cpu;
 mod descendants;
@@ -45,6 +46,7 @@ use std::sync::Arc;
 
 pub use bounded::{Bounded, WRITE_ATTRIBUTE, write_attribute};
 pub use cgroup::{AllowedCpus, DropIn, TopGroups};
+pub(crate) use code_pages::let_go_of_code;
 pub use command::{CommandEnd, CommandLine, RUN_PROGRAM, RunAs, run_program};
 pub use descendants::LeftRunning;
 pub use error::HostError;

@@ -29,8 +29,8 @@ use crate::event::Operation;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
-    Answer, AnswerAt, Host, KeeperState, LockFile, ProcessId, Request, keeper_lock, keeper_socket, receive,
-    send,
+    Answer, AnswerAt, Host, KeeperState, LockFile, ProcessId, Request, keeper_lock, keeper_socket,
+    let_go_of_code, receive, send,
 };
 use crate::ledger::{Ledger, Phase, Record};
 use crate::log;
@@ -55,6 +55,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// The longest pause between two looks: a guest that was rebooted gets new interrupts, and nothing tells.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A wait in which the keeper takes up no more memory than it needs for waiting.
+const LONG_WAIT: Duration = Duration::from_secs(10);
 
 /// How long whoever asks may take to say what.
 const ASKED: Duration = Duration::from_secs(1);
@@ -199,6 +202,10 @@ impl Keeper {
             }
             None => PollTimeout::NONE,
         };
+        let is_long = timers.into_iter().flatten().all(|at| at > Instant::now() + LONG_WAIT);
+        if is_long && self.subject.qemu().is_some() {
+            let_go_of_code();
+        }
         let mut waiting = vec![
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.notices.as_fd(), PollFlags::POLLIN),
