@@ -1,4 +1,4 @@
-//! Addresses of PCI functions.
+//! Addresses of PCI functions and cards.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +16,14 @@ pub struct PciAddress {
     function: u8,
 }
 
+/// All functions of one card, written `0000:0b:00`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PciSlot {
+    domain: u32,
+    bus: u8,
+    slot: u8,
+}
+
 /// Why a text or four numbers are no PCI address.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("`{0}` is no PCI address (expected something like 0000:0b:00.1)")]
@@ -29,6 +37,18 @@ impl PciAddress {
             return None;
         }
         Some(Self { domain, bus, slot, function })
+    }
+
+    /// The card it is a function of.
+    #[must_use]
+    pub const fn slot(self) -> PciSlot {
+        PciSlot { domain: self.domain, bus: self.bus, slot: self.slot }
+    }
+
+    /// Its number on the card.
+    #[must_use]
+    pub const fn function(self) -> u8 {
+        self.function
     }
 
     /// The number of its bus.
@@ -57,6 +77,23 @@ impl FromStr for PciAddress {
     }
 }
 
+impl PciSlot {
+    /// All addresses that its functions can have.
+    pub fn functions(self) -> impl Iterator<Item = PciAddress> {
+        let Self { domain, bus, slot } = self;
+        (0..8).map(move |function| PciAddress { domain, bus, slot, function })
+    }
+}
+
+impl FromStr for PciSlot {
+    type Err = ParsePciError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let first: Result<PciAddress, _> = format!("{text}.0").parse();
+        first.map(PciAddress::slot).map_err(|_| ParsePciError(text.to_owned()))
+    }
+}
+
 fn hexadecimal(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
     if !digits.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -70,7 +107,14 @@ impl fmt::Display for PciAddress {
     }
 }
 
+impl fmt::Display for PciSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:02x}:{:02x}", self.domain, self.bus, self.slot)
+    }
+}
+
 serde_as_text!(PciAddress);
+serde_as_text!(PciSlot);
 
 #[cfg(test)]
 mod tests {
@@ -81,6 +125,16 @@ mod tests {
         for text in ["0000:0b:00.1", "0000:00:1f.7", "10000:e1:00.0"] {
             assert_eq!(text.parse::<PciAddress>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_card_is_all_functions_of_its_slot() {
+        let address: PciAddress = "10000:e1:1f.3".parse().unwrap();
+        let slot = address.slot();
+        assert_eq!(slot.to_string(), "10000:e1:1f");
+        assert_eq!("10000:e1:1f".parse(), Ok(slot));
+        assert_eq!(slot.functions().nth(3), Some(address));
+        assert!("10000:e1:1f.3".parse::<PciSlot>().is_err());
     }
 
     #[test]

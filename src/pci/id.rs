@@ -1,0 +1,105 @@
+//! What a PCI function is: its model and its class.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::serde_as_text::serde_as_text;
+
+/// A model, written `1002:73bf`: the vendor's number and the vendor's number for the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PciId {
+    /// `vendor`, as the PCI SIG gives it out.
+    pub vendor: u16,
+    /// `device`.
+    pub device: u16,
+}
+
+/// Why a text is no model.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is no PCI model (expected something like 1002:73bf)")]
+pub struct ParsePciIdError(String);
+
+impl PciId {
+    /// AMD's graphics, which came from ATI.
+    pub const AMD: u16 = 0x1002;
+    /// NVIDIA.
+    pub const NVIDIA: u16 = 0x10de;
+    /// Intel.
+    pub const INTEL: u16 = 0x8086;
+}
+
+impl FromStr for PciId {
+    type Err = ParsePciIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |digits: &str| {
+            let is_plain = digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            is_plain.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let parse = || {
+            let (vendor, device) = text.split_once(':')?;
+            Some(Self { vendor: number(vendor)?, device: number(device)? })
+        };
+        parse().ok_or_else(|| ParsePciIdError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for PciId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:04x}", self.vendor, self.device)
+    }
+}
+
+serde_as_text!(PciId);
+
+/// The 24 bits of `class` in sysfs: base class, subclass and programming interface, as the PCI code and ID assignment
+/// specification has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PciClass(pub u32);
+
+impl PciClass {
+    /// Base class 03: VGA, XGA, 3D and other display controllers.
+    #[must_use]
+    pub const fn is_display(self) -> bool {
+        self.0 >> 16 == 0x03
+    }
+
+    /// Subclass 04 of base class 06: PCI to PCI bridges, which ports and switches are.
+    #[must_use]
+    pub const fn is_bridge(self) -> bool {
+        self.0 >> 8 == 0x0604
+    }
+
+    /// Subclasses 01 (audio) and 03 (HD audio) of base class 04.
+    #[must_use]
+    pub const fn is_sound(self) -> bool {
+        matches!(self.0 >> 8, 0x0401 | 0x0403)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_two_numbers_of_four_digits() {
+        let id: PciId = "1002:73bf".parse().unwrap();
+        assert_eq!((id.vendor, id.device, id.to_string().as_str()), (PciId::AMD, 0x73bf, "1002:73bf"));
+        for text in ["", "1002", "1002:", "1002:73bff", "1002:+3bf", "0x1002:0x73bf", "1002:73bf "] {
+            assert!(text.parse::<PciId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn classes_tell_displays_from_sound_and_bridges() {
+        let kind =
+            |class| (PciClass(class).is_display(), PciClass(class).is_sound(), PciClass(class).is_bridge());
+        assert_eq!(kind(0x030000), (true, false, false));
+        assert_eq!(kind(0x030200), (true, false, false));
+        assert_eq!(kind(0x040300), (false, true, false));
+        assert_eq!(kind(0x060400), (false, false, true));
+        assert_eq!(kind(0x060000), (false, false, false));
+    }
+}
