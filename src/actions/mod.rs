@@ -20,15 +20,12 @@ use crate::deadline::Deadline;
 use crate::guest::Guest;
 use crate::host::{Host, HostError};
 use crate::ledger::{
-    Claim, Effort, GuestInterrupts, Knob, MonitorWish, Note, OnRefusal, Record, Value, Want,
+    Claim, Effort, GuestInterrupts, Knob, MonitorWish, Note, OnRefusal, RUNS, Record, Value, Want,
 };
 
 pub use late_interrupts::propose_late_interrupts;
 pub use run::check_program;
 pub use switch_input::i2c_dev;
-
-/// What `prepare` needs of a keeper's life: that it is there.
-const KEEPER_RUNS: &str = "runs";
 
 /// What an action may look at.
 #[derive(Clone, Copy)]
@@ -130,7 +127,7 @@ pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposa
         switch_input::propose(config, situation, &mut proposal)?;
     }
     if !proposal.claims.is_empty() || !proposal.commands.is_empty() || !proposal.monitors.is_empty() {
-        proposal.claim(Knob::Keeper(situation.guest.uuid), Want::Text(KEEPER_RUNS.to_owned()));
+        proposal.claim(Knob::Keeper(situation.guest.uuid), Want::Text(RUNS.to_owned()));
     }
     Ok(proposal)
 }

@@ -8,14 +8,11 @@ use super::{Proposal, Situation};
 use crate::config::{MonitorSharing, OnUnreachable, ResolvedSwitch, SwitchInput};
 use crate::deadline::Deadline;
 use crate::host::{HostError, I2cDev, MonitorsFound};
-use crate::ledger::{Claim, Knob, MonitorWish, Want};
+use crate::ledger::{Claim, Knob, LOADED, MonitorWish, Want};
 use crate::monitor::{FeatureControl, MonitorFeature, MonitorKey, MonitorSelector, Reading};
 
 /// How long monitors may take to be found and, where the guest needs them, to answer.
 const LOOK: Duration = Duration::from_secs(3);
-
-/// What the guest needs of `i2c-dev`.
-const I2C_DEV_LOADED: &str = "loaded";
 
 /// Why a monitor cannot be had.
 enum Missing {
@@ -61,7 +58,7 @@ pub(super) fn propose(
 /// What makes the buses of monitors reachable.
 #[must_use]
 pub fn i2c_dev() -> Claim {
-    Claim { knob: Knob::I2cDev, want: Want::Text(I2C_DEV_LOADED.to_owned()), now: None }
+    Claim { knob: Knob::I2cDev, want: Want::Text(LOADED.to_owned()), now: None }
 }
 
 /// The one monitor that is meant.

@@ -80,7 +80,8 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
         runs: lifecycle::guest_runs(host, record, *uuid),
         held: record.entries_of(*uuid).map(|entry| held(host, entry, *uuid, &shown, deadline)).collect(),
     });
-    let unsettled = record.entries.iter().filter(|entry| !entry.is_settled() && !entry.is_fading());
+    let unsettled =
+        record.entries.iter().filter(|entry| !record.is_at_rest(entry, host) && !entry.is_fading());
     View { leases: leases.collect(), unsettled: unsettled.map(|entry| entry.knob.to_string()).collect() }
 }
 

@@ -63,7 +63,7 @@ impl Ledger<'_> {
         }
         if self.has_commands_to_give_back(uuid) {
             let this_process = self.host.this_process();
-            outcome = self.give_back_before_commands(uuid, this_process)?;
+            outcome.absorb(self.give_back_before_commands(uuid, this_process)?);
             for event in AT_THE_END {
                 self.run_commands(uuid, event, reason, &mut outcome)?;
             }

@@ -25,6 +25,7 @@ pub use commands::{Commands, Progress};
 pub use error::{LedgerError, Shortage};
 pub use give_back::AT_THE_END;
 pub use knob::{Knob, OnRefusal, Turn};
+pub(crate) use knob::{LOADED, RUNS};
 pub use monitors::{MonitorWish, Tried, Try};
 pub use open::{Effort, FILE, Ledger};
 pub use plan::{Change, Claim, Extent, Note, NoteLevel, Plan};

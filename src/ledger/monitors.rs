@@ -2,7 +2,7 @@
 //! when it is gone. A claim on a monitor stays in the ledger until the monitor is back, so that nobody but the guest's
 //! keeper, or whoever ends the lease without one, ever talks to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -146,7 +146,7 @@ impl Ledger<'_> {
                 }
                 seen => {
                     let wish = lease.monitors.remove(at);
-                    claim_monitor(&mut plan, uuid, wish, seen.ok())?;
+                    claim_monitor(&mut plan, uuid, wish, seen.ok());
                 }
             }
         }
@@ -198,9 +198,12 @@ impl Ledger<'_> {
                     plan.notes.push(Note::warning(format!("{knob} not switched: {error}")));
                     entry.pending = None;
                 }
-                (Ok(shown), Try::Last) if shown == entry.baseline => plan.notes.push(Note::warning(format!(
-                    "{knob} goes back to {shown} each time: has the guest a picture there?"
-                ))),
+                (Ok(shown), Try::Last) if shown == entry.baseline => {
+                    plan.notes.push(Note::warning(format!(
+                        "{knob} goes back to {shown} each time: has the guest a picture there?"
+                    )));
+                    entry.pending = None;
+                }
                 (Ok(shown), Try::Last) => {
                     plan.notes.push(Note::info(format!("{knob} reads {shown} instead of {wanted}")));
                     entry.written = shown;
@@ -328,7 +331,7 @@ impl Ledger<'_> {
                 let now = knob.value_of_vcp(value);
                 let was_told = entry.written.means_the_same(&entry.baseline);
                 if !entry.is_ours(&now) && was_told {
-                    let note = format!("{knob} was told to go back to {}, but reads {now}", entry.baseline);
+                    let note = format!("{knob} reads {now} instead of {}: left alone", entry.baseline);
                     plan.notes.push(Note::info(note));
                     drop_claim(&mut plan.record.entries, uuid, &knob);
                     return Ok(());
@@ -374,16 +377,17 @@ impl Ledger<'_> {
             return Ok(Vec::new());
         }
         self.announce(&plan, Some(uuid))?;
-        let orders: Vec<(MonitorFeature, VcpValue)> = plan
+        let (changes, orders): (Vec<Change>, Vec<(MonitorFeature, VcpValue)>) = plan
             .changes
-            .iter()
+            .into_iter()
             .filter_map(|change| match (&change.knob, &change.then) {
                 (Knob::MonitorFeature(feature), Value::Input(value) | Value::Vcp(value)) => {
-                    Some((feature.clone(), *value))
+                    let order = (feature.clone(), *value);
+                    Some((change, order))
                 }
                 _ => None,
             })
-            .collect();
+            .unzip();
         if orders.is_empty() {
             return Ok(Vec::new());
         }
@@ -396,20 +400,16 @@ impl Ledger<'_> {
                 .filter(|((feature, _), set)| set.is_ok() && feature.control.reading == Reading::Reliable)
                 .map(|((feature, _), _)| feature.clone())
                 .collect();
-            let mut seen = asked.iter().zip(host.vcp_features(&asked, deadline));
-            let mut next = seen.next();
-            let mut written: Vec<Written> = Vec::with_capacity(set.len());
-            for ((feature, _), set) in orders.iter().zip(set) {
-                let is_seen = next.as_ref().is_some_and(|(asked, _)| *asked == feature);
-                let value = if is_seen { next.take().and_then(|(_, value)| value.ok()) } else { None };
-                if is_seen {
-                    next = seen.next();
-                }
-                written.push(set.map(|()| value));
-            }
-            written
+            let values = host.vcp_features(&asked, deadline);
+            let seen: BTreeMap<&MonitorFeature, VcpValue> = asked
+                .iter()
+                .zip(values)
+                .filter_map(|(feature, value)| Some((feature, value.ok()?)))
+                .collect();
+            let shown = orders.iter().map(|(feature, _)| seen.get(feature).copied());
+            set.into_iter().zip(shown).map(|(set, shown)| set.map(|()| shown)).collect::<Vec<Written>>()
         })?;
-        for (change, written) in plan.changes.iter().zip(&written) {
+        for (change, written) in changes.iter().zip(&written) {
             let Some(entry) = self.record.entry_mut(&change.knob) else { continue };
             let is_announced = entry.pending.as_ref().is_some_and(|pending| pending.value == change.then);
             // What it says right after is often still what it was: only a later look tells.
@@ -419,7 +419,7 @@ impl Ledger<'_> {
             }
         }
         self.store()?;
-        Ok(plan.changes.into_iter().zip(written).collect())
+        Ok(changes.into_iter().zip(written).collect())
     }
 
     fn drop_monitor(&mut self, uuid: GuestUuid, knob: &Knob) {
@@ -438,12 +438,7 @@ fn wanted_by(entry: &Entry, uuid: GuestUuid) -> Option<Value> {
     (claim.turn != MonitorTurn::Over && claim.turn == last).then(|| entry.knob.value_of_vcp(claim.value))
 }
 
-fn claim_monitor(
-    plan: &mut Plan,
-    uuid: GuestUuid,
-    wish: MonitorWish,
-    seen: Option<VcpValue>,
-) -> Result<(), LedgerError> {
+fn claim_monitor(plan: &mut Plan, uuid: GuestUuid, wish: MonitorWish, seen: Option<VcpValue>) {
     let knob = wish.knob();
     let value = |vcp: Option<VcpValue>| vcp.map_or(Value::Unknown, |value| knob.value_of_vcp(value));
     let now = value(seen);
@@ -472,7 +467,6 @@ fn claim_monitor(
     plan.record.entries.retain(|other| other.knob != knob);
     plan.record.entries.push(entry);
     plan.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
-    Ok(())
 }
 
 /// A guest has nothing more to do with a monitor. Other guests may.

@@ -158,7 +158,7 @@ impl Record {
     /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it. A
     /// monitor is its guest's keeper's, until it is back.
     #[must_use]
-    pub(super) fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {
+    pub fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {
         let writer = entry.pending.as_ref().and_then(|pending| pending.beneficiary);
         let lease = writer.and_then(|uuid| self.leases.get(&uuid));
         entry.is_settled()

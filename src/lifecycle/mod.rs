@@ -205,34 +205,42 @@ pub fn prepare(
     let mut ledger = Ledger::open(host, deadline)?;
     report.absorb(ledger.recovered().clone());
     ledger.adopt_new_interrupts();
-    report.absorb(monitors::make_reachable(&mut ledger, loaded, guest)?);
-    let mut prepared = plan_or_give_back(&mut ledger, loaded, guest, deadline)?;
-    let goes_on = prepared.plan.monitors(guest.uuid).iter().map(|wish| wish.feature.clone()).collect();
-    if ledger.has_other_monitors(guest.uuid, &goes_on) {
-        report.absorb(ledger.return_monitors(guest.uuid, &goes_on, Try::Last)?.outcome);
-        prepared = plan_or_give_back(&mut ledger, loaded, guest, deadline)?;
-    }
-    let PreparePlan { plan, notes } = prepared;
-    report.notes.extend(notes);
-    if loaded.config.run.as_ref().is_some_and(Run::wants_xml) {
-        ledger.keep_xml(guest.uuid, xml)?;
-    }
+    let plan = match plan_to_take(&mut ledger, loaded, guest, xml, deadline, &mut report) {
+        Ok(plan) => plan,
+        Err(error) => {
+            // What the checks needed, and the monitors of the guest's life before.
+            if ledger.record().leases.contains_key(&guest.uuid) {
+                ledger.give_back(guest.uuid, "failed", None)?;
+            }
+            return Err(error);
+        }
+    };
     report.absorb(ledger.take(guest.uuid, plan, actions::effort(&loaded.config))?);
     Ok(report)
 }
 
-/// As [`plan_prepare`]; what the guest has already goes back if it must not start.
-fn plan_or_give_back(
+/// As [`plan_prepare`], with what the checks need, and without what only the guest's life before needed.
+fn plan_to_take(
     ledger: &mut Ledger<'_>,
     loaded: &LoadedConfig,
     guest: &Guest,
+    xml: &[u8],
     deadline: Deadline,
-) -> Result<PreparePlan, LifecycleError> {
-    let planned = plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline);
-    if planned.is_err() && ledger.record().leases.contains_key(&guest.uuid) {
-        ledger.give_back(guest.uuid, "failed", None)?;
+    report: &mut Outcome,
+) -> Result<Plan, LifecycleError> {
+    report.absorb(monitors::make_reachable(ledger, loaded, guest)?);
+    let plan = |ledger: &Ledger<'_>| plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline);
+    let mut prepared = plan(ledger)?;
+    let goes_on = prepared.plan.monitors(guest.uuid).iter().map(|wish| wish.feature.clone()).collect();
+    if ledger.has_other_monitors(guest.uuid, &goes_on) {
+        report.absorb(ledger.return_monitors(guest.uuid, &goes_on, Try::Last)?.outcome);
+        prepared = plan(ledger)?;
     }
-    planned
+    if loaded.config.run.as_ref().is_some_and(Run::wants_xml) {
+        ledger.keep_xml(guest.uuid, xml)?;
+    }
+    report.notes.extend(prepared.notes);
+    Ok(prepared.plan)
 }
 
 /// Gives back what an earlier life of the guest left, all but the monitors if there is an heir to them. Where its keeper

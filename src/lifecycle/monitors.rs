@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{LifecycleError, LoadedConfig, guest_runs, is_over};
+use super::{LifecycleError, LoadedConfig, is_over};
 use crate::actions;
 use crate::deadline::Deadline;
 use crate::guest::{Guest, GuestUuid};
@@ -48,7 +48,8 @@ pub fn follow_monitors(
     deadline: Deadline,
 ) -> Result<Tried, LifecycleError> {
     in_ledger(host, deadline, |ledger| {
-        if !guest_runs(ledger.host(), ledger.record(), uuid) {
+        // A guest that runs may have been told to give everything back.
+        if is_over(ledger.host(), ledger.record(), uuid) {
             return Ok(Tried::default());
         }
         let Tried { mut outcome, unfinished } = ledger.hold_monitors(uuid, attempt)?;
