@@ -1,7 +1,9 @@
 //! How PCI names things: addresses, cards, models and classes.
 
 mod address;
+mod functions;
 mod id;
 
 pub use address::{ParsePciError, PciAddress, PciSlot};
+pub use functions::PciFunctions;
 pub use id::{ParsePciIdError, PciClass, PciId};
