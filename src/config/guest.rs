@@ -5,6 +5,7 @@ use std::path::Path;
 use super::block_sleep::BlockSleep;
 use super::diagnostic::ConfigErrors;
 use super::document;
+use super::gpu::Gpu;
 use super::hugepages::Hugepages;
 use super::isolate_cpus::IsolateCpus;
 use super::run::Run;
@@ -28,6 +29,8 @@ pub struct GuestConfig {
     pub switch_input: Option<SwitchInput>,
     /// Units of the host that do not run meanwhile.
     pub services: Option<Services>,
+    /// The graphics card.
+    pub gpu: Option<Gpu>,
     /// Commands of the host's administrator.
     pub run: Option<Run>,
 }
@@ -43,13 +46,17 @@ impl GuestConfig {
     }
 
     pub(super) fn read(source: &ConfigSource) -> Result<Self, ConfigErrors> {
-        document::read(source, EXAMPLE, |sections| Self {
-            isolate_cpus: sections.section("isolate_cpus", "isolate_cpus: {}").map(IsolateCpus::read),
-            hugepages: sections.section("hugepages", "hugepages: {}").map(Hugepages::read),
-            block_sleep: sections.section("block_sleep", "block_sleep: {}").map(BlockSleep::read),
-            switch_input: sections.item("switch_input").map(SwitchInput::read),
-            services: sections.section("services", "services: {stop: [ollama.service]}").map(Services::read),
-            run: sections.item("run").map(Run::read),
+        document::read(source, EXAMPLE, |sections| {
+            let isolate_cpus = sections.section("isolate_cpus", "isolate_cpus: {}").map(IsolateCpus::read);
+            let hugepages = sections.section("hugepages", "hugepages: {}").map(Hugepages::read);
+            let block_sleep = sections.section("block_sleep", "block_sleep: {}").map(BlockSleep::read);
+            let switch_input = sections.item("switch_input").map(SwitchInput::read);
+            let services =
+                sections.section("services", "services: {stop: [ollama.service]}").map(Services::read);
+            let stopped = services.as_ref().map_or(&[][..], |services| &services.stop);
+            let gpu = sections.section("gpu", "gpu: {}").map(|section| Gpu::read(section, stopped));
+            let run = sections.item("run").map(Run::read);
+            Self { isolate_cpus, hugepages, block_sleep, switch_input, services, gpu, run }
         })
     }
 }

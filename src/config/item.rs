@@ -32,6 +32,11 @@ impl<'a> Item<'a> {
         self.node
     }
 
+    /// The key that it belongs to, as messages name it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Reads it. `None` if it is wrong, which is then noted.
     pub(super) fn value<T>(self, read: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
         read(self.node).map_err(|fault| self.refuse(fault)).ok()

@@ -46,8 +46,10 @@ impl Services {
     }
 }
 
-fn read_units(item: Item<'_>) -> Vec<StoppedUnit> {
+/// Reads the units of a key `stop`: one, or a list; never none, and none twice.
+pub(super) fn read_units(item: Item<'_>) -> Vec<StoppedUnit> {
     let mut seen = BTreeSet::new();
+    let name = item.name().to_owned();
     item.elements("stops nothing", |element| {
         let mut note_twice = |stopped: &StoppedUnit| {
             if seen.insert(stopped.clone()) {
@@ -64,7 +66,7 @@ fn read_units(item: Item<'_>) -> Vec<StoppedUnit> {
         }
         let mut section = element.section("{unit: pipewire.service, user: anna}")?;
         let missing =
-            Fault::new("`services.stop.unit` is missing", "name the unit: `unit: pipewire.service`");
+            Fault::new(format!("`{name}.unit` is missing"), "name the unit: `unit: pipewire.service`");
         let unit = section.required("unit", missing).and_then(|item| item.value(read_unit));
         let user = section.value("user", user);
         let stopped = unit.map(|unit| StoppedUnit { unit, user });

@@ -1,6 +1,7 @@
 //! Whole files: broken ones and what is said about them, and the examples that are shipped.
 
 mod block_sleep;
+mod gpu;
 mod host;
 mod isolate_cpus;
 mod no_panic;
@@ -48,6 +49,17 @@ switch_input:
 services:
   stop: [ollama.service, {unit: pipewire.socket, user: anna}]
   timeout: 5s
+gpu:
+  devices: [\"0000:03:00.0\"]
+  return_to: host-if-clean
+  guest_reboot: restart
+  holders: {wait: 15s, stop: [sunshine.service, {unit: wireplumber.service, user: anna}]}
+  display_manager: stop
+  reset_method: [device_specific, flr]
+  bars: {0: 16 GiB, 2: 256 MiB}
+  recover: [reset, rescan-card]
+  timeout: 20s
+  other_devices: libvirt
 run:
   - when: prepare
     command: [/usr/bin/logger, -p, 5, \"a: b\"]
@@ -129,6 +141,7 @@ fn reads_every_key() {
             timeout: Duration::from_secs(5),
         }
     );
+    assert_eq!(config.gpu.unwrap(), gpu::every_key());
     let command = RunCommand {
         when: RunWhen::Prepare,
         command: ["/usr/bin/logger", "-p", "5", "a: b"].map(str::to_owned).into(),
@@ -145,14 +158,15 @@ fn reads_every_key() {
 #[test]
 fn empty_sections_do_the_default() {
     for text in [
-        "isolate_cpus: {}\nhugepages: {}\nblock_sleep: {}\n",
-        "isolate_cpus:\nhugepages:\nblock_sleep:\n",
-        "{isolate_cpus: ~, hugepages: , block_sleep: }",
+        "isolate_cpus: {}\nhugepages: {}\nblock_sleep: {}\ngpu: {}\n",
+        "isolate_cpus:\nhugepages:\nblock_sleep:\ngpu:\n",
+        "{isolate_cpus: ~, hugepages: , block_sleep: , gpu: }",
     ] {
         let config = parse(text).unwrap();
         assert_eq!(config.isolate_cpus, Some(IsolateCpus::default()), "{text:?}");
         assert_eq!(config.hugepages, Some(Hugepages::default()), "{text:?}");
         assert_eq!(config.block_sleep, Some(BlockSleep::default()), "{text:?}");
+        assert_eq!(config.gpu, Some(Gpu::default()), "{text:?}");
         assert_eq!((&config.services, &config.run), (&None, &None), "{text:?}");
     }
     assert_eq!(parse("hugepages: {}").unwrap().isolate_cpus, None);
@@ -203,6 +217,11 @@ fn shows_people_what_is_wrong() {
             "switch_input:\n  - monitor: {connector: HDMI-1}\n    guest: displayport-1\n",
         ),
         ("input_in_other_words", "switch_input: {monitor: desk, guest: HDMI-1, hots: dp-1}\n"),
+        ("gpu_as_in_guides", "gpu:\n  device: 03:00.0\n  reset_method: function-level\n  bars: {0: 12GiB}\n"),
+        (
+            "gpu_in_other_words",
+            "gpu: {guest_reboot: reset, return_to: Host, recover: [reset, bus_reset, reset]}\n",
+        ),
         ("list_of_steps", "- hugepages\n- isolate_cpus\n"),
         ("wide_letters", "hugepages: {on_shortage: \"警告\", größe: 5s}\n"),
     ] {
@@ -226,7 +245,7 @@ hugepages:
   timeout: 2min
   on_shortage: &a warm
   7: seven
-gpu: {devices: auto, devices: auto}
+usb: {devices: auto, devices: auto}
 ";
     assert_eq!(
         mistakes(text),
@@ -242,7 +261,8 @@ gpu: {devices: auto, devices: auto}
              without a timeout it is 20s)",
             "9:16: `hugepages.on_shortage`: expected `refuse` or `warn`, found `warm` (did you mean `warn`?)",
             "10:3: expected a key's name in `hugepages`, found the number 7",
-            "11:1: unknown section `gpu` (allowed here: `isolate_cpus`, `hugepages`, `block_sleep`, `switch_input`, `services` or `run`)",
+            "11:1: unknown section `usb` (allowed here: `isolate_cpus`, `hugepages`, `block_sleep`, `switch_input`, \
+             `services`, `gpu` or `run`)",
             "11:22: the key `devices` stands here for the second time (keep one of the two)",
         ]
     );

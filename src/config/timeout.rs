@@ -25,6 +25,11 @@ impl Timeout {
         Self { default, longest: Duration::from_secs(50), reason }
     }
 
+    /// The same with another bound.
+    pub(super) const fn at_most(self, longest: Duration) -> Self {
+        Self { longest, ..self }
+    }
+
     /// Of something that libvirt does not wait for. Ten minutes tell a slow command from one that hangs.
     pub(super) const fn afterwards(default: Duration) -> Self {
         let reason = "what runs for longer is better a service, which the command starts";

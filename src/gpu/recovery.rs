@@ -1,0 +1,51 @@
+//! What can be tried with a card that does not answer.
+
+use super::in_words;
+
+/// One step of a recovery, from the mildest to the one that halts the whole host for seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// The functions are reset by the methods they have.
+    Reset,
+    /// The secondary bus reset of the port above the card.
+    BusReset,
+    /// The functions are removed, and looked for again by the port above them.
+    Rescan,
+    /// The same with the card's own switch, by the root port.
+    RescanCard,
+    /// The slot's power is turned off and on, where the board can do that.
+    SlotPower,
+    /// The driver of the host takes the card: amdgpu resets one that still runs its firmware.
+    HostDriver,
+    /// The host sleeps for two seconds (S3), which takes the slot's power away.
+    DeepSleep,
+}
+
+impl Rung {
+    /// All there are, the mildest first.
+    pub const ALL: &'static [Self] = &[
+        Self::Reset,
+        Self::BusReset,
+        Self::Rescan,
+        Self::RescanCard,
+        Self::SlotPower,
+        Self::HostDriver,
+        Self::DeepSleep,
+    ];
+
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::BusReset => "bus-reset",
+            Self::Rescan => "rescan",
+            Self::RescanCard => "rescan-card",
+            Self::SlotPower => "slot-power",
+            Self::HostDriver => "host-driver",
+            Self::DeepSleep => "deep-sleep",
+        }
+    }
+}
+
+in_words!(Rung, "step of a recovery");
