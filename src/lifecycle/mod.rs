@@ -1,35 +1,26 @@
 //! A guest's life, event by event: what is planned, taken, verified and given back.
 
+mod load;
 mod monitors;
+mod verify;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::actions::{self, Problem, Proposal, Situation};
-use crate::config::{
-    ConfigErrors, ConfigSource, Diagnostic, GuestConfig, HostConfig, Run, TrustError, read_trusted,
-};
-use crate::cpuset::CpuSet;
+use crate::config::{ConfigErrors, ConfigSource, Diagnostic, HostConfig, Run, TrustError};
 use crate::deadline::Deadline;
 use crate::event::Operation;
-use crate::guest::{Guest, GuestName, GuestUuid};
+use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, HostError, ProcessId, Request, xml_file};
-use crate::ledger::{
-    Commands, Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Plan, Record, Try, Want,
-    available_pages,
+use crate::ledger::{Commands, Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Plan, Record, Try};
+
+pub use load::{
+    CONFIG_DIR, HOST_FILE, LoadedConfig, config_path, host_config, load_config, load_host_config,
 };
-
-use crate::monitor::built_in_deviations;
-
 pub use monitors::{follow_monitors, note_monitors, return_monitors};
-
-/// Where the guests' YAML files are.
-pub const CONFIG_DIR: &str = "/etc/vfio-hook/hooks.d";
-
-/// The YAML file of the host.
-pub const HOST_FILE: &str = "/etc/vfio-hook/host.yaml";
+pub use verify::{verify_isolation, verify_pages};
 
 /// How often it is looked whether a keeper has given everything back.
 const LOOK_AT_KEEPER: Duration = Duration::from_millis(10);
@@ -39,9 +30,6 @@ const KEEPER_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Why a guest's commands are run when nobody said why it ended.
 const LEFT_OVER: &str = "unknown";
-
-/// The longest look at the running programs after a start.
-const LOOK_AT_TASKS: Duration = Duration::from_millis(700);
 
 /// Why an event failed.
 #[derive(Debug, Error)]
@@ -73,15 +61,6 @@ pub enum LifecycleError {
     },
 }
 
-/// A guest's YAML file, read and understood.
-#[derive(Clone, Debug)]
-pub struct LoadedConfig {
-    /// The file, to point into.
-    pub source: ConfigSource,
-    /// What it says.
-    pub config: GuestConfig,
-}
-
 /// What `prepare` would do.
 #[derive(Debug)]
 pub struct PreparePlan {
@@ -108,45 +87,6 @@ impl LifecycleError {
             }
         }
     }
-}
-
-/// The path of a guest's YAML file; none for a name that is no safe file name.
-#[must_use]
-pub fn config_path(guest: &GuestName) -> Option<PathBuf> {
-    Some(PathBuf::from(CONFIG_DIR).join(guest.config_file_name()?))
-}
-
-/// Reads a guest's YAML file; none where there is none.
-///
-/// # Errors
-/// It is wrong, or somebody other than root could have written it.
-pub fn load_config(host: &Host, guest: &GuestName) -> Result<Option<LoadedConfig>, LifecycleError> {
-    let Some(path) = config_path(guest) else { return Ok(None) };
-    let Some(bytes) = read_trusted(&host.root(), &path, host.trusted_owner())? else {
-        return Ok(None);
-    };
-    let source = ConfigSource::from_bytes(path, bytes)?;
-    let config = source.parse()?;
-    Ok(Some(LoadedConfig { source, config }))
-}
-
-/// Reads the host's YAML file; where there is none, what is known without it.
-///
-/// # Errors
-/// It is wrong, or somebody other than root could have written it.
-pub fn load_host_config(host: &Host) -> Result<HostConfig, LifecycleError> {
-    let bytes = read_trusted(&host.root(), Path::new(HOST_FILE), host.trusted_owner())?;
-    let source = bytes.map(|bytes| ConfigSource::from_bytes(HOST_FILE, bytes)).transpose()?;
-    Ok(host_config(source.as_ref())?)
-}
-
-/// What the host's YAML file says, and what is known without it.
-///
-/// # Errors
-/// It is wrong.
-pub fn host_config(source: Option<&ConfigSource>) -> Result<HostConfig, ConfigErrors> {
-    let config = source.map_or_else(|| Ok(HostConfig::default()), ConfigSource::parse_host)?;
-    Ok(config.with_built_in(built_in_deviations()))
 }
 
 /// Builds the plan of `prepare`: all preflight checks of all actions, and the changes they lead to. Nothing is
@@ -313,24 +253,6 @@ pub fn start(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Out
     Ok(Outcome::default())
 }
 
-/// Whether the pages that were set aside for a guest are still there.
-///
-/// # Errors
-/// They are not.
-pub fn verify_pages(host: &Host, record: &Record, uuid: GuestUuid) -> Result<(), LifecycleError> {
-    for entry in record.entries_of(uuid) {
-        let Knob::PagePool(pool) = entry.knob else { continue };
-        let Some(share) = entry.claims.get(&uuid).and_then(Want::pages) else { continue };
-        let available = available_pages(record, host, pool, uuid)?;
-        let set_aside = share.set_aside();
-        if available < set_aside {
-            let knob = entry.knob.to_string();
-            return Err(LifecycleError::PagesGone { knob, set_aside, available });
-        }
-    }
-    Ok(())
-}
-
 /// `started begin` and `reconnect begin`: QEMU runs; its keeper is there and is told so; does the isolation hold?
 ///
 /// # Errors
@@ -394,41 +316,6 @@ fn tell_keeper(host: &mut Host, record: &Record, uuid: GuestUuid, deadline: Dead
     if let Err(error) = told {
         report.notes.push(Note::warning(error.to_string()));
     }
-}
-
-/// Whether anything of the host may still run on a guest's CPUs.
-#[must_use]
-pub fn verify_isolation(host: &Host, record: &Record, uuid: GuestUuid, deadline: Deadline) -> Vec<Note> {
-    let mut notes = Vec::new();
-    let mut cpus = CpuSet::new();
-    for entry in record.entries_of(uuid) {
-        let (Knob::AllowedCpus(unit), Some(Want::Cpus(claimed))) = (&entry.knob, entry.claims.get(&uuid))
-        else {
-            continue;
-        };
-        cpus = cpus.union(claimed);
-        if let Ok(Some(effective)) = host.cpuset_cpus_effective(unit.as_str())
-            && effective.intersects(claimed)
-        {
-            notes.push(Note::warning(format!(
-                "{unit} may still use CPU {} of the guest",
-                effective.intersection(claimed)
-            )));
-        }
-    }
-    if cpus.is_empty() {
-        return notes;
-    }
-    let deadline = Deadline::after(LOOK_AT_TASKS).earlier(deadline);
-    let strays = host.stray_tasks(&cpus, &["machine.slice"], deadline);
-    notes.push(match strays.count {
-        0 => Note::info(format!("no other program may run on CPUs {cpus}")),
-        count => Note::warning(format!(
-            "{count} threads of other programs may still run on CPUs {cpus}: {}",
-            strays.examples.join(", ")
-        )),
-    });
-    notes
 }
 
 /// `release end`: gives the lease back; none is no error, nor is one that its keeper is giving back already.
