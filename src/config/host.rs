@@ -2,26 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::deviation::deviations;
 use super::diagnostic::ConfigErrors;
 use super::document;
+use super::gpu_family::{self, built_in_gpu_families};
 use super::monitor::{monitor_name, selector};
 use super::source::ConfigSource;
+use crate::gpu::Family;
 use crate::monitor::{
     DeviationName, EdidIdentity, MonitorName, MonitorPlace, MonitorSelector, NamedDeviation,
 };
+use crate::pci::PciId;
 
 /// A section, for a file that has none.
 const EXAMPLE: &str = "monitors: {desk: {model: \"LG ULTRAGEAR\"}}";
 
-/// Monitors of the host.
+/// Monitors and graphics cards of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostConfig {
     /// Names for monitors.
     pub monitors: BTreeMap<MonitorName, MonitorSelector>,
     /// How some monitors differ from the standard; the first one that fits a monitor holds for it.
     pub deviations: Vec<NamedDeviation>,
+    /// How some graphics cards behave; the first one that a card belongs to holds for it, before those that are built in.
+    pub gpu_families: Vec<Family>,
 }
 
 impl HostConfig {
@@ -39,9 +45,11 @@ impl HostConfig {
                 item.pairs("names no monitor", "{desk: {model: \"LG ULTRAGEAR\"}}", monitor_name, selector)
             });
             let deviations = sections.item("deviations").map(deviations);
+            let gpu_families = sections.item("gpu_families").map(gpu_family::families);
             Self {
                 monitors: monitors.unwrap_or_default().into_iter().collect(),
                 deviations: deviations.unwrap_or_default(),
+                gpu_families: gpu_families.unwrap_or_default(),
             }
         })
     }
@@ -67,5 +75,13 @@ impl HostConfig {
     #[must_use]
     pub fn deviation_for(&self, identity: &EdidIdentity, place: &MonitorPlace) -> Option<&NamedDeviation> {
         self.deviations.iter().find(|deviation| deviation.applies_to(identity, place))
+    }
+
+    /// The family of a graphics card. None has no family: what nobody knows has a careful one.
+    #[must_use]
+    pub fn family_of(&self, id: PciId) -> &Family {
+        static UNKNOWN: LazyLock<Family> = LazyLock::new(Family::unknown);
+        let mut families = self.gpu_families.iter().chain(built_in_gpu_families());
+        families.find(|family| family.contains(id)).unwrap_or(&UNKNOWN)
     }
 }

@@ -64,7 +64,8 @@ pub(super) fn deviation_name(node: &Node) -> Result<DeviationName, Fault> {
     name(node, "a deviation's name")
 }
 
-fn name<T: FromStr>(node: &Node, what: &str) -> Result<T, Fault> {
+/// Reads a name that the writer of a file gave to something.
+pub(super) fn name<T: FromStr>(node: &Node, what: &str) -> Result<T, Fault> {
     const HELP: &str = "letters, digits, `-` and `_`, a letter first, at most 32 of them";
     match node {
         Node::Text(text) => text.parse().map_err(|_| Fault::expected_like(what, node, HELP)),

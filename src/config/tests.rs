@@ -2,6 +2,7 @@
 
 mod block_sleep;
 mod gpu;
+mod gpu_family;
 mod host;
 mod isolate_cpus;
 mod no_panic;

@@ -2,14 +2,18 @@
 //! [`crate::host`]'s.
 
 mod bar_size;
+mod family;
 mod guest_reboot;
+mod id_range;
 mod recovery;
 mod reset_method;
 mod return_to;
 mod words;
 
 pub use bar_size::{BarSize, ParseBarSizeError};
+pub use family::{Family, FamilyName, Robustness, VendorReset};
 pub use guest_reboot::GuestReboot;
+pub use id_range::{IdRange, ParseIdRangeError};
 pub use recovery::Rung;
 pub use reset_method::ResetMethod;
 pub use return_to::ReturnTo;

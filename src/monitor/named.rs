@@ -6,10 +6,8 @@ use std::str::FromStr;
 use super::deviation::Deviation;
 use super::identity::{EdidIdentity, MonitorPlace};
 use super::selector::MonitorSelector;
+use crate::given_name::given_name;
 use crate::serde_as_text::serde_as_text;
-
-/// The longest name.
-const MAX_LETTERS: usize = 32;
 
 /// A monitor's name in the host's file, such as `desk`: letters, digits, `-` and `_`, a letter first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,13 +78,6 @@ impl fmt::Display for DeviationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-fn given_name(text: &str) -> Result<String, String> {
-    let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.len() <= MAX_LETTERS
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    if is_name { Ok(text.to_owned()) } else { Err(format!("`{text}` is no name")) }
 }
 
 serde_as_text!(MonitorName);

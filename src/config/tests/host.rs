@@ -22,13 +22,24 @@ deviations:
     reading: write-only
   pbp-dell:
     inputs: {pbp: 0xf000}
+gpu_families:
+  my-card:
+    ids: [\"1002:7550\", \"1002:73a0-73bf\"]
+    reboot: fine
+    vendor_reset: supported
+    host_driver: fragile
+    resets: the bus reset
+    driver_reset: mode 1
+    fails: nothing yet
+    note: mine
+    source: https://example.org
 ";
 
-fn parse_host(text: &str) -> Result<HostConfig, ConfigErrors> {
+pub(super) fn parse_host(text: &str) -> Result<HostConfig, ConfigErrors> {
     HostConfig::parse(Path::new("/etc/vfio-hook/host.yaml"), text)
 }
 
-fn host_mistakes(text: &str) -> Vec<String> {
+pub(super) fn host_mistakes(text: &str) -> Vec<String> {
     listed(&parse_host(text).unwrap_err())
 }
 
@@ -137,7 +148,8 @@ deviations:
 "
         ),
         [
-            "1:1: unknown section `monitor` (did you mean `monitors`? allowed here: `monitors` or `deviations`)",
+            "1:1: unknown section `monitor` (did you mean `monitors`? allowed here: `monitors`, `deviations` or \
+             `gpu_families`)",
             "4:3: `monitors`: expected a monitor's name, found `my desk` (letters, digits, `-` and `_`, a letter first, \
              at most 32 of them)",
             "5:6: `monitors.a`: nothing is said of the monitor (give `manufacturer`, `model`, `serial` or `connector`: \

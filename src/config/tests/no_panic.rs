@@ -26,7 +26,7 @@ proptest! {
     }
 
     #[test]
-    fn no_yaml_like_text_panics(text in "([ \\n\\t]|- |: |[a-d]:|[\\[\\]{},&*!|>'\"#?%]|---\\n|ü|警|hugepages|cpus|run|scripts|command|stop|unit|what|switch_input|monitors?|deviations|inputs|guest|host|set|gpu|devices|holders|bars|recover|0xD6|hdmi-1|<<){0,40}") {
+    fn no_yaml_like_text_panics(text in "([ \\n\\t]|- |: |[a-d]:|[\\[\\]{},&*!|>'\"#?%]|---\\n|ü|警|hugepages|cpus|run|scripts|command|stop|unit|what|switch_input|monitors?|deviations|gpu_families|ids|reboot|1002:|inputs|guest|host|set|gpu|devices|holders|bars|recover|0xD6|hdmi-1|<<){0,40}") {
         never_panics(&text);
     }
 
