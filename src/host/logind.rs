@@ -1,17 +1,29 @@
 //! logind (or elogind): who may put the host to sleep, and when.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use zbus::OwnedVariant;
+use zbus::{OwnedObjectPath, OwnedVariant};
 
+use super::display::{LoginSession, SessionActivity, SessionClass, SessionId, SessionType};
 use super::systemd::{Bus, MANAGER, MANAGER_PATH, Object, SYSTEMD, within};
 use super::{Host, HostError};
 use crate::deadline::Deadline;
+use crate::failpoint;
 
 pub(super) const LOGIND: &str = "org.freedesktop.login1";
 const LOGIN_MANAGER: Object<'_> =
     Object { service: LOGIND, path: "/org/freedesktop/login1", interface: "org.freedesktop.login1.Manager" };
+
+const SESSION: &str = "org.freedesktop.login1.Session";
+
+/// What logind says of a session that has ended (`src/login/logind-dbus.c`).
+const NO_SUCH_SESSION: &str = "org.freedesktop.login1.NoSuchSession";
+
+/// How often a session that ends is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Who holds a lock, as `systemd-inhibit --list` shows it.
 const WHO: &str = "vfio-hook";
@@ -49,6 +61,18 @@ pub trait Logind: Send + Sync {
     /// # Errors
     /// There is no logind, it refuses, or a sleep is under way (`OperationInProgress`).
     fn inhibit(&self, what: &str, why: &str, deadline: Deadline) -> Result<OwnedFd, HostError>;
+
+    /// `ListSessions` and the properties of each; none where there is no logind.
+    ///
+    /// # Errors
+    /// logind is there but does not answer.
+    fn sessions(&self, deadline: Deadline) -> Result<Vec<LoginSession>, HostError>;
+
+    /// `TerminateSession`, and waits until the session is gone. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// logind refuses, or it takes longer than there is time.
+    fn terminate_session(&self, id: &SessionId, deadline: Deadline) -> Result<(), HostError>;
 }
 
 /// logind on the system bus.
@@ -59,6 +83,46 @@ impl LoginManager {
     pub(super) fn new(bus: Arc<Bus>) -> Self {
         Self(bus)
     }
+
+    async fn list_sessions(&self) -> zbus::Result<Vec<ListedSession>> {
+        self.0.call(LOGIN_MANAGER, "ListSessions", &()).await?.body().deserialize()
+    }
+
+    async fn session(&self, listed: &ListedSession) -> zbus::Result<Option<LoginSession>> {
+        let (id, uid, user, seat, path) = listed;
+        let Ok(id) = id.parse() else { return Ok(None) };
+        let interface = "org.freedesktop.DBus.Properties";
+        let object = Object { service: LOGIND, path: path.as_str(), interface };
+        let reply = self.0.call(object, "GetAll", &SESSION).await?;
+        let properties: HashMap<String, OwnedVariant> = reply.body().deserialize()?;
+        let text = |name: &str| -> String {
+            properties.get(name).and_then(|value| String::try_from(value.clone()).ok()).unwrap_or_default()
+        };
+        let is_active = properties.get("Active").and_then(|value| bool::try_from(value.clone()).ok());
+        let leader = properties.get("Leader").and_then(|value| u32::try_from(value.clone()).ok());
+        Ok(Some(LoginSession {
+            id,
+            uid: *uid,
+            user: user.clone(),
+            seat: Some(seat.clone()).filter(|seat| !seat.is_empty()),
+            session_type: SessionType::from_property(&text("Type")),
+            class: SessionClass::from_property(&text("Class")),
+            activity: match is_active {
+                Some(true) => SessionActivity::Active,
+                _ => SessionActivity::Inactive,
+            },
+            leader: leader.unwrap_or_default(),
+            scope: text("Scope"),
+        }))
+    }
+}
+
+/// A session's name, its user's number and name, its seat and its object.
+type ListedSession = (String, u32, String, String, OwnedObjectPath);
+
+/// Whether it is an answer of the kind: there is no such session.
+fn is_no_such_session(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == NO_SUCH_SESSION)
 }
 
 impl Logind for LoginManager {
@@ -93,6 +157,47 @@ impl Logind for LoginManager {
             Ok(lock.into())
         };
         within(deadline, call).map_err(|error| HostError::call("Inhibit", LOGIND, error))
+    }
+
+    fn sessions(&self, deadline: Deadline) -> Result<Vec<LoginSession>, HostError> {
+        let listed = match within(deadline, self.list_sessions()) {
+            Ok(listed) => listed,
+            // No bus, or nobody on it who can be started under this name.
+            Err(zbus::Error::InputOutput(_) | zbus::Error::MethodError(..)) => return Ok(Vec::new()),
+            Err(error) => return Err(HostError::call("ListSessions", LOGIND, error)),
+        };
+        let mut sessions = Vec::with_capacity(listed.len());
+        for one in &listed {
+            match within(deadline, self.session(one)) {
+                Ok(session) => sessions.extend(session),
+                // It has ended meanwhile.
+                Err(zbus::Error::MethodError(..)) => {}
+                Err(error) => return Err(HostError::call("GetAll", one.4.as_str(), error)),
+            }
+        }
+        Ok(sessions)
+    }
+
+    fn terminate_session(&self, id: &SessionId, deadline: Deadline) -> Result<(), HostError> {
+        let failed = |reason: String| HostError::call("TerminateSession", &format!("session {id}"), reason);
+        failpoint::reached("knob");
+        match within(deadline, self.0.call(LOGIN_MANAGER, "TerminateSession", &id.as_str())) {
+            Ok(_) => {}
+            Err(error) if is_no_such_session(&error) => return Ok(()),
+            Err(error) => return Err(failed(error.to_string())),
+        }
+        // It stays as long as one of its processes does.
+        loop {
+            let listed = within(deadline, self.list_sessions()).map_err(|error| failed(error.to_string()))?;
+            if listed.iter().all(|(other, ..)| other != id.as_str()) {
+                failpoint::reached("knob");
+                return Ok(());
+            }
+            deadline.pause(LOOK);
+            if deadline.has_passed() {
+                return Err(failed("some of its processes have not ended in time".to_owned()));
+            }
+        }
     }
 }
 

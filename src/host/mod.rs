@@ -4,12 +4,14 @@
 //! Functions are named after the kernel file or systemd property they touch.
 
 mod bounded;
+mod card_users;
 mod cgroup;
 mod children;
 mod code_pages;
 mod command;
 mod cpu;
 mod descendants;
+mod display;
 mod error;
 mod files;
 mod hugepages;
@@ -32,6 +34,7 @@ mod service;
 pub mod simulated;
 mod sleep_masks;
 mod state_dir;
+mod sysfs;
 mod systemd;
 mod unit_file_name;
 mod user;
@@ -45,10 +48,17 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use bounded::{Bounded, WRITE_ATTRIBUTE, write_attribute};
+pub use card_users::{
+    CardNode, DeviceClass, DeviceNumber, HeldNode, Hold, Holder, HolderUnit, NodeKind, UnitOwner,
+};
 pub use cgroup::{AllowedCpus, DropIn, TopGroups};
 pub(crate) use code_pages::let_go_of_code;
 pub use command::{CommandEnd, CommandLine, RUN_PROGRAM, RunAs, run_program};
 pub use descendants::LeftRunning;
+pub use display::{
+    ConnectorActivity, ConnectorStatus, ConsoleBinding, DrmCard, DrmConnector, FirmwareFramebuffer,
+    FramebufferDriver, LoginSession, SessionActivity, SessionClass, SessionId, SessionType,
+};
 pub use error::HostError;
 pub use hugepages::{PagePool, PoolCount};
 pub use i2c::{I2cBus, MonitorTrouble};

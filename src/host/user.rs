@@ -57,6 +57,14 @@ impl Host {
         Ok(Some(User { name: name.to_owned(), uid, gid, groups, home }))
     }
 
+    /// The name of a user by number; none where `/etc/passwd` has none.
+    #[must_use]
+    pub fn user_name(&self, uid: u32) -> Option<String> {
+        let users = self.bytes(USERS).ok()?;
+        let fields = lines(&users).find(|fields| number(fields, 2) == Some(uid))?;
+        std::str::from_utf8(fields[0]).ok().filter(|name| !name.is_empty()).map(str::to_owned)
+    }
+
     /// Not as text: the full names in it may be of any encoding.
     fn bytes(&self, path: &str) -> Result<Vec<u8>, HostError> {
         let path = Path::new(path);
@@ -109,6 +117,8 @@ mod tests {
         for name in ["", "nobody", "an", "# a comment:"] {
             assert_eq!(host.user(name).unwrap(), None, "{name}");
         }
+        assert_eq!(host.user_name(1001).as_deref(), Some("bob"));
+        assert_eq!(host.user_name(100), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Connectors and i2c adapters as sysfs shows them. Nothing is said on any bus here.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use crate::host::i2c::I2cBus;
+use crate::host::sysfs::pci_ancestor;
 use crate::host::{Host, HostError};
 use crate::monitor::{ConnectorName, EdidError, EdidIdentity, MonitorPlace, parse_edid};
 use crate::pci::PciAddress;
@@ -56,11 +57,11 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) fn of(host: &Host) -> Result<Self, HostError> {
         let connectors: Vec<Connector> =
-            names(host, CONNECTORS)?.iter().filter_map(|name| connector(host, name)).collect();
+            host.names_if_present(CONNECTORS)?.iter().filter_map(|name| connector(host, name)).collect();
         let taken: BTreeSet<I2cBus> =
             connectors.iter().flat_map(|connector| &connector.adapters).map(|adapter| adapter.bus).collect();
         let mut buses: Vec<I2cBus> =
-            names(host, ADAPTERS)?.iter().filter_map(|name| I2cBus::from_name(name)).collect();
+            host.names_if_present(ADAPTERS)?.iter().filter_map(|name| I2cBus::from_name(name)).collect();
         buses.sort_unstable();
         let loose = buses.into_iter().filter(|bus| !taken.contains(bus)).filter_map(|bus| {
             let adapter = adapter(host, bus, None)?;
@@ -68,15 +69,6 @@ impl Survey {
             adapter.place.card.is_some().then_some(adapter)
         });
         Ok(Self { loose: loose.collect(), connectors })
-    }
-}
-
-/// The names in a folder; none where it is not there.
-fn names(host: &Host, folder: impl AsRef<Path>) -> Result<Vec<String>, HostError> {
-    match host.names(folder) {
-        Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
-        Err(error) if error.is_absent() => Ok(Vec::new()),
-        Err(error) => Err(error),
     }
 }
 
@@ -109,10 +101,10 @@ fn buses_of(host: &Host, connector: &Path) -> Vec<I2cBus> {
             buses.push(bus);
         }
     };
-    let children = names(host, connector).unwrap_or_default();
+    let children = host.names_if_present(connector).unwrap_or_default();
     children.iter().for_each(|child| add(I2cBus::from_name(child)));
     for aux in children.iter().filter(|child| child.starts_with("drm_dp_aux")) {
-        names(host, connector.join(aux))
+        host.names_if_present(connector.join(aux))
             .unwrap_or_default()
             .iter()
             .for_each(|child| add(I2cBus::from_name(child)));
@@ -140,25 +132,9 @@ fn graphics_card(host: &Host, device: &Path) -> Option<PciAddress> {
     pci_ancestor(device).filter(|address| pci_class(host, *address).is_some_and(|class| class >> 8 == 0x03))
 }
 
-fn pci_ancestor(device: &Path) -> Option<PciAddress> {
-    device.components().rev().find_map(|component| match component {
-        Component::Normal(name) => name.to_str()?.parse().ok(),
-        _ => None,
-    })
-}
-
 /// Class and subclass.
 fn pci_class(host: &Host, address: PciAddress) -> Option<u16> {
     let text = host.text(format!("/sys/bus/pci/devices/{address}/class")).ok()?;
     let class = u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()?;
     u16::try_from(class >> 8).ok()
-}
-
-impl Host {
-    /// Where a path of sysfs leads when all links are followed.
-    fn real_path(&self, path: &Path) -> Option<PathBuf> {
-        let root = self.root().canonicalize().ok()?;
-        let there = self.files.locate(path).canonicalize().ok()?;
-        Some(Path::new("/").join(there.strip_prefix(root).ok()?))
-    }
 }

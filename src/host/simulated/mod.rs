@@ -11,6 +11,8 @@ mod logind;
 mod mask;
 mod memory;
 mod monitor;
+mod platform;
+mod processes;
 mod units;
 
 use std::ffi::OsString;
@@ -124,6 +126,9 @@ impl Files for SimulatedFiles {
             return Err(Errno::EPERM.into());
         }
         let written = match name {
+            "bind" | "unbind" if path.starts_with(platform::DRIVERS) => {
+                self.bind_platform_device(path, value)
+            }
             "nr_hugepages" => self.resize_pool(path, value.parse().map_err(|_| Errno::EINVAL)?),
             "compact" => self.compact(path),
             "drop_caches" => Ok(()),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::SimulatedFiles;
+use super::processes::EndingGroup;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::host::UnitFileName;
@@ -114,7 +115,17 @@ impl Units for SimulatedUnits {
         unit: &UnitFileName,
         deadline: Deadline,
     ) -> Result<(), HostError> {
-        self.set_active_state(manager, unit, "inactive", deadline)
+        self.set_active_state(manager, unit, "inactive", deadline)?;
+        let mut ending = vec![unit.clone()];
+        let with_it = self.unit_status(manager, unit, deadline)?.relations.stop_with_it;
+        ending.extend(with_it.iter().filter_map(|other| UnitFileName::new(other).ok()));
+        for unit in &ending {
+            let folder = unit_folder(manager, unit);
+            self.0
+                .end_processes(group_of(manager, unit), &folder)
+                .map_err(|error| HostError::write(&folder, "inactive", error))?;
+        }
+        Ok(())
     }
 
     fn start_unit(
@@ -123,8 +134,18 @@ impl Units for SimulatedUnits {
         unit: &UnitFileName,
         deadline: Deadline,
     ) -> Result<(), HostError> {
-        self.set_active_state(manager, unit, "active", deadline)
+        self.set_active_state(manager, unit, "active", deadline)?;
+        let folder = unit_folder(manager, unit);
+        self.0.start_processes(&folder).map_err(|error| HostError::write(&folder, "active", error))
     }
+}
+
+fn group_of<'a>(manager: &UnitManager, unit: &'a UnitFileName) -> EndingGroup<'a> {
+    let uid = match manager {
+        UnitManager::System => None,
+        UnitManager::User(user) => Some(user.uid),
+    };
+    EndingGroup { unit: unit.as_str(), uid }
 }
 
 /// Where the simulated systemd keeps what it knows of a unit.

@@ -1,0 +1,319 @@
+//! A look through all processes for those that have certain files open or mapped.
+//!
+//! The kernel keeps whoever reads `/proc/PID/maps` waiting while that process holds the lock on its memory, and a
+//! process that hangs in a driver may do so for ever. So the look is a thread's: its wait ends with the program
+//! (`mmap_read_lock_killable` in `fs/proc/task_mmu.c`), and nobody has to wait for it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+
+use nix::errno::Errno;
+use procfs::process::Process;
+
+use super::nodes::{CardNode, DeviceNumber};
+use crate::deadline::Deadline;
+use crate::host::{HostError, ProcessId};
+
+/// What the kernel appends to the path of a file that was removed.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Files below `/dev` that are no device, and of which programs have very many.
+const SHARED_MEMORY: &str = "/dev/shm/";
+
+/// How a process has a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hold {
+    /// A descriptor of it is open.
+    Open,
+    /// It is mapped into the process's memory, and no descriptor is open any more.
+    Mapped,
+}
+
+/// How files are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tell {
+    /// By the number of the device: a container has its nodes at other paths. By the path where a file is none.
+    Number,
+    /// By their paths only: a host in a folder has no devices.
+    Path,
+}
+
+/// Which files are looked for, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Search {
+    /// The folder of the processes.
+    pub(super) proc: PathBuf,
+    pub(super) nodes: Vec<CardNode>,
+    pub(super) tell: Tell,
+}
+
+/// A process that has some of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) process: ProcessId,
+    /// `comm`: at most 15 bytes.
+    pub(super) name: String,
+    /// The path of its control group.
+    pub(super) cgroup: Option<String>,
+    pub(super) nodes: BTreeMap<CardNode, Hold>,
+}
+
+/// What the thread says.
+enum Step {
+    /// It is about to look at this process.
+    At(i32),
+    Found(Found),
+    Failed(HostError),
+}
+
+impl Search {
+    /// The processes that have one of the files, in the order of their numbers; not this one.
+    pub(super) fn run(self, deadline: Deadline) -> Result<Vec<Found>, HostError> {
+        let proc = self.proc.clone();
+        let (sender, steps) = channel();
+        let thread = thread::Builder::new()
+            .name("card-users".to_owned())
+            .spawn(move || self.look_through(&sender))
+            .map_err(|error| HostError::list(&proc, error))?;
+        let found = collect(&steps, &proc, deadline);
+        // One that is left behind finds nobody to tell, and ends.
+        if found.is_ok()
+            && let Err(panic) = thread.join()
+        {
+            resume_unwind(panic);
+        }
+        found
+    }
+
+    fn look_through(&self, tell: &Sender<Step>) {
+        let pids = match pids(&self.proc) {
+            Ok(pids) => pids,
+            Err(error) => return drop(tell.send(Step::Failed(HostError::list(&self.proc, error)))),
+        };
+        let others = pids.into_iter().filter(|pid| u32::try_from(*pid) != Ok(std::process::id()));
+        for pid in others {
+            if tell.send(Step::At(pid)).is_err() {
+                return;
+            }
+            let step = match self.look_at(pid) {
+                Ok(None) => continue,
+                Ok(Some(found)) => Step::Found(found),
+                Err(error) => Step::Failed(error),
+            };
+            if tell.send(step).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn look_at(&self, pid: i32) -> Result<Option<Found>, HostError> {
+        let folder = self.proc.join(pid.to_string());
+        let mut nodes = BTreeMap::new();
+        let fds = folder.join("fd");
+        unless_gone(self.open(&fds, &mut nodes)).map_err(|error| HostError::list(&fds, error))?;
+        let maps = folder.join("maps");
+        unless_gone(self.mapped(&folder, &maps, &mut nodes))
+            .map_err(|error| HostError::read(&maps, error))?;
+        if nodes.is_empty() {
+            return Ok(None);
+        }
+        // What has ended meanwhile has let go.
+        let Ok(process) = Process::new_with_root(folder) else { return Ok(None) };
+        let Ok(stat) = process.stat() else { return Ok(None) };
+        Ok(Some(Found {
+            process: ProcessId { pid, start_time: stat.starttime },
+            name: stat.comm,
+            cgroup: cgroup(&process),
+            nodes,
+        }))
+    }
+
+    fn open(&self, fds: &Path, nodes: &mut BTreeMap<CardNode, Hold>) -> io::Result<()> {
+        for entry in fs::read_dir(fds)? {
+            let link = entry?.path();
+            // A descriptor may be closed meanwhile.
+            let Ok(target) = fs::read_link(&link) else { continue };
+            if let Some(node) = self.node(target.as_os_str().as_bytes(), &link) {
+                nodes.insert(node.clone(), Hold::Open);
+            }
+        }
+        Ok(())
+    }
+
+    fn mapped(&self, folder: &Path, maps: &Path, nodes: &mut BTreeMap<CardNode, Hold>) -> io::Result<()> {
+        // Not procfs' parser: it makes thousands of values for each browser, and refuses names that are not UTF-8.
+        for line in io::BufReader::new(fs::File::open(maps)?).split(b'\n') {
+            let line = line?;
+            // Five columns without a slash stand before the path.
+            let Some(start) = line.iter().position(|byte| *byte == b'/') else { continue };
+            let link = folder.join("map_files").join(map_file_name(&line));
+            if let Some(node) = self.node(&line[start..], &link) {
+                nodes.entry(node.clone()).or_insert(Hold::Mapped);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of the files it is, by its path as the kernel prints it, and by the link in `/proc` that leads to it.
+    fn node(&self, path: &[u8], link: &Path) -> Option<&CardNode> {
+        let path = Path::new(OsStr::from_bytes(path.strip_suffix(DELETED).unwrap_or(path)));
+        if let Some(number) = self.number(path, link) {
+            return self.nodes.iter().find(|node| node.number == Some(number));
+        }
+        self.nodes.iter().find(|node| node.path == path)
+    }
+
+    /// The number of the device, where it may be one. Other files are not asked: their file system may not answer.
+    fn number(&self, path: &Path, link: &Path) -> Option<DeviceNumber> {
+        let is_below_dev = || path.parent().is_some_and(|folder| folder.iter().any(|part| part == "dev"));
+        if self.tell == Tell::Path || path.starts_with(SHARED_MEMORY) || !is_below_dev() {
+            return None;
+        }
+        DeviceNumber::of(&fs::metadata(link).ok()?)
+    }
+}
+
+fn collect(steps: &Receiver<Step>, proc: &Path, deadline: Deadline) -> Result<Vec<Found>, HostError> {
+    let mut found = Vec::new();
+    let mut last = None;
+    loop {
+        match steps.recv_timeout(deadline.remaining()) {
+            Ok(Step::At(pid)) => last = Some(pid),
+            Ok(Step::Found(one)) => found.push(one),
+            Ok(Step::Failed(error)) => return Err(error),
+            Err(RecvTimeoutError::Disconnected) => return Ok(found),
+            Err(RecvTimeoutError::Timeout) => {
+                let place = last.map_or_else(|| proc.to_owned(), |pid| proc.join(pid.to_string()));
+                let reason = "it took too long, so that it is not known who uses the card";
+                return Err(HostError::read(&place, io::Error::new(io::ErrorKind::TimedOut, reason)));
+            }
+        }
+    }
+}
+
+fn pids(proc: &Path) -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir(proc)? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+/// A process that has ended, or has no such file on a host in a folder, has nothing there.
+fn unless_gone(looked: io::Result<()>) -> io::Result<()> {
+    match looked {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+        looked => looked,
+    }
+}
+
+/// The name in `map_files` of what a line of `maps` describes: the same range without leading zeros.
+fn map_file_name(line: &[u8]) -> String {
+    let range = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let range = String::from_utf8_lossy(range);
+    let (start, end) = range.split_once('-').unwrap_or((&range, ""));
+    let trim = |digits: &str| match digits.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_owned(),
+    };
+    format!("{}-{}", trim(start), trim(end))
+}
+
+/// The path in the hierarchy that systemd keeps: the unified one, or on version 1 the one named after it.
+fn cgroup(process: &Process) -> Option<String> {
+    let groups = process.cgroups().ok()?.0;
+    let of_systemd = groups.iter().find(|group| group.controllers.iter().any(|name| name == "name=systemd"));
+    let unified = || groups.iter().find(|group| group.hierarchy == 0);
+    of_systemd.or_else(unified).map(|group| group.pathname.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileTypeExt;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::host::card_users::nodes::NodeKind;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(20))
+    }
+
+    /// A device that is on every machine, at a path where it is not.
+    fn full_device() -> CardNode {
+        let file = fs::metadata("/dev/full").unwrap();
+        assert!(file.file_type().is_char_device());
+        CardNode { path: "/dev/elsewhere".into(), kind: NodeKind::Other, number: DeviceNumber::of(&file) }
+    }
+
+    /// The real `/proc`: a child of this test has the device open.
+    #[test]
+    fn tells_devices_by_their_number() {
+        let device = fs::File::open("/dev/full").unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(device)
+            .spawn()
+            .unwrap();
+        let search = |tell| {
+            let proc = tempfile::tempdir().unwrap();
+            let child = child.id().to_string();
+            std::os::unix::fs::symlink(Path::new("/proc").join(&child), proc.path().join(&child)).unwrap();
+            let search = Search { proc: proc.path().to_owned(), nodes: vec![full_device()], tell };
+            search.run(soon()).unwrap()
+        };
+        let (by_number, by_path) = (search(Tell::Number), search(Tell::Path));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let [found] = &by_number[..] else { panic!("{by_number:?}") };
+        assert_eq!(found.nodes, BTreeMap::from([(full_device(), Hold::Open)]));
+        assert_eq!(by_path, []);
+    }
+
+    #[test]
+    fn the_process_that_asks_is_left_out() {
+        let device = fs::File::open("/dev/full").unwrap();
+        let proc = tempfile::tempdir().unwrap();
+        let this = std::process::id().to_string();
+        std::os::unix::fs::symlink(Path::new("/proc").join(&this), proc.path().join(&this)).unwrap();
+        let search = Search { proc: proc.path().to_owned(), nodes: vec![full_device()], tell: Tell::Number };
+        let at_this = search.look_at(std::process::id().try_into().unwrap()).unwrap();
+        assert!(at_this.is_some_and(|found| found.nodes.contains_key(&full_device())));
+        assert_eq!(search.run(soon()).unwrap(), []);
+        drop(device);
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let nobody = Search { proc: "/nowhere".into(), nodes: Vec::new(), tell: Tell::Path };
+        assert!(nobody.run(soon()).unwrap_err().is_absent());
+        let (sender, steps) = channel();
+        sender.send(Step::At(4711)).unwrap();
+        let late = collect(&steps, "/proc".as_ref(), Deadline::after(Duration::ZERO)).unwrap_err();
+        assert_eq!(
+            late.to_string(),
+            "failed to read /proc/4711: it took too long, so that it is not known who uses the card"
+        );
+    }
+
+    #[test]
+    fn names_in_map_files_have_no_leading_zeros() {
+        for (line, name) in [
+            ("7f0c3c000000-7f0c3c200000 rw-s 100 00:06 512   /dev/dri/card1", "7f0c3c000000-7f0c3c200000"),
+            ("00400000-00452000 r-xp 00000000 08:02 173521   /usr/bin/x", "400000-452000"),
+            ("00000000-00001000 r-xp 00000000 08:02 173521   /usr/bin/x", "0-1000"),
+        ] {
+            assert_eq!(map_file_name(line.as_bytes()), name);
+        }
+    }
+}

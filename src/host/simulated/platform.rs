@@ -1,0 +1,35 @@
+//! Platform devices of a host in a folder: `bind` and `unbind` of their drivers.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::SimulatedFiles;
+use crate::host::files::{Files, make_link, remove_any};
+
+/// Where the folders of platform drivers are.
+pub(super) const DRIVERS: &str = "/sys/bus/platform/drivers";
+const DEVICES: &str = "/sys/bus/platform/devices";
+
+impl SimulatedFiles {
+    /// `bind_store` and `unbind_store` in `drivers/base/bus.c`. A driver takes every device it is given that has none.
+    pub(super) fn bind_platform_device(&self, path: &Path, device: &str) -> io::Result<()> {
+        let there = self.locate(path);
+        let driver = there.parent().and_then(Path::file_name);
+        let folder = self.locate(&Path::new(DEVICES).join(device));
+        let link = folder.join("driver");
+        let now = fs::read_link(&link).ok();
+        fs::metadata(&there)?;
+        let (Some(driver), true) = (driver, folder.exists()) else { return Err(Errno::ENODEV.into()) };
+        match now {
+            Some(_) if there.ends_with("bind") => Err(Errno::EBUSY.into()),
+            None if there.ends_with("bind") => {
+                make_link(&link, &Path::new("../../../bus/platform/drivers").join(driver))
+            }
+            Some(now) if now.file_name() == Some(driver) => remove_any(&link),
+            _ => Err(Errno::ENODEV.into()),
+        }
+    }
+}
