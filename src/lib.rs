@@ -14,6 +14,7 @@ pub mod deadline;
 pub mod event;
 pub mod exit;
 mod failpoint;
+pub mod gpu;
 pub mod guest;
 pub mod hook;
 pub mod host;

@@ -1,0 +1,5 @@
+//! What is known of graphics cards.
+
+mod signs;
+
+pub use signs::{KnownSign, SIGNS, Severity, Sign, signs_in};
