@@ -100,7 +100,20 @@ pub enum Command {
         /// The file
         path: PathBuf,
         /// The value
+        #[arg(allow_hyphen_values = true)]
         value: String,
+    },
+    /// Read kernel attributes in place of another process, which must not hang
+    #[command(hide = true)]
+    ReadAttributes {
+        /// The files
+        paths: Vec<PathBuf>,
+    },
+    /// Read the configuration space of PCI functions in place of another process, which must not hang
+    #[command(hide = true)]
+    ProbePci {
+        /// What to read, as JSON
+        order: String,
     },
     /// Read and set features of monitors in place of another process, which must not hang
     #[command(hide = true)]

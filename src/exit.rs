@@ -9,6 +9,8 @@ pub enum Exit {
     Failed,
     /// The command line or a YAML file is wrong.
     Usage,
+    /// A child could not do what it was started for: the kernel's `errno`, for the process that started it.
+    Errno(i32),
 }
 
 impl Exit {
@@ -19,6 +21,7 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Errno(errno) => errno,
         }
     }
 }

@@ -27,9 +27,9 @@ pub fn run(command: Command) -> Exit {
         Command::Demo { config, xml } => demo::run(config.as_deref(), xml.as_deref()),
         Command::Monitors { command, json } => monitors::run(command, output::Format::new(json)),
         Command::Keeper { guest } => return crate::keeper::run(guest),
-        Command::WriteAttribute { path, value } => {
-            crate::host::write_attribute(&path, &value).map(|()| Exit::Done).map_err(Into::into)
-        }
+        Command::WriteAttribute { path, value } => Ok(crate::host::write_attribute(&path, &value)),
+        Command::ReadAttributes { paths } => crate::host::read_attributes(&paths).map_err(Into::into),
+        Command::ProbePci { order } => crate::host::probe_pci(&order).map_err(Into::into),
         Command::TalkToMonitors { order } => crate::host::talk_to_monitors(&order).map_err(Into::into),
         Command::RunProgram { run_as, program, arguments } => {
             Ok(crate::host::run_program(&run_as, &program, &arguments))

@@ -9,6 +9,7 @@ mod known_services;
 mod recovery;
 mod reset_method;
 mod return_to;
+mod signs;
 mod words;
 
 pub use bar_size::{BarSize, ParseBarSizeError};
@@ -19,6 +20,7 @@ pub use known_services::services_of_driver;
 pub use recovery::Rung;
 pub use reset_method::ResetMethod;
 pub use return_to::ReturnTo;
+pub use signs::{KnownSign, SIGNS, Severity, Sign, signs_in};
 pub use words::UnknownWord;
 
 use words::in_words;

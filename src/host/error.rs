@@ -3,8 +3,11 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::i2c::MonitorTrouble;
+use super::pci::PciTrouble;
+use super::process::ProcessId;
 
 /// A failed contact with the machine.
 #[derive(Debug)]
@@ -32,6 +35,12 @@ enum Cause {
     Io(io::Error),
     Text(String),
     Monitor(MonitorTrouble),
+    Pci(PciTrouble),
+    /// The kernel did not come back; a child was left behind in it.
+    Stuck {
+        process: ProcessId,
+        waited: Duration,
+    },
 }
 
 impl HostError {
@@ -73,6 +82,25 @@ impl HostError {
         }
     }
 
+    /// A write that the kernel has not come back from; the child that made it was left behind.
+    pub(crate) fn stuck(path: &Path, value: &str, process: ProcessId, waited: Duration) -> Self {
+        Self {
+            attempt: Attempt::Write(value.trim_end().to_owned()),
+            place: path.to_owned(),
+            cause: Cause::Stuck { process, waited },
+        }
+    }
+
+    /// The same of a read.
+    pub(crate) fn stuck_read(path: &Path, process: ProcessId, waited: Duration) -> Self {
+        Self { attempt: Attempt::Read, place: path.to_owned(), cause: Cause::Stuck { process, waited } }
+    }
+
+    /// A PCI function that is not as it should be.
+    pub(crate) fn pci(trouble: PciTrouble) -> Self {
+        Self { attempt: Attempt::Find, place: PathBuf::new(), cause: Cause::Pci(trouble) }
+    }
+
     /// A monitor that cannot be reached: what was tried, such as `read input of ...`, and the bus it was tried over.
     pub(crate) fn monitor(attempt: String, bus: &str, trouble: MonitorTrouble) -> Self {
         Self { attempt: Attempt::Reach(attempt), place: PathBuf::from(bus), cause: Cause::Monitor(trouble) }
@@ -92,8 +120,9 @@ impl HostError {
     pub fn kind(&self) -> Option<io::ErrorKind> {
         match &self.cause {
             Cause::Io(error) => Some(error.kind()),
-            Cause::Text(_) => None,
+            Cause::Text(_) | Cause::Pci(_) => None,
             Cause::Monitor(trouble) => trouble.kind(),
+            Cause::Stuck { .. } => Some(io::ErrorKind::TimedOut),
         }
     }
 
@@ -102,7 +131,25 @@ impl HostError {
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.cause {
             Cause::Io(error) => error.raw_os_error(),
-            Cause::Text(_) | Cause::Monitor(_) => None,
+            Cause::Text(_) | Cause::Monitor(_) | Cause::Pci(_) | Cause::Stuck { .. } => None,
+        }
+    }
+
+    /// The child that was left behind in the kernel, where the kernel did not come back.
+    #[must_use]
+    pub fn stuck_process(&self) -> Option<ProcessId> {
+        match &self.cause {
+            Cause::Stuck { process, .. } => Some(*process),
+            _ => None,
+        }
+    }
+
+    /// What is the matter with a PCI function, where that is what failed.
+    #[must_use]
+    pub fn pci_trouble(&self) -> Option<&PciTrouble> {
+        match &self.cause {
+            Cause::Pci(trouble) => Some(trouble),
+            _ => None,
         }
     }
 
@@ -117,7 +164,7 @@ impl HostError {
     pub fn monitor_trouble(&self) -> Option<&MonitorTrouble> {
         match &self.cause {
             Cause::Monitor(trouble) => Some(trouble),
-            Cause::Io(_) | Cause::Text(_) => None,
+            _ => None,
         }
     }
 
@@ -136,8 +183,15 @@ impl HostError {
     /// What a person can do about it.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {
-        if let Cause::Monitor(trouble) = &self.cause {
-            return trouble.help();
+        match &self.cause {
+            Cause::Monitor(trouble) => return trouble.help(),
+            Cause::Pci(trouble) => return trouble.help(),
+            Cause::Stuck { .. } => {
+                return Some(
+                    "nothing but a reboot of the host ends it, if the kernel does not come back by itself",
+                );
+            }
+            Cause::Io(_) | Cause::Text(_) => {}
         }
         match (&self.attempt, self.kind()?) {
             (_, io::ErrorKind::PermissionDenied) => {
@@ -152,6 +206,9 @@ impl HostError {
             (Attempt::Write(_), io::ErrorKind::InvalidInput) if self.place.ends_with("nr_hugepages") => Some(
                 "this kernel cannot make pages of this size at run time; reserve them at boot (hugepages= on the \
                  kernel command line)",
+            ),
+            (Attempt::Write(_), io::ErrorKind::InvalidInput) if self.place.ends_with("reset_method") => Some(
+                "the function has no such reset; `cat` the same file on the freshly booted host to see those it has",
             ),
             (Attempt::Lock, _) => Some("another run of vfio-hook holds it: `vfio-hook status` shows whose"),
             _ => None,
@@ -175,11 +232,56 @@ impl fmt::Display for HostError {
         }?;
         match &self.cause {
             Cause::Io(error) if matches!(self.attempt, Attempt::Find) => write!(f, "{error}"),
+            Cause::Pci(trouble) => write!(f, "{trouble}"),
             Cause::Io(error) => write!(f, ": {error}"),
             Cause::Text(reason) => write!(f, ": {reason}"),
             Cause::Monitor(trouble) => write!(f, ": {trouble}"),
+            Cause::Stuck { process, waited } => write!(
+                f,
+                ": the kernel has not come back within {} (process {})",
+                in_words(*waited),
+                process.pid
+            ),
         }
     }
 }
 
+/// A wait as people say it: seconds, or milliseconds where it was shorter than two of those.
+pub(super) fn in_words(wait: Duration) -> String {
+    // What is left of a deadline is a little less than what it was made of.
+    let milliseconds = (wait.as_micros() + 500) / 1000;
+    if milliseconds < 2000 {
+        format!("{milliseconds} ms")
+    } else {
+        format!("{} s", (milliseconds + 500) / 1000)
+    }
+}
+
 impl std::error::Error for HostError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_who_was_left_behind_in_the_kernel() {
+        let process = ProcessId { pid: 4711, start_time: 1 };
+        let path = Path::new("/sys/bus/pci/drivers/amdgpu/unbind");
+        let error = HostError::stuck(path, "0000:03:00.0\n", process, Duration::from_micros(29_999_900));
+        assert_eq!(
+            error.to_string(),
+            "failed to write `0000:03:00.0` to /sys/bus/pci/drivers/amdgpu/unbind: the kernel has not come back \
+             within 30 s (process 4711)"
+        );
+        assert_eq!(error.stuck_process(), Some(process));
+        assert_eq!(error.kind(), Some(io::ErrorKind::TimedOut));
+        assert!(error.help().unwrap().contains("reboot"));
+    }
+
+    #[test]
+    fn short_waits_are_said_in_milliseconds() {
+        for (milliseconds, words) in [(200, "200 ms"), (1999, "1999 ms"), (2000, "2 s"), (59_600, "60 s")] {
+            assert_eq!(in_words(Duration::from_millis(milliseconds)), words);
+        }
+    }
+}

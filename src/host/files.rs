@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::failpoint;
@@ -18,6 +18,10 @@ const MAX_ATTRIBUTE: u64 = 8 * 1024 * 1024;
 pub(super) trait Files: Send + Sync {
     /// The whole text of a file, as bytes.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// So many bytes of a file from a place on, or as many as there are: of a device's registers, where each one read is a
+    /// question to the device.
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
     /// Writes a value into a file that is there, in one `write(2)` as kernel attributes need it; never creates one.
     fn write(&self, path: &Path, value: &str) -> io::Result<()>;
@@ -55,6 +59,13 @@ pub(super) struct KernelFiles;
 impl Files for KernelFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         read_limited(path)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let read = fs::File::open(path)?.read_at(&mut bytes, offset)?;
+        bytes.truncate(read);
+        Ok(bytes)
     }
 
     fn write(&self, path: &Path, value: &str) -> io::Result<()> {

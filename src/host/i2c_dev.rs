@@ -5,7 +5,6 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::kmod::{DeleteModuleFlags, delete_module};
 
-use super::command::{CommandEnd, CommandLine};
 use super::{Host, HostError};
 use crate::deadline::Deadline;
 
@@ -13,9 +12,6 @@ use crate::deadline::Deadline;
 const CLASS: &str = "/sys/class/i2c-dev";
 /// Only modules that were loaded have this.
 pub(super) const MODULE: &str = "/sys/module/i2c_dev/initstate";
-
-/// The kernel's own word for where `modprobe` is.
-const MODPROBE: &str = "/proc/sys/kernel/modprobe";
 
 /// Whether buses have device nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,23 +57,7 @@ impl Host {
         if self.root() != Path::new("/") {
             return self.make_file(MODULE.as_ref(), b"live\n");
         }
-        let failed = |reason: &str| HostError::call("modprobe", "i2c-dev", reason);
-        let modprobe = self.text(MODPROBE)?;
-        if modprobe.is_empty() {
-            return Err(failed("this kernel loads no modules"));
-        }
-        let command = CommandLine {
-            program: modprobe.into(),
-            arguments: vec!["i2c-dev".into()],
-            environment: Vec::new(),
-            user: None,
-            stdin: None,
-        };
-        let end = self.run_command(&command, deadline, None, |line| tracing::warn!("modprobe: {line}"));
-        match end {
-            CommandEnd::Exited(0) => Ok(()),
-            end => Err(failed(&end.to_string())),
-        }
+        self.load_module("i2c-dev", deadline)
     }
 
     /// Unloads `i2c-dev`, where it is loaded and nobody uses it.

@@ -21,13 +21,15 @@ mod irq;
 mod irqbalance;
 mod keeper_service;
 mod keepers;
+mod kernel_log;
+mod kernel_module;
 mod latency;
 mod lid_switch;
 mod logind;
 pub mod manifest;
 mod memory;
 mod monitors;
-mod pci_device;
+mod pci;
 mod process;
 mod script_tree;
 mod service;
@@ -47,7 +49,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use bounded::{Bounded, WRITE_ATTRIBUTE, write_attribute};
+pub use bounded::{READ_ATTRIBUTES, WRITE_ATTRIBUTE, read_attributes, write_attribute};
 pub use card_users::{
     CardNode, DeviceClass, DeviceNumber, HeldNode, Hold, Holder, HolderUnit, NodeKind, UnitOwner,
 };
@@ -69,10 +71,15 @@ pub use keeper_service::KEEPER;
 pub(crate) use keeper_service::{receive, send};
 pub use keepers::{Answer, AnswerAt, CommandFailure, Errand, KeeperState, Keepers, Request};
 pub(crate) use keepers::{keeper_lock, keeper_socket, xml_file};
+pub use kernel_log::{Beginning, KernelLog, KernelLogPosition, LogRecord};
 pub use latency::ResumeLatency;
 pub use lid_switch::LidSwitchHandling;
 pub use logind::{Logind, SleepState};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
+pub use pci::{
+    AskedBars, Binding, Bindings, DriverName, DriverNameError, Expected, Health, Link, PROBE_PCI,
+    PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport, Probed, probe_pci,
+};
 pub use process::{ProcessId, StrayTasks};
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;

@@ -136,7 +136,10 @@ fn read_files(root: &Path) -> anyhow::Result<Files> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let on_host = Path::new("/").join(path.strip_prefix(root).unwrap_or(&path));
-            if path.is_dir() {
+            if path.is_symlink() {
+                // Devices and their drivers lead to each other.
+                files.insert(on_host, fs::read_link(&path)?.into_os_string().into_encoded_bytes());
+            } else if path.is_dir() {
                 if on_host != Path::new(STATE_DIR) {
                     collect(root, &path, files)?;
                 }

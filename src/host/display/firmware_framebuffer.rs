@@ -137,10 +137,10 @@ impl Host {
             Path::new(PLATFORM).join("drivers").join(&driver.0).join(name)
         };
         if let Some(now) = &now {
-            self.write_in_time(&file(now, "unbind"), &framebuffer.0, deadline)?;
+            self.write_bounded(&file(now, "unbind"), &framebuffer.0, deadline)?;
         }
         if let Some(driver) = driver {
-            self.write_in_time(&file(driver, "bind"), &framebuffer.0, deadline)?;
+            self.write_bounded(&file(driver, "bind"), &framebuffer.0, deadline)?;
         }
         let then = self.firmware_framebuffer_driver(framebuffer)?;
         if then.as_ref() == driver {

@@ -7,9 +7,10 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 
 use super::*;
+use crate::deadline::Deadline;
 use crate::host::manifest::lay_out;
 use crate::host::simulated::Faults;
-use crate::host::{UnitFileName, UserName};
+use crate::host::{Host, UnitFileName, UserName};
 use crate::pci::PciAddress;
 
 /// Two cards; the first one is where the firmware showed its picture.

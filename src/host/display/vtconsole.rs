@@ -100,7 +100,7 @@ impl Host {
             ConsoleBinding::Bound => "1",
             ConsoleBinding::Unbound => "0",
         };
-        self.write_in_time(&path, value, deadline)?;
+        self.write_bounded(&path, value, deadline)?;
         // The kernel takes every value and keeps a failure for itself (`store_bind`).
         match self.vtconsole_bind(number)? {
             now if now == binding => Ok(()),

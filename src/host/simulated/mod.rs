@@ -2,7 +2,8 @@
 //!
 //! Used by `vfio-hook demo` and by the tests. It keeps the properties that matter for giving back exactly: masks come
 //! back in the kernel's own spelling, an interrupt that cannot be moved refuses, a page pool grows only as far as
-//! contiguous memory reaches, a governor drags the preference along, and systemd leaves a drop-in behind.
+//! contiguous memory reaches, a governor drags the preference along, systemd leaves a drop-in behind, and a PCI function
+//! goes to the driver that its override names.
 
 mod faults;
 mod i2c;
@@ -11,6 +12,7 @@ mod logind;
 mod mask;
 mod memory;
 mod monitor;
+mod pci;
 mod platform;
 mod processes;
 mod units;
@@ -33,6 +35,7 @@ pub use i2c::{SimulatedBuses, bytes_of, digits};
 pub use keepers::SimulatedKeepers;
 pub use logind::SimulatedLogind;
 pub use monitor::SimulatedMonitor;
+pub(super) use pci::stuck_process;
 pub use units::SimulatedUnits;
 
 /// The files of a host in a folder.
@@ -109,11 +112,20 @@ impl SimulatedKernel {
 impl Files for SimulatedFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let bytes = read_limited(&self.locate(path))?;
-        // The one attribute that is no text; a host is described in one.
+        // The attributes that are no text; a host is described in one.
         if path.ends_with("edid") {
             return bytes_of(&String::from_utf8_lossy(&bytes)).ok_or(Errno::EINVAL.into());
         }
+        if path.ends_with("config") && path.starts_with("/sys/bus/pci") {
+            return self.read_pci_config(path, &bytes);
+        }
         Ok(bytes)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.read(path)?;
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+        Ok(rest[..length.min(rest.len())].to_vec())
     }
 
     fn write(&self, path: &Path, value: &str) -> io::Result<()> {
@@ -128,6 +140,9 @@ impl Files for SimulatedFiles {
         let written = match name {
             "bind" | "unbind" if path.starts_with(platform::DRIVERS) => {
                 self.bind_platform_device(path, value)
+            }
+            _ if path.starts_with("/sys/bus/pci") || path == Path::new("/sys/power/state") => {
+                self.write_pci(path, value).unwrap_or_else(|| self.set(path, value))
             }
             "nr_hugepages" => self.resize_pool(path, value.parse().map_err(|_| Errno::EINVAL)?),
             "compact" => self.compact(path),
@@ -170,7 +185,11 @@ impl Files for SimulatedFiles {
 
     fn make(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.faults.before_write(path)?;
-        make_with_folders(&self.locate(path), bytes)
+        make_with_folders(&self.locate(path), bytes)?;
+        match path.strip_prefix("/sys/module").ok().and_then(|rest| rest.parent()?.to_str()) {
+            Some(module) => self.load_pci_driver(module),
+            None => Ok(()),
+        }
     }
 
     fn link(&self, path: &Path, target: &Path) -> io::Result<()> {

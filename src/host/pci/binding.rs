@@ -1,0 +1,264 @@
+//! Which drivers functions have that are handed over together, and the way from any state to a wanted one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{AskedBars, DRIVERS, DriverName, PciAttribute, PciTrouble, STEP, file};
+use crate::deadline::Deadline;
+use crate::gpu::BarSize;
+use crate::host::{Host, HostError};
+use crate::pci::PciAddress;
+
+/// How long `driver_override` may take to be read: the kernel shows it only while no driver is at work with the function.
+const READ: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the kernel shows for no override (`driver_override_show` prints a null pointer).
+const NO_OVERRIDE: &str = "(null)";
+
+/// Binds a function to whichever driver its override names, or knows it.
+const DRIVERS_PROBE: &str = "/sys/bus/pci/drivers_probe";
+
+/// What functions handed over together are bound to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bindings(pub BTreeMap<PciAddress, Binding>);
+
+/// What a function is bound to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// Its driver; none where it has none.
+    pub driver: Option<DriverName>,
+    /// The one driver that may have it; none where any that knows it may.
+    pub driver_override: Option<DriverName>,
+    /// The sizes of those BARs that were asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bar_sizes: BTreeMap<u8, BarSize>,
+}
+
+impl Binding {
+    /// Bound to a driver of vfio's, and kept for it.
+    #[must_use]
+    pub fn kept_for(driver: DriverName) -> Self {
+        Self { driver: Some(driver.clone()), driver_override: Some(driver), bar_sizes: BTreeMap::new() }
+    }
+
+    /// Bound to a driver that knows the function by itself.
+    #[must_use]
+    pub fn to_host(driver: DriverName) -> Self {
+        Self { driver: Some(driver), driver_override: None, bar_sizes: BTreeMap::new() }
+    }
+
+    /// Without a driver, and every driver kept away.
+    #[must_use]
+    pub fn quarantined() -> Self {
+        Self { driver: None, driver_override: Some(DriverName::none()), bar_sizes: BTreeMap::new() }
+    }
+}
+
+/// A function, what it has and what it is to have.
+struct Move<'a> {
+    function: PciAddress,
+    now: Binding,
+    wanted: &'a Binding,
+}
+
+impl Move<'_> {
+    /// BARs are resized without a driver.
+    fn resizes(&self) -> bool {
+        self.now.bar_sizes != self.wanted.bar_sizes
+    }
+
+    /// The driver that has to let go of it.
+    fn unbound_from(&self) -> Option<&DriverName> {
+        let leaves = self.now.driver != self.wanted.driver || self.resizes();
+        self.now.driver.as_ref().filter(|_| leaves)
+    }
+
+    /// The driver that has to take it.
+    fn bound_to(&self) -> Option<&DriverName> {
+        let stays = self.now.driver == self.wanted.driver && self.unbound_from().is_none();
+        self.wanted.driver.as_ref().filter(|_| !stays)
+    }
+}
+
+impl Host {
+    /// What functions are bound to, and the sizes of the BARs asked for; a BAR without a place has no size.
+    ///
+    /// # Errors
+    /// One of them is not there ([`HostError::is_absent`]); a driver that hangs keeps the kernel from telling
+    /// ([`HostError::stuck_process`]).
+    pub fn bindings(&self, functions: &[PciAddress], bars: &AskedBars) -> Result<Bindings, HostError> {
+        let paths: Vec<PathBuf> =
+            functions.iter().map(|function| file(*function, "driver_override")).collect();
+        let overrides = self.read_bounded(&paths, Deadline::after(READ))?;
+        let mut bindings = BTreeMap::new();
+        for ((function, path), text) in functions.iter().zip(&paths).zip(overrides) {
+            let driver_override = match text.as_deref() {
+                None | Some("" | NO_OVERRIDE) => None,
+                Some(name) => Some(name.parse().map_err(|error| HostError::content(path, error))?),
+            };
+            let bar_sizes = match bars.get(function) {
+                Some(bars) => self.pci_bar_sizes(*function, bars)?,
+                None => BTreeMap::new(),
+            };
+            let driver = self.pci_driver(*function)?;
+            bindings.insert(*function, Binding { driver, driver_override, bar_sizes });
+        }
+        Ok(Bindings(bindings))
+    }
+
+    /// Brings functions to a wanted state from any other, also from one that a killed process left half-way. What is so
+    /// already is not done again.
+    ///
+    /// The order keeps other drivers away: first every override, then the functions are unbound, the highest first (the
+    /// sound of a card goes before its display), then bound again, the lowest first. The first that fails ends it: the
+    /// functions after it are left as they are.
+    ///
+    /// # Errors
+    /// A driver does not let go or does not take a function within 30 s ([`HostError::stuck_process`]), or not at all; a
+    /// BAR cannot have its size; a function is not there ([`HostError::is_absent`]).
+    pub fn set_bindings(&mut self, wanted: &Bindings, deadline: Deadline) -> Result<(), HostError> {
+        let moves = self.moves(wanted)?;
+        for driver in moves.iter().filter_map(Move::bound_to) {
+            self.load_vfio_driver(driver, deadline)?;
+        }
+        let power = self.power_controls(&moves)?;
+        for step in moves.iter().filter(|step| step.now.driver_override != step.wanted.driver_override) {
+            self.set_driver_override(step.function, step.wanted.driver_override.as_ref(), deadline)?;
+        }
+        for step in moves.iter().rev() {
+            if let Some(driver) = step.unbound_from() {
+                self.unbind(step.function, driver, deadline)?;
+            }
+        }
+        for step in moves.iter().filter(|step| step.unbound_from().is_some()) {
+            if let Some(driver) = self.pci_driver(step.function)? {
+                return Err(HostError::pci(PciTrouble::BoundAgain { function: step.function, driver }));
+            }
+        }
+        for step in moves.iter().filter(|step| step.resizes()) {
+            self.set_pci_bar_sizes(step.function, &step.wanted.bar_sizes, deadline)?;
+        }
+        for step in &moves {
+            if let Some(driver) = step.bound_to() {
+                self.drivers_probe(step.function, driver, deadline)?;
+                if let Some(control) = power.get(&step.function) {
+                    self.put_power_control_back(step.function, control, deadline)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn moves<'a>(&self, wanted: &'a Bindings) -> Result<Vec<Move<'a>>, HostError> {
+        let functions: Vec<PciAddress> = wanted.0.keys().copied().collect();
+        let bars: AskedBars = wanted
+            .0
+            .iter()
+            .map(|(function, binding)| (*function, binding.bar_sizes.keys().copied().collect()))
+            .collect();
+        let Bindings(mut now) = self.bindings(&functions, &bars)?;
+        let moves = wanted.0.iter().map(|(function, wanted)| Move {
+            function: *function,
+            now: now.remove(function).unwrap_or_default(),
+            wanted,
+        });
+        Ok(moves.collect())
+    }
+
+    /// Loads the module of a driver of vfio's that is not there; never another: a host's driver that is gone was unloaded
+    /// by somebody.
+    fn load_vfio_driver(&mut self, driver: &DriverName, deadline: Deadline) -> Result<(), HostError> {
+        let folder = Path::new(DRIVERS).join(driver.as_str());
+        if !driver.is_vfio() || self.is_present(&folder) {
+            return Ok(());
+        }
+        if self.root() == Path::new("/") {
+            self.load_module(driver.as_str(), deadline.earlier(Deadline::after(STEP)))?;
+        } else {
+            let module = driver.as_str().replace('-', "_");
+            self.make_file(format!("/sys/module/{module}/initstate").as_ref(), b"live\n")?;
+        }
+        if self.is_present(&folder) {
+            Ok(())
+        } else {
+            Err(HostError::pci(PciTrouble::NoDriver(driver.clone())))
+        }
+    }
+
+    /// `power/control` of the functions that go to a driver of vfio's: its probe sets it to `auto` (`pm_runtime_allow` in
+    /// `vfio_pci_core_register_device`), and its end to `on`.
+    fn power_controls(&self, moves: &[Move<'_>]) -> Result<BTreeMap<PciAddress, String>, HostError> {
+        let mut controls = BTreeMap::new();
+        for step in moves.iter().filter(|step| step.bound_to().is_some_and(DriverName::is_vfio)) {
+            if let Some(control) = self.text_if_present(PciAttribute::PowerControl.path(step.function))? {
+                controls.insert(step.function, control);
+            }
+        }
+        Ok(controls)
+    }
+
+    fn put_power_control_back(
+        &mut self,
+        function: PciAddress,
+        control: &str,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        if self.pci_attribute(function, PciAttribute::PowerControl)? == control {
+            return Ok(());
+        }
+        self.set_pci_attribute(function, PciAttribute::PowerControl, control, deadline)
+    }
+
+    /// `driver_override`; a line without a name takes it away.
+    fn set_driver_override(
+        &mut self,
+        function: PciAddress,
+        driver: Option<&DriverName>,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        let value = driver.map_or("\n", DriverName::as_str);
+        // The kernel waits for a driver that is at work with the function (`device_lock`).
+        self.write_bounded(&file(function, "driver_override"), value, deadline.earlier(Deadline::after(STEP)))
+    }
+
+    /// `unbind` of the driver's folder.
+    fn unbind(
+        &mut self,
+        function: PciAddress,
+        driver: &DriverName,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        let path = PathBuf::from(format!("{DRIVERS}/{driver}/unbind"));
+        let unbound =
+            self.write_bounded(&path, &function.to_string(), deadline.earlier(Deadline::after(STEP)));
+        match unbound {
+            // Whatever it said, it is what was wanted: somebody else was faster.
+            Err(error) if error.stuck_process().is_none() && self.pci_driver(function)?.is_none() => Ok(()),
+            unbound => unbound,
+        }
+    }
+
+    /// `drivers_probe`, verified: the kernel reports success also where the driver's probe failed (`really_probe` in
+    /// `drivers/base/dd.c`).
+    fn drivers_probe(
+        &mut self,
+        function: PciAddress,
+        wanted: &DriverName,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        self.write_bounded(
+            DRIVERS_PROBE.as_ref(),
+            &function.to_string(),
+            deadline.earlier(Deadline::after(STEP)),
+        )?;
+        let trouble = match self.pci_driver(function)? {
+            Some(driver) if driver == *wanted => return Ok(()),
+            Some(driver) => PciTrouble::TakenByAnother { function, driver, wanted: wanted.clone() },
+            None => PciTrouble::NotTaken { function, driver: wanted.clone() },
+        };
+        Err(HostError::pci(trouble))
+    }
+}

@@ -1,0 +1,53 @@
+//! PCI devices: what they are, which driver has them, whether they answer, and what brings back one that does not.
+//!
+//! The only place that touches them. What sysfs tells from memory is read right away; what makes the kernel ask the device
+//! (its configuration space) or wait for a driver (`unbind`, `drivers_probe`, `reset` and the like) is done by a child
+//! that can be left behind.
+
+mod attribute;
+mod bar;
+mod binding;
+mod card;
+mod config_space;
+mod driver_name;
+mod function;
+mod probe;
+mod recovery;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod vfio_driver;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use attribute::PciAttribute;
+pub use bar::AskedBars;
+pub use binding::{Binding, Bindings};
+pub use card::PortsAbove;
+pub use config_space::Link;
+pub use driver_name::{DriverName, DriverNameError};
+pub use function::{PciFunction, PowerState};
+pub use probe::{Expected, Health, PROBE_PCI, ProbeReport, Probed, probe_pci};
+pub use trouble::PciTrouble;
+
+use crate::pci::PciAddress;
+
+/// A link for each function.
+const DEVICES: &str = "/sys/bus/pci/devices";
+
+/// A folder for each driver.
+const DRIVERS: &str = "/sys/bus/pci/drivers";
+
+/// How long one step of a driver may take: amdgpu's `probe` takes some seconds where it loads firmware, and the kernel
+/// itself waits up to 60 s for a device that does not answer after a reset (`PCIE_RESET_READY_POLL_MS` in
+/// `drivers/pci/pci.c`), which is then as good as never.
+const STEP: Duration = Duration::from_secs(30);
+
+fn folder(address: PciAddress) -> PathBuf {
+    PathBuf::from(format!("{DEVICES}/{address}"))
+}
+
+fn file(address: PciAddress, name: &str) -> PathBuf {
+    folder(address).join(name)
+}

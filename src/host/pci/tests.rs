@@ -1,0 +1,1 @@
+//! PCI devices of hosts in folders.
