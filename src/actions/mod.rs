@@ -3,6 +3,7 @@
 
 mod block_sleep;
 mod cpu_speed;
+mod gpu;
 mod hugepages;
 mod isolate_cpus;
 mod late_interrupts;
@@ -17,12 +18,14 @@ use crate::command::Command;
 use crate::config::{GuestConfig, HostConfig};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
+use crate::gpu::GuestReboot;
 use crate::guest::Guest;
 use crate::host::{Host, HostError};
 use crate::ledger::{
-    Claim, Effort, GuestInterrupts, Knob, MonitorWish, Note, OnRefusal, RUNS, Record, Value, Want,
+    CardTerms, Claim, Effort, GuestInterrupts, Knob, MonitorWish, Note, OnRefusal, RUNS, Record, Value, Want,
 };
 
+pub use gpu::DeadCard;
 pub use late_interrupts::propose_late_interrupts;
 pub use run::check_program;
 pub use switch_input::i2c_dev;
@@ -53,6 +56,12 @@ pub struct Proposal {
     pub interrupts: Option<GuestInterrupts>,
     /// The monitors that it is to have once it is up.
     pub monitors: Vec<MonitorWish>,
+    /// The cards that it gets.
+    pub cards: Vec<CardTerms>,
+    /// Cards that it would get if they answered.
+    pub dead_cards: Vec<DeadCard>,
+    /// What happens when it reboots itself.
+    pub guest_reboot: Option<GuestReboot>,
     /// What a person should know.
     pub notes: Vec<Note>,
     /// Why the guest must not start.
@@ -117,6 +126,9 @@ pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposa
     if let Some(config) = &config.run {
         run::propose(config, situation, &mut proposal)?;
     }
+    if let Some(config) = &config.gpu {
+        gpu::propose(config, situation, &mut proposal)?;
+    }
     if let Some(config) = &config.hugepages {
         hugepages::propose(config, situation, &mut proposal)?;
     }
@@ -140,5 +152,6 @@ pub fn effort(config: &GuestConfig) -> Effort {
         None => (Duration::ZERO, OnRefusal::Refuse),
     };
     let units = config.services.as_ref().map_or(Duration::ZERO, |services| services.timeout);
-    Effort { pages, on_shortage, units }
+    let (gpu_units, cards) = config.gpu.as_ref().map_or_else(Default::default, gpu::effort);
+    Effort { pages, on_shortage, units: units.max(gpu_units), cards }
 }

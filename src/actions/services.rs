@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Proposal, Situation};
-use crate::config::Services;
+use crate::config::{Services, StoppedUnit};
 use crate::host::{HostError, ServiceUnit, UnitActivity, UnitFileName, UnitPresence, UnitStatus};
 use crate::ledger::{Knob, Want};
 
@@ -32,14 +32,29 @@ pub(super) fn propose(
     situation: Situation<'_>,
     proposal: &mut Proposal,
 ) -> Result<(), HostError> {
+    claim_stopped(&config.stop, &["services", "stop"], situation, proposal)
+}
+
+/// Claims that units do not run, nor what runs only with them or would start them; `list` is where they stand in the
+/// file.
+pub(super) fn claim_stopped(
+    units: &[StoppedUnit],
+    list: &[&str],
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    if units.is_empty() {
+        return Ok(());
+    }
     if !situation.host.has_systemd() {
         proposal.warn("the host has no systemd: no service is stopped");
         return Ok(());
     }
     let mut known = BTreeSet::new();
-    for (number, stopped) in config.stop.iter().enumerate() {
+    for (number, stopped) in units.iter().enumerate() {
         let unit = ServiceUnit { unit: stopped.unit.clone(), user: stopped.user.clone() };
-        let place = ["services".to_owned(), "stop".to_owned(), number.to_string()];
+        let number = number.to_string();
+        let place: Vec<String> = list.iter().copied().chain([number.as_str()]).map(str::to_owned).collect();
         let mut waiting = vec![Stopped { unit, because: String::new() }];
         while let Some(Stopped { unit, because }) = waiting.pop() {
             if !known.insert(unit.clone()) {

@@ -141,6 +141,7 @@ fn wants(want: &Want) -> String {
         Want::Text(text) => text.clone(),
         Want::Pages(share) => format!("{} pages, {} of them added", share.promised, share.added),
         Want::Monitor(claim) => claim.value.to_string(),
+        Want::Bindings(bindings) => bindings.to_string(),
     }
 }
 

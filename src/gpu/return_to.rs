@@ -10,8 +10,7 @@ pub enum ReturnTo {
     Host,
     /// It stays on the VFIO driver.
     Vfio,
-    /// The drivers of the host, if the guest ended in an orderly way and nothing points to a card in disorder; else it
-    /// stays on the VFIO driver.
+    /// The drivers of the host, if nothing points to a card in disorder; else it stays on the VFIO driver.
     HostIfClean,
 }
 

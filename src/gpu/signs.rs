@@ -1,5 +1,7 @@
 //! Lines of the kernel's log that tell of a device that hangs.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::host::{KernelLog, LogRecord};
@@ -94,6 +96,12 @@ pub struct Sign {
     pub meaning: String,
     /// The line, printable.
     pub line: String,
+}
+
+impl fmt::Display for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (the kernel: {})", self.meaning, self.line)
+    }
 }
 
 /// The signs in a part of the kernel's log that name one of these functions or ports, the oldest first.

@@ -1,5 +1,7 @@
 //! What libvirt does when the guest reboots.
 
+use std::fmt;
+
 use super::xml::Element;
 
 /// What happens to a guest at an event of its life: `<on_reboot>restart</on_reboot>`.
@@ -15,6 +17,18 @@ pub enum LifecycleAction {
     RenameRestart,
     /// An action that is not for reboots, or that this program does not know.
     Other(String),
+}
+
+impl fmt::Display for LifecycleAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Destroy => "destroy",
+            Self::Restart => "restart",
+            Self::Preserve => "preserve",
+            Self::RenameRestart => "rename-restart",
+            Self::Other(other) => other,
+        })
+    }
 }
 
 /// Reads `<on_reboot>`; libvirt's default is to restart.

@@ -24,6 +24,7 @@ enum Attempt {
     List,
     Remove,
     Find,
+    LetGo,
     Lock,
     Call(&'static str),
     /// What was tried with a monitor.
@@ -104,6 +105,11 @@ impl HostError {
     /// A monitor that cannot be reached: what was tried, such as `read input of ...`, and the bus it was tried over.
     pub(crate) fn monitor(attempt: String, bus: &str, trouble: MonitorTrouble) -> Self {
         Self { attempt: Attempt::Reach(attempt), place: PathBuf::from(bus), cause: Cause::Monitor(trouble) }
+    }
+
+    /// A card that programs of the host use, in words that name them.
+    pub(crate) fn in_use(holders: String) -> Self {
+        Self { attempt: Attempt::LetGo, place: PathBuf::new(), cause: Cause::Text(holders) }
     }
 
     /// A thing that was there once and is no more.
@@ -225,6 +231,7 @@ impl fmt::Display for HostError {
             Attempt::List => write!(f, "failed to list {place}"),
             Attempt::Remove => write!(f, "failed to remove {place}"),
             Attempt::Find => Ok(()),
+            Attempt::LetGo => f.write_str("the card is still used"),
             Attempt::Lock => write!(f, "failed to lock {place}"),
             Attempt::Call(method) => write!(f, "failed to call {method} for {place}"),
             Attempt::Reach(attempt) if self.place.as_os_str().is_empty() => write!(f, "failed to {attempt}"),

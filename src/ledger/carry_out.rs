@@ -8,6 +8,7 @@ use super::open::Ledger;
 use super::plan::{Change, Note, Plan};
 use super::record::{Entry, Pending, Phase};
 use super::value::Value;
+use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::GuestUuid;
 
@@ -50,16 +51,18 @@ impl Ledger<'_> {
     pub(super) fn carry_out_taking(
         &mut self,
         uuid: GuestUuid,
-        plan: Plan,
+        mut plan: Plan,
         on_shortage: OnRefusal,
     ) -> Result<Outcome, LedgerError> {
         let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
         self.announce(&plan, Some(uuid))?;
         let (turns, known_notes) = (self.turns, self.recovered.notes.len());
-        let (around, within): (Vec<_>, Vec<_>) =
-            plan.changes.into_iter().partition(|change| change.knob.turn() == Turn::AroundCommands);
+        let mut of_turn = |turn| plan.changes.extract_if(.., |change| change.knob.turn() == turn).collect();
+        let (around, cards, within): (Vec<_>, Vec<_>, Vec<_>) =
+            (of_turn(Turn::AroundCommands), of_turn(Turn::Cards), of_turn(Turn::WithinCommands));
         self.write_each(uuid, around, &mut outcome)?;
         self.run_commands(uuid, Operation::Prepare, "", &mut outcome)?;
+        self.take_cards(uuid, cards, &mut outcome)?;
         self.gather_pages(uuid, &within, on_shortage, &mut outcome)?;
         outcome.notes.extend(self.recovered.notes.drain(known_notes..));
         let within = if self.turns == turns {
@@ -78,7 +81,7 @@ impl Ledger<'_> {
     }
 
     /// Makes a guest's changes, one after the other. A refusal that matters ends it.
-    fn write_each(
+    pub(super) fn write_each(
         &mut self,
         uuid: GuestUuid,
         changes: Vec<Change>,
@@ -210,7 +213,12 @@ impl Ledger<'_> {
 
     /// A write that may take seconds: others get at the ledger meanwhile.
     fn write_unlocked(&mut self, uuid: GuestUuid, change: &Change) -> Result<(), LedgerError> {
-        let deadline = self.unit_deadline;
+        let deadline = match change.knob {
+            Knob::CardUsers(_) | Knob::GraphicalSessions => Deadline::after(self.card_patience.users),
+            Knob::PciBindings(_) => Deadline::after(self.card_patience.drivers),
+            _ => self.unit_deadline,
+        };
+        let deadline = deadline.earlier(self.deadline);
         let kept = self.unlocked(|host, _| {
             change.knob.write(host, &change.then, deadline)?;
             change.knob.read_back(host, deadline)

@@ -34,7 +34,8 @@ pub(super) fn combine(entry: &Entry, now: &Value, online: &CpuSet) -> Result<Val
         }
         CombineRule::OnlyCpus => Ok(entry.knob.value_of_cpus(claimed_cpus(&entry.claims))),
         CombineRule::LastComer => Ok(last_comer(entry)),
-        CombineRule::SameText => same_text(&entry.claims).map(Value::Text),
+        CombineRule::SameText | CombineRule::Emptied => same_text(&entry.claims).map(Value::Text),
+        CombineRule::OneOwner => one_owner(&entry.claims),
         CombineRule::Shares => Ok(Value::Pages(shares(entry, pages_of(now)))),
     }
 }
@@ -62,6 +63,20 @@ fn last_comer(entry: &Entry) -> Value {
     let claims = entry.claims.values().filter_map(Want::monitor);
     let last = claims.filter(|claim| claim.turn != MonitorTurn::Over).max_by_key(|claim| claim.turn);
     last.map_or_else(|| entry.baseline.clone(), |claim| entry.knob.value_of_vcp(claim.value))
+}
+
+fn one_owner(claims: &BTreeMap<GuestUuid, Want>) -> Result<Value, Conflict> {
+    let mut wants = claims.iter().filter_map(|(uuid, want)| match want {
+        Want::Bindings(bindings) => Some((*uuid, bindings)),
+        _ => None,
+    });
+    match (wants.next(), wants.next()) {
+        (Some((holder, held)), Some((_, wanted))) => {
+            Err(Conflict { holder, held: held.to_string(), wanted: wanted.to_string() })
+        }
+        (Some((_, bindings)), None) => Ok(Value::Bindings(bindings.clone())),
+        (None, _) => Ok(Value::Unknown),
+    }
 }
 
 fn same_text(claims: &BTreeMap<GuestUuid, Want>) -> Result<String, Conflict> {

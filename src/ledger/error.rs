@@ -41,6 +41,14 @@ pub enum LedgerError {
     /// A command of the guest's failed that must not.
     #[error("{0}")]
     Command(String),
+    /// A card does not answer once it is handed over.
+    #[error("{card} does not answer once it is handed over: {evidence}")]
+    CardDoesNotAnswer {
+        /// Which.
+        card: String,
+        /// What was seen.
+        evidence: String,
+    },
     /// The lease was given back by somebody while it was being taken.
     #[error("the lease was given back while it was being taken")]
     GivenBack,
@@ -123,6 +131,10 @@ impl LedgerError {
             ),
             Self::Command(_) => Some(
                 "`journalctl -t vfio-hook` has what it printed; with `on_failure: warn` the guest starts all the same"
+                    .to_owned(),
+            ),
+            Self::CardDoesNotAnswer { .. } => Some(
+                "`vfio-hook gpu` shows what becomes of it; `vfio-hook gpu report` prints what a report of the problem needs"
                     .to_owned(),
             ),
             Self::GivenBack => Some("start the guest again".to_owned()),

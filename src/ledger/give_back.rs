@@ -18,7 +18,7 @@ use crate::host::{AnswerAt, Errand, HostError, KeeperState, ProcessId, Request, 
 pub const AT_THE_END: [Operation; 2] = [Operation::Stopped, Operation::Release];
 
 impl Ledger<'_> {
-    /// Gives a lease back. If that takes time (the guest has commands for it, or monitors that are not back yet), or its
+    /// Gives a lease back. If that takes time (the guest has commands for it, a card, or monitors that are not back yet), or its
     /// keeper is still at those of `stopped`, the keeper gives the rest back, and this does not wait for it: the lease
     /// stays until then. An heir, the process that starts the guest again, gets the monitors as they are.
     ///
@@ -61,9 +61,10 @@ impl Ledger<'_> {
         if heir.is_none() {
             outcome.absorb(self.return_monitors(uuid, &BTreeSet::new(), Try::Last)?.outcome);
         }
-        if self.has_commands_to_give_back(uuid) {
+        if self.has_commands_to_give_back(uuid) || self.has_cards(uuid) {
             let this_process = self.host.this_process();
             outcome.absorb(self.give_back_before_commands(uuid, this_process)?);
+            outcome.absorb(self.return_cards(uuid)?);
             for event in AT_THE_END {
                 self.run_commands(uuid, event, reason, &mut outcome)?;
             }
@@ -95,7 +96,9 @@ impl Ledger<'_> {
     /// Whether giving a lease back may take longer than a few writes.
     #[must_use]
     pub(super) fn takes_time_to_give_back(&self, uuid: GuestUuid, heir: Option<ProcessId>) -> bool {
-        self.has_commands_to_give_back(uuid) || (heir.is_none() && self.has_monitors(uuid))
+        self.has_commands_to_give_back(uuid)
+            || self.has_cards(uuid)
+            || (heir.is_none() && self.has_monitors(uuid))
     }
 
     /// Whether commands are to be run before a lease is gone.

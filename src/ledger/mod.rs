@@ -4,6 +4,7 @@
 //! after a crash and two guests released in the wrong order are all one step: recompute a knob from the ledger and
 //! write it if it differs.
 
+mod cards;
 mod carry_out;
 mod combine;
 mod commands;
@@ -20,14 +21,15 @@ mod promises;
 mod record;
 mod value;
 
+pub use cards::{CardKind, CardTerms, Cleared, Quarantine, StuckOperation, Verdict};
 pub use carry_out::Outcome;
 pub use commands::{Commands, Progress};
 pub use error::{LedgerError, Shortage};
 pub use give_back::AT_THE_END;
 pub use knob::{Knob, OnRefusal, Turn};
-pub(crate) use knob::{LOADED, RUNS};
+pub(crate) use knob::{LOADED, NONE as EMPTY, RUNS};
 pub use monitors::{MonitorWish, Tried, Try};
-pub use open::{Effort, FILE, Ledger};
+pub use open::{CardPatience, Effort, FILE, Ledger};
 pub use plan::{Change, Claim, Extent, Note, NoteLevel, Plan};
 pub use promises::available_pages;
 pub use record::{Entry, GuestInterrupts, Lease, Phase, Record};

@@ -30,6 +30,17 @@ pub struct Effort {
     pub on_shortage: OnRefusal,
     /// How long units may take to stop, all together.
     pub units: Duration,
+    /// How long to wait for a card.
+    pub cards: CardPatience,
+}
+
+/// How long to wait for a card.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CardPatience {
+    /// For the programs that use it to let go of it.
+    pub users: Duration,
+    /// For a driver to let go of it, and the next to take it.
+    pub drivers: Duration,
 }
 
 /// The ledger of a host, locked as long as this lives.
@@ -43,6 +54,7 @@ pub struct Ledger<'h> {
     pub(super) page_deadline: Deadline,
     /// By when the units have to have stopped.
     pub(super) unit_deadline: Deadline,
+    pub(super) card_patience: CardPatience,
     pub(super) locked_since: Instant,
     /// How often others had the lock since this was opened.
     pub(super) turns: u32,
@@ -67,6 +79,7 @@ impl<'h> Ledger<'h> {
             page_effort: Duration::ZERO,
             page_deadline: deadline,
             unit_deadline: deadline,
+            card_patience: CardPatience::default(),
             locked_since: Instant::now(),
             turns: 0,
             lock: Some(lock),
@@ -117,6 +130,7 @@ impl<'h> Ledger<'h> {
     pub fn take(&mut self, uuid: GuestUuid, plan: Plan, effort: Effort) -> Result<Outcome, LedgerError> {
         self.unit_deadline = Deadline::after(effort.units).earlier(self.deadline);
         self.page_effort = effort.pages;
+        self.card_patience = effort.cards;
         match self.carry_out_taking(uuid, plan, effort.on_shortage) {
             Ok(outcome) => Ok(outcome),
             Err(error) => Err(match self.undo_taking(uuid) {
@@ -139,7 +153,12 @@ impl<'h> Ledger<'h> {
     ) -> Result<Outcome, LedgerError> {
         let phase = lease.phase;
         let plan = Plan::take(&self.record, self.host, uuid, lease, claims, self.deadline)?;
-        let effort = Effort { pages: Duration::ZERO, on_shortage: OnRefusal::Refuse, units: Duration::ZERO };
+        let effort = Effort {
+            pages: Duration::ZERO,
+            on_shortage: OnRefusal::Refuse,
+            units: Duration::ZERO,
+            cards: CardPatience::default(),
+        };
         let outcome = self.take(uuid, plan, effort)?;
         if let Some(lease) = self.record.leases.get_mut(&uuid) {
             lease.phase = phase;

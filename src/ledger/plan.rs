@@ -9,7 +9,7 @@ use super::combine::{combine, pages_of};
 use super::commands::Commands;
 use super::error::LedgerError;
 use super::foreign::adopt_foreign_change;
-use super::knob::{CombineRule, Knob, Settles, Turn};
+use super::knob::{CombineRule, Knob, NONE, Settles, Turn};
 use super::monitors::MonitorWish;
 use super::promises::{ownerless_pages, page_shortfall};
 use super::record::{Entry, Lease, Pending, Record};
@@ -65,6 +65,8 @@ pub enum NoteLevel {
 pub enum Extent {
     /// What comes back before the guest's commands run; the guest keeps its lease.
     BeforeCommands,
+    /// What is left of the cards once their drivers are back; the guest keeps its lease.
+    Cards,
     /// All but the monitors, which the guest's next life goes on using; the guest keeps its lease.
     ButMonitors,
     /// Everything.
@@ -199,12 +201,16 @@ impl Plan {
         now: Value,
         online: &CpuSet,
     ) -> Result<(), LedgerError> {
-        let mut entry = match self.record.entry(&claim.knob) {
-            Some(entry) => entry.clone(),
-            None => Entry::new(claim.knob.clone(), now.clone()),
+        let mut entry = match (self.record.entry(&claim.knob), claim.knob.rule()) {
+            (Some(entry), _) => entry.clone(),
+            // Nothing is put back.
+            (None, CombineRule::Emptied) => Entry::new(claim.knob.clone(), Value::word(NONE)),
+            (None, _) => Entry::new(claim.knob.clone(), now.clone()),
         };
         let now = if entry.knob.settles() == Settles::Later { entry.written.clone() } else { now };
-        if let Some(note) = adopt_foreign_change(&mut entry, &now) {
+        if entry.knob.rule() != CombineRule::Emptied
+            && let Some(note) = adopt_foreign_change(&mut entry, &now)
+        {
             self.notes.push(note);
         }
         // Whether what was announced before was written, `now` tells, or else it is written again.
@@ -265,6 +271,7 @@ impl Plan {
             let is_leaving = match extent {
                 Extent::Whole => true,
                 Extent::BeforeCommands => entry.knob.turn() == Turn::WithinCommands,
+                Extent::Cards => entry.knob.turn() == Turn::Cards,
                 Extent::ButMonitors => !matches!(entry.knob, Knob::MonitorFeature(_)),
             };
             if is_leaving {
@@ -281,6 +288,12 @@ impl Plan {
     }
 
     fn release(&mut self, host: &Host, mut entry: Entry, online: &CpuSet, deadline: Deadline) {
+        if entry.knob.rule() == CombineRule::Emptied {
+            if !entry.claims.is_empty() {
+                self.record.entries.push(entry);
+            }
+            return;
+        }
         let now = match entry.knob.read(host, deadline) {
             Ok(now) => now,
             // These go with QEMU.

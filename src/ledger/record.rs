@@ -6,17 +6,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::cards::{CardTerms, Quarantine};
 use super::commands::Commands;
 use super::knob::{Knob, Settles};
 use super::monitors::MonitorWish;
 use super::value::{MonitorClaim, PageShare, Value, Want};
 use crate::cpuset::CpuSet;
+use crate::gpu::GuestReboot;
 use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId};
 use crate::pci::PciAddress;
 
-/// The version of the file's format; a program that meets a newer one leaves it alone. 2: leases with keepers.
-pub(super) const FORMAT: u32 = 2;
+/// The version of the file's format; a program that meets a newer one leaves it alone. 2: leases with keepers; 3: cards.
+pub(super) const FORMAT: u32 = 3;
 
 /// Baselines, claims and leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Record {
     pub leases: BTreeMap<GuestUuid, Lease>,
     /// What is held, in the order in which it is taken.
     pub entries: Vec<Entry>,
+    /// Cards that are known to be wedged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantines: Vec<Quarantine>,
 }
 
 /// All claims of one guest, less the claims: those stand at their knobs.
@@ -51,6 +56,12 @@ pub struct Lease {
     /// Monitors that are to be switched once the guest is up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub monitors: Vec<MonitorWish>,
+    /// Cards that are handed over, and what was agreed about them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<CardTerms>,
+    /// What happens when the guest reboots itself; none where nothing was said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_reboot: Option<GuestReboot>,
 }
 
 /// Where a guest's interrupts are served, and the host's are not. They appear when the guest's drivers load.
@@ -118,11 +129,22 @@ pub enum RecordError {
     Newer(u32),
 }
 
+/// The time, for people.
+pub(super) fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 impl Record {
     /// A ledger in which nobody holds anything.
     #[must_use]
     pub fn empty(boot_id: String) -> Self {
-        Self { format: FORMAT, boot_id, leases: BTreeMap::new(), entries: Vec::new() }
+        Self {
+            format: FORMAT,
+            boot_id,
+            leases: BTreeMap::new(),
+            entries: Vec::new(),
+            quarantines: Vec::new(),
+        }
     }
 
     /// Reads the file's bytes.
@@ -152,17 +174,18 @@ impl Record {
     /// Whether nobody holds anything and nothing is on its way back.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.leases.is_empty() && self.entries.is_empty()
+        self.leases.is_empty() && self.entries.is_empty() && self.quarantines.is_empty()
     }
 
     /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it. A
-    /// monitor is its guest's keeper's, until it is back.
+    /// monitor or a card is its guest's keeper's, until it is back; one in quarantine stays as it is.
     #[must_use]
     pub fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {
         let writer = entry.pending.as_ref().and_then(|pending| pending.beneficiary);
         let lease = writer.and_then(|uuid| self.leases.get(&uuid));
         entry.is_settled()
-            || (matches!(entry.knob, Knob::MonitorFeature(_)) && !entry.claims.is_empty())
+            || (entry.knob.is_followed() && !entry.claims.is_empty())
+            || self.is_quarantined(&entry.knob)
             || lease.is_some_and(|lease| matches!(lease.phase, Phase::Preparing(by) if host.is_alive(by)))
     }
 
@@ -202,14 +225,15 @@ impl Lease {
     /// A lease that this process is about to take, from now on.
     #[must_use]
     pub fn preparing(name: &str, by: ProcessId) -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             name: name.to_owned(),
-            since: since_1970.as_secs(),
+            since: seconds_since_1970(),
             phase: Phase::Preparing(by),
             commands: Commands::default(),
             interrupts: None,
             monitors: Vec::new(),
+            cards: Vec::new(),
+            guest_reboot: None,
         }
     }
 }

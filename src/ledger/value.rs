@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::cpuset::CpuSet;
-use crate::host::DropIn;
+use crate::host::{Bindings, DropIn};
 use crate::monitor::{VcpValue, input_name};
 
 /// What a knob holds.
@@ -29,6 +29,8 @@ pub enum Value {
     Input(VcpValue),
     /// The value of another feature of a monitor.
     Vcp(VcpValue),
+    /// What functions are bound to.
+    Bindings(Bindings),
     /// Nobody can tell.
     Unknown,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Value {
                 None => value.fmt(f),
             },
             Self::Vcp(value) => value.fmt(f),
+            Self::Bindings(bindings) => bindings.fmt(f),
             Self::Unknown => f.write_str("(unknown)"),
         }
     }
@@ -78,6 +81,8 @@ pub enum Want {
     Pages(PageShare),
     /// A feature of a monitor.
     Monitor(MonitorClaim),
+    /// These functions, bound like this.
+    Bindings(Bindings),
 }
 
 /// What a guest wants of a monitor.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::actions::{self, Problem, Proposal, Situation};
+use crate::actions::{self, DeadCard, Problem, Proposal, Situation};
 use crate::config::{ConfigErrors, ConfigSource, Diagnostic, HostConfig, Run, TrustError};
 use crate::deadline::Deadline;
 use crate::event::Operation;
@@ -37,6 +37,14 @@ pub enum LifecycleError {
     /// The YAML file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    /// Cards do not answer.
+    #[error("{errors}")]
+    DeadCards {
+        /// Where the YAML file asks for them, and what else is wrong.
+        errors: ConfigErrors,
+        /// The cards.
+        cards: Vec<DeadCard>,
+    },
     /// Somebody other than root could have written the YAML file.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -75,7 +83,7 @@ impl LifecycleError {
     #[must_use]
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Config(_) | Self::Trust(_) => None,
+            Self::Config(_) | Self::DeadCards { .. } | Self::Trust(_) => None,
             Self::Host(error) => error.help().map(str::to_owned),
             Self::Ledger(error) => error.help(),
             Self::StillGivingBack => Some(
@@ -101,19 +109,30 @@ pub fn plan_prepare(
     guest: &Guest,
     deadline: Deadline,
 ) -> Result<PreparePlan, LifecycleError> {
-    let host_config = match &loaded.config.switch_input {
-        Some(_) => load_host_config(host)?,
-        None => HostConfig::default(),
+    let host_config = if loaded.config.switch_input.is_some() || loaded.config.gpu.is_some() {
+        load_host_config(host)?
+    } else {
+        HostConfig::default()
     };
     let situation = Situation { guest, host, record, host_config: &host_config, deadline };
     let proposal = actions::propose(&loaded.config, situation)?;
-    let Proposal { claims, commands, interrupts, monitors, notes, problems } = proposal;
+    let Proposal { claims, commands, interrupts, monitors, cards, dead_cards, guest_reboot, notes, problems } =
+        proposal;
     if let Some(errors) = refusal(&loaded.source, &problems) {
-        return Err(errors.into());
+        return Err(match dead_cards.is_empty() {
+            true => errors.into(),
+            false => LifecycleError::DeadCards { errors, cards: dead_cards },
+        });
     }
     let commands = Commands::new(commands);
-    let lease =
-        Lease { commands, interrupts, monitors, ..Lease::preparing(&guest.name, host.this_process()) };
+    let lease = Lease {
+        commands,
+        interrupts,
+        monitors,
+        cards,
+        guest_reboot,
+        ..Lease::preparing(&guest.name, host.this_process())
+    };
     let plan = Plan::take(record, host, guest.uuid, lease, &claims, deadline)?;
     Ok(PreparePlan { plan, notes })
 }
@@ -151,6 +170,11 @@ pub fn prepare(
             // What the checks needed, and the monitors of the guest's life before.
             if ledger.record().leases.contains_key(&guest.uuid) {
                 ledger.give_back(guest.uuid, "failed", None)?;
+            }
+            if let LifecycleError::DeadCards { cards, .. } = &error {
+                for card in cards {
+                    ledger.quarantine_untouched(&guest.name, card.terms.clone(), card.evidence.clone())?;
+                }
             }
             return Err(error);
         }

@@ -5,6 +5,7 @@
 mod driver_nodes;
 mod holder_unit;
 mod holders;
+mod let_go;
 mod nodes;
 mod search;
 #[cfg(test)]

@@ -85,6 +85,16 @@ impl Host {
         Ok((0..).zip(windows).filter(is_unplaced).map(|(bar, _)| bar).collect())
     }
 
+    /// The BARs of functions that can be resized: those with a `resourceN_resize`.
+    #[must_use]
+    pub fn resizable_bars(&self, functions: &[PciAddress]) -> AskedBars {
+        let of_function = |function: &PciAddress| {
+            let is_resizable = |bar: &u8| self.is_present(file(*function, &format!("resource{bar}_resize")));
+            (*function, (0..6).filter(is_resizable).collect())
+        };
+        functions.iter().map(of_function).collect()
+    }
+
     /// The sizes of these BARs; those that have no place, or another kind of size, are left out.
     pub(super) fn pci_bar_sizes(
         &self,

@@ -1,6 +1,7 @@
 //! Which drivers functions have that are handed over together, and the way from any state to a wanted one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -50,10 +51,57 @@ impl Binding {
         Self { driver: Some(driver), driver_override: None, bar_sizes: BTreeMap::new() }
     }
 
+    /// Whether a driver of the host's has it.
+    #[must_use]
+    pub fn has_host_driver(&self) -> bool {
+        self.driver.as_ref().is_some_and(|driver| !driver.is_vfio())
+    }
+
     /// Without a driver, and every driver kept away.
     #[must_use]
     pub fn quarantined() -> Self {
         Self { driver: None, driver_override: Some(DriverName::none()), bar_sizes: BTreeMap::new() }
+    }
+}
+
+impl Bindings {
+    /// Whether a driver of the host's has one of the functions.
+    #[must_use]
+    pub fn has_host_driver(&self) -> bool {
+        self.0.values().any(Binding::has_host_driver)
+    }
+
+    /// The same, but those functions that a driver of the host's has, or could get, have none and are kept from all.
+    #[must_use]
+    pub fn without_host_drivers(&self) -> Self {
+        let aside = |binding: &Binding| match &binding.driver {
+            Some(driver) if driver.is_vfio() => {
+                Binding { driver_override: Some(driver.clone()), ..binding.clone() }
+            }
+            _ => Binding { bar_sizes: binding.bar_sizes.clone(), ..Binding::quarantined() },
+        };
+        Self(self.0.iter().map(|(function, binding)| (*function, aside(binding))).collect())
+    }
+}
+
+impl fmt::Display for Bindings {
+    /// `amdgpu, snd_hda_intel`, in the order of the functions; one name where all have the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let drivers: Vec<&str> = self
+            .0
+            .values()
+            .map(|binding| binding.driver.as_ref().map_or("none", DriverName::as_str))
+            .collect();
+        match drivers.as_slice() {
+            [first, others @ ..] if others.iter().all(|other| other == first) => f.write_str(first)?,
+            all => f.write_str(&all.join(", "))?,
+        }
+        for (function, binding) in &self.0 {
+            for (bar, size) in &binding.bar_sizes {
+                write!(f, ", BAR {bar} of {function} {size}")?;
+            }
+        }
+        Ok(())
     }
 }
 

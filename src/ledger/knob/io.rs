@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::{Knob, LOADED, NONE, RUNS};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{AllowedCpus, Host, HostError, I2cDev, KeeperState, Request};
+use crate::host::{AllowedCpus, Host, HostError, I2cDev, KeeperState, Request, SessionClass};
 use crate::ledger::value::Value;
 
 impl Knob {
@@ -58,6 +58,24 @@ impl Knob {
                 I2cDev::Absent => Value::word(NONE),
                 I2cDev::Loaded | I2cDev::BuiltIn => Value::word(LOADED),
             },
+            Self::GraphicalSessions => {
+                let sessions = host.graphical_sessions(deadline)?;
+                let users = sessions.iter().filter(|session| session.class == SessionClass::User);
+                words(users)
+            }
+            Self::CardUsers(functions) => words(host.holders_of(functions.as_slice(), deadline)?.iter()),
+            Self::VtConsole(number) => Value::Text(host.vtconsole_bind(*number)?.to_string()),
+            Self::FirmwareFramebuffer(framebuffer) => {
+                let driver = host.firmware_framebuffer_driver(framebuffer)?;
+                driver.map_or_else(|| Value::word(NONE), |driver| Value::Text(driver.to_string()))
+            }
+            Self::PciAttribute { address, attribute } => {
+                Value::Text(host.pci_attribute(*address, *attribute)?)
+            }
+            Self::PciBindings(functions) => {
+                let functions = functions.as_slice();
+                Value::Bindings(host.bindings(functions, &host.resizable_bars(functions))?)
+            }
             Self::MonitorFeature(feature) => {
                 let mut values = host.vcp_features(std::slice::from_ref(feature), deadline);
                 self.value_of_vcp(values.remove(0)?)
@@ -135,6 +153,21 @@ impl Knob {
                 LOADED => host.load_i2c_dev(deadline),
                 _ => host.unload_i2c_dev().map(drop),
             },
+            (Self::GraphicalSessions, Value::Text(_)) => host.end_graphical_sessions(deadline),
+            (Self::CardUsers(functions), Value::Text(_)) => {
+                host.wait_until_unused(functions.as_slice(), deadline)
+            }
+            (Self::VtConsole(number), Value::Text(word)) => {
+                host.set_vtconsole_bind(*number, parsed(word)?, deadline)
+            }
+            (Self::FirmwareFramebuffer(framebuffer), Value::Text(word)) => {
+                let driver = something(word).map(|word| parsed(&word)).transpose()?;
+                host.set_firmware_framebuffer_driver(framebuffer, driver.as_ref(), deadline)
+            }
+            (Self::PciAttribute { address, attribute }, Value::Text(text)) => {
+                host.set_pci_attribute(*address, *attribute, text, deadline)
+            }
+            (Self::PciBindings(_), Value::Bindings(bindings)) => host.set_bindings(bindings, deadline),
             (Self::MonitorFeature(feature), Value::Input(value) | Value::Vcp(value)) => {
                 host.set_vcp_features(&[(feature.clone(), *value)], deadline).remove(0)
             }
@@ -170,6 +203,12 @@ fn ask_to_hold(
         return Ok(());
     }
     host.ask_keeper(guest, &request, deadline).map(drop)
+}
+
+/// Several things in one line.
+fn words(things: impl Iterator<Item = impl fmt::Display>) -> Value {
+    let words: Vec<String> = things.map(|thing| thing.to_string()).collect();
+    if words.is_empty() { Value::word(NONE) } else { Value::Text(words.join("; ")) }
 }
 
 fn something(word: &str) -> Option<String> {

@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::value::Value;
 use crate::cpuset::CpuSet;
 use crate::guest::GuestUuid;
-use crate::host::{HostError, IrqbalanceSocket, PagePool, ServiceUnit, UnitName, Workqueue};
+use crate::host::{
+    FirmwareFramebuffer, HostError, IrqbalanceSocket, PagePool, PciAttribute, ServiceUnit, UnitName,
+    Workqueue,
+};
 use crate::monitor::{MonitorFeature, VcpFeature, VcpValue};
+use crate::pci::{PciAddress, PciFunctions};
 
 /// What a knob holds that holds nothing.
-const NONE: &str = "none";
+pub(crate) const NONE: &str = "none";
 
 /// What the knob of a kernel module holds while it is loaded.
 pub(crate) const LOADED: &str = "loaded";
@@ -24,7 +28,8 @@ pub(crate) const RUNS: &str = "runs";
 /// One thing on the host. They are taken in the order of this list and given back in the reverse one: the keeper before
 /// what it holds; a service before the socket that would start it again; pages while all CPUs can still gather them;
 /// irqbalance before the interrupts that it would move back; a CPU's preference before the governor that forbids to
-/// change it. The guest's commands have their place between the units and the pages.
+/// change it; a card's power before its driver, which would put it to sleep. The guest's commands have their place
+/// between the units and the cards.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Knob {
@@ -44,6 +49,23 @@ pub enum Knob {
     Service(ServiceUnit),
     /// Whether a socket, timer or path unit waits to start a service.
     Trigger(ServiceUnit),
+    /// The sessions with a desktop on the host's own seat.
+    GraphicalSessions,
+    /// The programs that use a card.
+    CardUsers(PciFunctions),
+    /// Whether a virtual console is shown by a framebuffer.
+    VtConsole(u32),
+    /// The driver of the framebuffer that the firmware set up.
+    FirmwareFramebuffer(FirmwareFramebuffer),
+    /// A setting of a PCI function or port.
+    PciAttribute {
+        /// Which.
+        address: PciAddress,
+        /// Of what.
+        attribute: PciAttribute,
+    },
+    /// The drivers of functions that are handed over together, and the sizes of their BARs.
+    PciBindings(PciFunctions),
     /// A node's pool of pages of one size.
     PagePool(PagePool),
     /// The CPUs irqbalance keeps away from.
@@ -92,6 +114,9 @@ pub enum Knob {
 pub enum Turn {
     /// It is taken before the commands of `prepare` and given back after those of `release`.
     AroundCommands,
+    /// It is taken after the commands of `prepare` and given back before those of `release`, which may take long: by the
+    /// guest's keeper.
+    Cards,
     /// It is taken after the commands of `prepare` and given back before those of `release`: no more than a few writes.
     WithinCommands,
 }
@@ -120,6 +145,10 @@ pub enum CombineRule {
     Shares,
     /// What the guest wants that came last.
     LastComer,
+    /// What the one guest wants that has it.
+    OneOwner,
+    /// It is emptied for the guest, and nothing is put back.
+    Emptied,
 }
 
 /// What it means when the host refuses a write to a knob.
@@ -155,6 +184,8 @@ impl Knob {
             | Self::AllowedCpus(_) => CombineRule::MinusCpus,
             Self::VfioIrqAffinity { .. } => CombineRule::OnlyCpus,
             Self::MonitorFeature(_) => CombineRule::LastComer,
+            Self::PciBindings(_) => CombineRule::OneOwner,
+            Self::GraphicalSessions | Self::CardUsers(_) => CombineRule::Emptied,
             Self::Keeper(_)
             | Self::SleepLock(_)
             | Self::CpuDmaLatency(_)
@@ -163,6 +194,9 @@ impl Knob {
             | Self::SleepMasks
             | Self::Service(_)
             | Self::Trigger(_)
+            | Self::VtConsole(_)
+            | Self::FirmwareFramebuffer(_)
+            | Self::PciAttribute { .. }
             | Self::EnergyPerformancePreference { .. }
             | Self::ScalingGovernor { .. }
             | Self::ResumeLatency { .. } => CombineRule::SameText,
@@ -182,6 +216,12 @@ impl Knob {
             | Self::Service(_)
             | Self::Trigger(_)
             | Self::MonitorFeature(_) => Turn::AroundCommands,
+            Self::GraphicalSessions
+            | Self::CardUsers(_)
+            | Self::VtConsole(_)
+            | Self::FirmwareFramebuffer(_)
+            | Self::PciAttribute { .. }
+            | Self::PciBindings(_) => Turn::Cards,
             _ => Turn::WithinCommands,
         }
     }
@@ -191,6 +231,7 @@ impl Knob {
     pub fn pace(&self) -> Pace {
         match self {
             Self::Service(_) | Self::Trigger(_) => Pace::Slow,
+            _ if self.turn() == Turn::Cards => Pace::Slow,
             _ => Pace::Quick,
         }
     }
@@ -198,7 +239,14 @@ impl Knob {
     /// Whether a write is several, so that one that was interrupted leaves a value nobody ever wanted.
     #[must_use]
     pub(super) fn is_written_in_parts(&self) -> bool {
-        matches!(self, Self::SleepMasks)
+        matches!(self, Self::SleepMasks | Self::PciBindings(_))
+    }
+
+    /// Whether its guest's keeper, or whoever ends the lease without one, looks after it until it is back: nobody else
+    /// touches it.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        matches!(self, Self::MonitorFeature(_)) || self.turn() == Turn::Cards
     }
 
     /// Whether it is set again where it is found changed while a guest holds it: what lives in a process that was
@@ -240,6 +288,10 @@ impl Knob {
             }
             // Without a keeper the guest starts all the same; what needs one says so itself.
             Self::IrqbalanceBan(_) | Self::Keeper(_) | Self::I2cDev => OnRefusal::Skip,
+            Self::PciAttribute {
+                attribute: PciAttribute::D3coldAllowed | PciAttribute::PowerControl,
+                ..
+            } if error.stuck_process().is_none() => OnRefusal::Skip,
             _ => OnRefusal::Refuse,
         }
     }

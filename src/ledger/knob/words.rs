@@ -25,6 +25,12 @@ impl fmt::Display for Knob {
             Self::EnergyPerformancePreference { cpu } => write!(f, "energy preference of CPU {cpu}"),
             Self::ScalingGovernor { cpu } => write!(f, "governor of CPU {cpu}"),
             Self::ResumeLatency { cpu } => write!(f, "resume latency of CPU {cpu}"),
+            Self::GraphicalSessions => f.write_str("desktops"),
+            Self::CardUsers(functions) => write!(f, "users of {functions}"),
+            Self::VtConsole(number) => write!(f, "text console vtcon{number}"),
+            Self::FirmwareFramebuffer(framebuffer) => write!(f, "driver of {framebuffer}"),
+            Self::PciAttribute { address, attribute } => write!(f, "{attribute} of {address}"),
+            Self::PciBindings(functions) => write!(f, "driver of {functions}"),
             Self::I2cDev => f.write_str("kernel module i2c-dev"),
             Self::MonitorFeature(feature) => feature.fmt(f),
         }

@@ -1,0 +1,236 @@
+//! The card itself: who it is bound to, its power, its BARs, how it is reset, and whether it answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Card, DEVICES, DeadCard, Role};
+use crate::actions::{Proposal, Situation};
+use crate::config::Gpu;
+use crate::deadline::Deadline;
+use crate::gpu::{ResetMethod, VendorReset};
+use crate::guest::Managed;
+use crate::host::{Binding, Bindings, Expected, HostError, PciAttribute, PortsAbove};
+use crate::ledger::{CardKind, CardTerms, Knob, Verdict, Want};
+use crate::pci::PciAddress;
+
+/// How long a card may take to answer.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// What `power/control` keeps awake.
+const ON: &str = "on";
+
+/// What `d3cold_allowed` keeps from losing its power.
+const NOT_ALLOWED: &str = "0";
+
+/// The kernel module that resets some cards of AMD, as `/sys/module` has it.
+const VENDOR_RESET: &str = "/sys/module/vendor_reset";
+
+/// Claims the card, or says that it does not answer.
+pub(super) fn propose(
+    config: &Gpu,
+    card: &Card,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let Some(first) = card.functions.as_slice().first() else { return Ok(()) };
+    let ports = situation.host.pci_ports_above(*first)?;
+    let terms = terms(config, card, &ports, situation)?;
+    let report = situation.host.probe_pci(
+        &terms.expected,
+        &terms.ports,
+        Deadline::after(PROBE).earlier(situation.deadline),
+    )?;
+    match Verdict::of(&report, &[]) {
+        Verdict::Clean => {}
+        Verdict::Doubtful(evidence) => proposal.warn(format!("{}: {}", terms.name, evidence.join("; "))),
+        Verdict::Dead(evidence) => {
+            proposal.refuse(
+                DEVICES,
+                format!("{} does not answer: {}", terms.name, evidence.join("; ")),
+                "switch the host off and on; `vfio-hook gpu report` prints what a report of the problem needs",
+            );
+            proposal.dead_cards.push(DeadCard { terms, evidence });
+            return Ok(());
+        }
+        Verdict::Stuck(operation) => {
+            let evidence = vec![operation.what.clone()];
+            proposal.refuse(
+                DEVICES,
+                format!("{} hangs the kernel: {}", terms.name, operation.what),
+                "only restarting the host frees it",
+            );
+            let terms = CardTerms { stuck: Some(operation), ..terms };
+            proposal.dead_cards.push(DeadCard { terms, evidence });
+            return Ok(());
+        }
+    }
+    tell_resets(card, &ports, situation, proposal)?;
+    warn_of_unmanaged(card, situation, proposal);
+    if card.role == Role::Graphics {
+        keep_awake(&terms, proposal);
+        choose_reset(config, card, situation, proposal)?;
+    }
+    let bindings = wanted(config, card, situation, proposal)?;
+    proposal.claim(terms.knob(), Want::Bindings(bindings.clone()));
+    proposal.cards.push(CardTerms { handed_over: bindings, ..terms });
+    Ok(())
+}
+
+fn terms(
+    config: &Gpu,
+    card: &Card,
+    ports: &PortsAbove,
+    situation: Situation<'_>,
+) -> Result<CardTerms, HostError> {
+    let has_drm =
+        |function: &PciAddress| situation.host.drm_cards_of(*function).map(|cards| !cards.is_empty());
+    let mut kind = CardKind::Other;
+    for function in card.functions.as_slice() {
+        if has_drm(function)? {
+            kind = CardKind::Drm;
+        }
+    }
+    Ok(CardTerms {
+        functions: card.functions.clone(),
+        name: name(card, situation),
+        kind,
+        handed_over: Bindings::default(),
+        ports: ports.nearest_first().collect(),
+        card_ports: ports.card.clone(),
+        expected: card.members.iter().map(Expected::from).collect(),
+        return_to: config.return_to,
+        recover: config.recover.clone(),
+        timeout: config.timeout,
+        log_position: situation.host.kernel_log_position()?,
+        stuck: None,
+    })
+}
+
+/// `graphics card 0000:03:00.{0,1} (1002:73bf, navi-2x)`.
+fn name(card: &Card, situation: Situation<'_>) -> String {
+    match card.members.iter().find(|member| member.class.is_display()) {
+        Some(display) => {
+            let family = situation.host_config.family_of(display.id);
+            format!("graphics card {} ({}, {})", card.functions, display.id, family.name)
+        }
+        None => {
+            let ids: Vec<String> = card.members.iter().map(|member| member.id.to_string()).collect();
+            format!("device {} ({})", card.functions, ids.join(", "))
+        }
+    }
+}
+
+/// What the functions are to be bound to.
+fn wanted(
+    config: &Gpu,
+    card: &Card,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<Bindings, HostError> {
+    let functions = card.functions.as_slice();
+    let Bindings(now) = situation.host.bindings(functions, &situation.host.resizable_bars(functions))?;
+    let mut wanted = BTreeMap::new();
+    for member in &card.members {
+        let driver = situation.host.vfio_driver_for(member.address)?;
+        let mut sizes = now.get(&member.address).map(|now| now.bar_sizes.clone()).unwrap_or_default();
+        if member.class.is_display() {
+            for (bar, size) in &config.bars {
+                if sizes.insert(*bar, *size).is_none() {
+                    let place = ["gpu".to_owned(), "bars".to_owned(), bar.to_string()];
+                    proposal.refuse_at(
+                        &place,
+                        format!("BAR {bar} of {} cannot be resized", member.address),
+                        "switch on Resizable BAR (and Above 4G Decoding) in the firmware, or leave the BAR out",
+                    );
+                }
+            }
+        }
+        wanted.insert(member.address, Binding { bar_sizes: sizes, ..Binding::kept_for(driver) });
+    }
+    Ok(Bindings(wanted))
+}
+
+/// vfio-pci puts an idle card to sleep at once, and some do not wake up any more.
+fn keep_awake(terms: &CardTerms, proposal: &mut Proposal) {
+    for address in terms.addresses() {
+        for (attribute, value) in
+            [(PciAttribute::D3coldAllowed, NOT_ALLOWED), (PciAttribute::PowerControl, ON)]
+        {
+            proposal.claim(Knob::PciAttribute { address, attribute }, Want::Text(value.to_owned()));
+        }
+    }
+}
+
+/// Which resets are tried first: those of the file, or that of vendor-reset where it knows the card.
+fn choose_reset(
+    config: &Gpu,
+    card: &Card,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let display = card.members.iter().find(|member| member.class.is_display());
+    let Some(display) = display else { return Ok(()) };
+    let family = situation.host_config.family_of(display.id);
+    let is_vendors = family.vendor_reset == VendorReset::Supported && situation.host.is_present(VENDOR_RESET);
+    let methods = match &config.reset_methods {
+        Some(methods) => methods.clone(),
+        None if is_vendors => vec![ResetMethod::DeviceSpecific],
+        None => return Ok(()),
+    };
+    let words: Vec<String> = methods.iter().map(ResetMethod::to_string).collect();
+    let knob = Knob::PciAttribute { address: display.address, attribute: PciAttribute::ResetMethod };
+    if situation.host.pci_reset_methods(display.address)? == words {
+        return Ok(());
+    }
+    proposal.claim(knob, Want::Text(words.join(" ")));
+    Ok(())
+}
+
+/// Says how the card will be reset between two guests, as far as the kernel can.
+fn tell_resets(
+    card: &Card,
+    ports: &PortsAbove,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let mut own = Vec::new();
+    for function in card.functions.as_slice() {
+        let methods = situation.host.pci_reset_methods(*function)?;
+        if !methods.is_empty() {
+            own.push(format!("{function} by {}", methods.join(", ")));
+        }
+    }
+    // vfio's hot reset: everything on the bus has to be the guest's.
+    let is_whole_bus = match ports.nearest_first().next() {
+        Some(port) => {
+            situation.host.pci_functions_behind(port)?.iter().all(|other| card.functions.contains(*other))
+        }
+        None => false,
+    };
+    match (own.is_empty(), is_whole_bus) {
+        (false, true) => proposal.inform(format!("reset: {}, or the whole bus", own.join("; "))),
+        (false, false) => proposal.inform(format!("reset: {}", own.join("; "))),
+        (true, true) => proposal.inform(format!("reset: {} by its whole bus", card.functions)),
+        (true, false) => proposal.warn(format!(
+            "nothing can reset {}: after the first guest it may not work until the host is switched off",
+            card.functions
+        )),
+    }
+    Ok(())
+}
+
+/// With managed='no', libvirt resets a device that a hook did not bind under the host's driver (`virHostdevPreparePCIDevices`
+/// takes it for prepared after the first guest).
+fn warn_of_unmanaged(card: &Card, situation: Situation<'_>, proposal: &mut Proposal) {
+    let hostdevs = situation.guest.pci_hostdevs.iter();
+    let unmanaged: Vec<String> = hostdevs
+        .filter(|hostdev| hostdev.managed == Managed::No && card.functions.contains(hostdev.address))
+        .map(|hostdev| hostdev.address.to_string())
+        .collect();
+    if !unmanaged.is_empty() {
+        proposal.inform(format!(
+            "{}: managed='yes' in the guest's XML is safer, should this hook ever be missing",
+            unmanaged.join(", ")
+        ));
+    }
+}

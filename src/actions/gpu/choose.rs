@@ -1,0 +1,130 @@
+//! Which of the PCI devices in the guest's XML go together.
+
+use std::collections::BTreeSet;
+
+use super::{Card, DEVICES, GPU, Role};
+use crate::actions::{Proposal, Situation};
+use crate::config::{DeviceChoice, Gpu};
+use crate::host::{HostError, PciFunction};
+use crate::pci::{PciAddress, PciFunctions, PciSlot};
+
+/// The graphics cards that the guest gets, each with all its functions.
+pub(super) fn graphics_cards(
+    config: &Gpu,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<Vec<Card>, HostError> {
+    let handed_over = present_hostdevs(situation, proposal)?;
+    let chosen: Vec<PciAddress> = match &config.devices {
+        DeviceChoice::Auto => {
+            let displays = handed_over.iter().filter(|function| function.class.is_display());
+            displays.map(|function| function.address).collect()
+        }
+        DeviceChoice::List(list) => {
+            for (number, address) in list.iter().enumerate() {
+                if !is_in_xml(situation, *address) {
+                    let place = ["gpu".to_owned(), "devices".to_owned(), number.to_string()];
+                    proposal.refuse_at(
+                        &place,
+                        format!("the guest's XML does not hand over {address}"),
+                        "add a <hostdev> for it (`virsh edit`), or take it out of this list",
+                    );
+                }
+            }
+            list.iter().copied().filter(|address| is_in_xml(situation, *address)).collect()
+        }
+    };
+    let is_wrong = !proposal.problems.is_empty();
+    if chosen.is_empty() && !is_wrong && handed_over.iter().all(|function| !function.class.is_display()) {
+        proposal.refuse(
+            GPU,
+            "has no effect: the guest's XML hands over no graphics card",
+            "add <hostdev> elements for the card (`virsh edit`), or remove the section",
+        );
+    }
+    let slots: BTreeSet<PciSlot> = chosen.into_iter().map(PciAddress::slot).collect();
+    let mut cards = Vec::new();
+    for slot in slots {
+        let all = situation.host.pci_functions_of(slot);
+        let left_out: Vec<PciAddress> =
+            all.iter().copied().filter(|address| !is_in_xml(situation, *address)).collect();
+        if !left_out.is_empty() {
+            refuse_parts(&left_out, slot, situation, proposal);
+            continue;
+        }
+        cards.extend(card(&all, Role::Graphics, situation)?);
+    }
+    Ok(cards)
+}
+
+/// The other PCI devices that the guest gets, one by one.
+pub(super) fn companions(
+    cards: &[Card],
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<Vec<Card>, HostError> {
+    let is_of_card = |address: PciAddress| cards.iter().any(|card| card.functions.slot() == address.slot());
+    let mut companions = Vec::new();
+    for hostdev in &situation.guest.pci_hostdevs {
+        let address = hostdev.address;
+        if is_of_card(address) || !situation.host.is_pci_function(address) {
+            continue;
+        }
+        if situation.host.is_virtual_function(address) {
+            proposal.inform(format!("{address} is a virtual function: it is left to libvirt"));
+        } else if !situation.host.pci_function(address)?.class.is_display() {
+            companions.extend(card(&[address], Role::Companion, situation)?);
+        }
+    }
+    Ok(companions)
+}
+
+/// What of the XML's PCI devices is there, virtual functions apart; what is not is a reason to refuse.
+fn present_hostdevs(
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<Vec<PciFunction>, HostError> {
+    let mut present = Vec::new();
+    for hostdev in &situation.guest.pci_hostdevs {
+        let address = hostdev.address;
+        match situation.host.pci_function(address) {
+            Ok(function) if situation.host.is_virtual_function(address) && function.class.is_display() => {
+                proposal.inform(format!("{address} is a virtual function of a card: it is left to libvirt"));
+            }
+            Ok(function) => present.push(function),
+            Err(error) if error.is_absent() => proposal.refuse(
+                DEVICES,
+                format!("the guest's XML hands over {address}, but this host has no such device"),
+                "`lspci -D` shows the addresses; they change when cards are added or the firmware is set up anew",
+            ),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(present)
+}
+
+fn is_in_xml(situation: Situation<'_>, address: PciAddress) -> bool {
+    situation.guest.pci_hostdevs.iter().any(|hostdev| hostdev.address == address)
+}
+
+fn refuse_parts(left_out: &[PciAddress], slot: PciSlot, situation: Situation<'_>, proposal: &mut Proposal) {
+    let words: Vec<String> = left_out
+        .iter()
+        .map(|address| {
+            let driver = situation.host.pci_driver(*address).ok().flatten();
+            driver.map_or_else(|| address.to_string(), |driver| format!("{address} ({driver})"))
+        })
+        .collect();
+    proposal.refuse(
+        DEVICES,
+        format!("the guest's XML leaves out {} of the card {slot}", words.join(", ")),
+        "a card can only be reset as a whole: add a <hostdev> for each of its functions (`virsh edit`)",
+    );
+}
+
+fn card(addresses: &[PciAddress], role: Role, situation: Situation<'_>) -> Result<Option<Card>, HostError> {
+    let members: Vec<PciFunction> =
+        addresses.iter().map(|address| situation.host.pci_function(*address)).collect::<Result<_, _>>()?;
+    let functions = PciFunctions::new(addresses.iter().copied());
+    Ok(functions.map(|functions| Card { functions, members, role }))
+}

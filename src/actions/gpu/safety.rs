@@ -1,0 +1,95 @@
+//! Whether a card can be had at all, and whether it answers.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Card, DEVICES};
+use crate::actions::{Proposal, Situation};
+use crate::host::HostError;
+use crate::ledger::{Knob, Quarantine};
+use crate::pci::PciAddress;
+
+/// Whether nobody else has the card, and it is not known to be wedged. Nothing here asks the card.
+pub(super) fn is_free(card: &Card, situation: Situation<'_>, proposal: &mut Proposal) -> bool {
+    if let Some(quarantine) = situation.record.quarantine_of(&card.functions) {
+        refuse_quarantined(quarantine, situation, proposal);
+        return false;
+    }
+    let others = situation.record.leases.iter().filter(|(uuid, _)| **uuid != situation.guest.uuid);
+    for (uuid, lease) in others {
+        let holds = situation.record.entries_of(*uuid).any(
+            |entry| matches!(&entry.knob, Knob::PciBindings(functions) if functions.overlap(&card.functions)),
+        );
+        if holds || lease.cards.iter().any(|terms| terms.functions.overlap(&card.functions)) {
+            proposal.refuse(
+                DEVICES,
+                format!("{} belongs to guest {}", card.functions, lease.name),
+                format!("shut {} down first", lease.name),
+            );
+            return false;
+        }
+    }
+    true
+}
+
+fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'_>, proposal: &mut Proposal) {
+    let Quarantine { terms, guest, since, evidence } = quarantine;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let minutes = Duration::from_secs(now.saturating_sub(*since)).as_secs() / 60;
+    let evidence = evidence.first().map_or("it did not answer", String::as_str);
+    let slot = terms.functions.slot();
+    let help = match terms.stuck.as_ref().filter(|stuck| situation.host.is_alive(stuck.process)) {
+        Some(stuck) => format!(
+            "process {} hangs in the kernel and cannot be ended: only restarting the host frees the card",
+            stuck.process.pid
+        ),
+        None => format!(
+            "`vfio-hook gpu clear {slot}` looks at it again; if it does not answer, switching the host off and on \
+             does it; `vfio-hook gpu report {slot}` says more"
+        ),
+    };
+    proposal.refuse(
+        DEVICES,
+        format!("{} is in quarantine since guest {guest}, {minutes} min ago: {evidence}", terms.name),
+        help,
+    );
+}
+
+/// Whether the card has an IOMMU group, and shares it with nothing that the host uses.
+pub(super) fn check_group(
+    card: &Card,
+    cards: &[Card],
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let is_handed_over = |address: PciAddress| cards.iter().any(|card| card.functions.contains(address));
+    for member in &card.members {
+        let Some(group) = member.iommu_group else {
+            proposal.refuse(
+                DEVICES,
+                format!("{} is in no IOMMU group", member.address),
+                "switch the IOMMU on in the firmware (AMD-Vi, VT-d), and on Intel with intel_iommu=on on the kernel \
+                 command line",
+            );
+            return Ok(());
+        };
+        for other in situation.host.iommu_group_members(group)? {
+            if is_handed_over(other) {
+                continue;
+            }
+            let function = situation.host.pci_function(other)?;
+            let Some(driver) = function.driver.filter(|driver| !driver.is_vfio()) else { continue };
+            if function.class.is_bridge() {
+                continue;
+            }
+            proposal.refuse(
+                DEVICES,
+                format!(
+                    "{} shares IOMMU group {group} with {other}, which the host uses ({driver})",
+                    member.address
+                ),
+                "put the card into another slot, or hand that device over too",
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Having a card let go: waiting for its users, ending desktops.
+
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::host::display::SessionClass;
+use crate::host::{Host, HostError, UserName};
+use crate::pci::PciAddress;
+
+/// How often it is looked whether anybody still uses a card.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long one look through all processes may take.
+const ONE_LOOK: Duration = Duration::from_secs(3);
+
+impl Host {
+    /// Waits until no program uses these functions any more. Looks at least once.
+    ///
+    /// # Errors
+    /// Some still do at the deadline: the error names them.
+    pub fn wait_until_unused(&self, functions: &[PciAddress], deadline: Deadline) -> Result<(), HostError> {
+        loop {
+            let holders = self.holders_of(functions, Deadline::after(ONE_LOOK))?;
+            if holders.is_empty() {
+                return Ok(());
+            }
+            if deadline.has_passed() {
+                let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
+                return Err(HostError::in_use(holders.join("; ")));
+            }
+            deadline.pause(LOOK);
+        }
+    }
+
+    /// Ends the desktops of users on the host's seats: their sessions, and what their own managers run of them. Login
+    /// screens go with the display manager.
+    ///
+    /// # Errors
+    /// logind or a user's manager refuses, or it takes longer than there is time.
+    pub fn end_graphical_sessions(&mut self, deadline: Deadline) -> Result<(), HostError> {
+        let mut sessions = self.graphical_sessions(deadline)?;
+        sessions.retain(|session| session.class == SessionClass::User);
+        for session in &sessions {
+            self.terminate_session(&session.id, deadline)?;
+        }
+        for session in &sessions {
+            let Ok(user) = UserName::new(&session.user) else { continue };
+            match self.stop_graphical_session_target(&user, deadline) {
+                // The manager ended with the session.
+                Err(error) if error.is_absent() => {}
+                stopped => stopped?,
+            }
+        }
+        Ok(())
+    }
+}

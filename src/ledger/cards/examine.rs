@@ -1,0 +1,187 @@
+//! What can be seen of a card from outside, and the rungs that may wake one up.
+
+use std::time::Duration;
+
+use super::{CardKind, CardTerms, Failure, StuckOperation, Verdict};
+use crate::deadline::Deadline;
+use crate::gpu::{Rung, Sign, signs_in};
+use crate::guest::GuestUuid;
+use crate::host::{AskedBars, Bindings, Host, HostError, KernelLogPosition, ProcessId};
+use crate::ledger::error::LedgerError;
+use crate::ledger::open::Ledger;
+use crate::pci::PciAddress;
+
+/// How long QEMU may take to let go of a card: libvirt kills for up to 40 s, and 2 s more for each device
+/// (`qemuProcessKill` in libvirt's `qemu_process.c`).
+const LETS_GO: Duration = Duration::from_secs(45);
+
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a card may take to answer.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// How long a card that does not answer has before it is asked once more.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How long a rung may take: the kernel waits up to 60 s for a device after a reset (`PCIE_RESET_READY_POLL_MS` in its
+/// `drivers/pci/pci.c`), and links are trained on top of that.
+const RUNG: Duration = Duration::from_secs(75);
+
+impl Ledger<'_> {
+    /// How a card is, once nobody has it any more. One that does not answer is asked once more, after a while.
+    pub(super) fn examine(
+        &mut self,
+        owner: Option<GuestUuid>,
+        terms: &CardTerms,
+    ) -> Result<Verdict, LedgerError> {
+        if let Some(operation) = terms.stuck.clone().filter(|stuck| self.host.is_alive(stuck.process)) {
+            return Ok(Verdict::Stuck(operation));
+        }
+        self.unlocked(|host, deadline| {
+            let lets_go = Deadline::after(LETS_GO).earlier(deadline);
+            if let Err(verdict) = wait_until_free(host, owner, terms, lets_go) {
+                return verdict;
+            }
+            match look_at(host, terms) {
+                Verdict::Dead(_) => {
+                    Deadline::after(SETTLE).earlier(deadline).pause(SETTLE);
+                    look_at(host, terms)
+                }
+                verdict => verdict,
+            }
+        })
+    }
+
+    /// One try to wake a card up.
+    pub(super) fn climb(
+        &mut self,
+        owner: Option<GuestUuid>,
+        terms: &CardTerms,
+        rung: Rung,
+    ) -> Result<Result<(), Failure>, LedgerError> {
+        let is_needed_awake = self.record.leases.keys().any(|guest| Some(*guest) != owner);
+        if rung == Rung::DeepSleep && is_needed_awake {
+            return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
+        }
+        self.unlocked(|host, deadline| {
+            let deadline = Deadline::after(RUNG).earlier(deadline);
+            climb(host, terms, rung, deadline).map_err(|error| Failure::of(&error))
+        })
+    }
+}
+
+/// A QEMU that was killed may hang in the kernel and still have the card: then nothing may touch it.
+fn wait_until_free(
+    host: &Host,
+    owner: Option<GuestUuid>,
+    terms: &CardTerms,
+    deadline: Deadline,
+) -> Result<(), Verdict> {
+    loop {
+        let qemu = owner.and_then(|guest| host.qemu_of(&guest.to_string())).and_then(ProcessId::of);
+        let holder = match qemu {
+            Some(process) => Ok(Some((
+                process,
+                format!("QEMU (process {}) does not end, and still has the card", process.pid),
+            ))),
+            None => host
+                .holders_of(terms.functions.as_slice(), deadline)
+                .map(|holders| holders.first().map(|holder| (holder.process, holder.to_string()))),
+        };
+        let is_last = deadline.has_passed();
+        match holder {
+            Ok(None) => return Ok(()),
+            Ok(Some((process, what))) if is_last => {
+                return Err(Verdict::Stuck(StuckOperation::new(process, what)));
+            }
+            Err(error) if is_last => return Err(Verdict::Dead(vec![error.to_string()])),
+            _ => deadline.pause(LOOK),
+        }
+    }
+}
+
+/// Asks the card and the kernel's log.
+pub(super) fn look_at(host: &Host, terms: &CardTerms) -> Verdict {
+    let signs = signs_since(host, terms, terms.log_position);
+    match host.probe_pci(&terms.expected, &terms.ports, Deadline::after(PROBE)) {
+        Ok(report) => Verdict::of(&report, &signs),
+        Err(error) => Verdict::Dead(vec![error.to_string()]),
+    }
+}
+
+fn signs_since(host: &Host, terms: &CardTerms, position: KernelLogPosition) -> Vec<Sign> {
+    // Without the log there are only no signs.
+    host.kernel_log_since(position).map(|log| signs_in(&log, &terms.addresses())).unwrap_or_default()
+}
+
+/// Binds the functions, and looks whether a host's driver is content with what it got.
+pub(super) fn bind_and_look(
+    host: &mut Host,
+    terms: &CardTerms,
+    then: &Bindings,
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    let before = host.kernel_log_position().unwrap_or(terms.log_position);
+    host.set_bindings(then, Deadline::after(terms.timeout).earlier(deadline))
+        .map_err(|error| Failure::of(&error))?;
+    if !then.has_host_driver() {
+        return Ok(());
+    }
+    let mut evidence: Vec<String> = signs_since(host, terms, before).iter().map(Sign::to_string).collect();
+    let has_drm = |function: &_| host.drm_cards_of(*function).is_ok_and(|cards| !cards.is_empty());
+    if terms.kind == CardKind::Drm && !terms.functions.as_slice().iter().any(has_drm) {
+        evidence.push(format!("{}: its driver made no DRM device", terms.name));
+    }
+    if evidence.is_empty() { Ok(()) } else { Err(Failure::Refused(evidence)) }
+}
+
+fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> Result<(), HostError> {
+    let functions = terms.functions.as_slice();
+    // A driver of the host's would not survive what comes, nor the host the driver.
+    let aside = host.bindings(functions, &AskedBars::new()).map(|now| now.without_host_drivers());
+    if let Ok(aside) = aside {
+        host.set_bindings(&aside, Deadline::after(terms.timeout).earlier(deadline))?;
+    }
+    let Some(port) = terms.ports.first().copied() else { return reset(host, functions, deadline) };
+    match rung {
+        Rung::Reset => reset(host, functions, deadline),
+        Rung::BusReset => {
+            let others = host.pci_functions_behind(port)?;
+            match others.iter().find(|other| !terms.functions.contains(**other)) {
+                Some(other) => Err(HostError::gone(format!("below {port} there is {other} too: not reset"))),
+                None => host.reset_subordinate(port, deadline),
+            }
+        }
+        Rung::Rescan => {
+            host.remove_functions(functions, deadline)?;
+            host.rescan(port, functions, deadline)
+        }
+        Rung::RescanCard => match terms.card_ports.last() {
+            Some(upstream) => {
+                host.remove_functions(&[*upstream], deadline)?;
+                let above = terms.ports.get(terms.card_ports.len()).copied().unwrap_or(port);
+                host.rescan(above, functions, deadline)
+            }
+            None => Err(HostError::gone(format!("{} has no switch of its own", terms.name))),
+        },
+        Rung::SlotPower => host.power_cycle_slot(functions[0], functions, deadline),
+        // Whoever climbs binds what answers.
+        Rung::HostDriver => Ok(()),
+        Rung::DeepSleep => host.deep_sleep(deadline),
+    }
+}
+
+/// Those that can be reset by themselves are; it is enough if one can.
+fn reset(host: &mut Host, functions: &[PciAddress], deadline: Deadline) -> Result<(), HostError> {
+    let mut last = Ok(());
+    let mut is_one_reset = false;
+    for function in functions {
+        match host.reset_function(*function, deadline) {
+            Ok(()) => is_one_reset = true,
+            Err(error) if error.stuck_process().is_some() => return Err(error),
+            Err(error) => last = Err(error),
+        }
+    }
+    if is_one_reset { Ok(()) } else { last }
+}

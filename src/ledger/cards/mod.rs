@@ -1,0 +1,119 @@
+//! Cards that are handed over: what was agreed when a guest got one, and what is known of one that does not come back.
+//!
+//! A card's knobs are taken by `prepare` and given back by the guest's keeper, before the rest of the lease: a claim on
+//! one stays in the ledger until the card is back or is known to be lost, so that nobody else touches it meanwhile.
+
+mod examine;
+mod quarantine;
+mod return_cards;
+mod take;
+mod verdict;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::knob::Knob;
+use super::record::seconds_since_1970;
+use crate::gpu::{ReturnTo, Rung};
+use crate::host::{Bindings, Expected, HostError, KernelLogPosition, ProcessId};
+use crate::pci::{PciAddress, PciFunctions};
+
+pub use quarantine::{Cleared, Quarantine};
+pub use verdict::Verdict;
+
+/// What was agreed about a card when a guest got it: all that is needed to take it back, whatever becomes of the YAML
+/// file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CardTerms {
+    /// The functions handed over.
+    pub functions: PciFunctions,
+    /// What it is, for people.
+    pub name: String,
+    /// Whether the host drew with it.
+    pub kind: CardKind,
+    /// What its functions are bound to while the guest has it.
+    pub handed_over: Bindings,
+    /// The ports above it, nearest first, up to the root port.
+    pub ports: Vec<PciAddress>,
+    /// The first of them, as far as they are on the card itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub card_ports: Vec<PciAddress>,
+    /// What each function is, to know it again.
+    pub expected: Vec<Expected>,
+    /// Where it goes after the guest.
+    pub return_to: ReturnTo,
+    /// What is tried when it does not answer, in this order.
+    pub recover: Vec<Rung>,
+    /// How long a driver may take to let go of it, or to take it.
+    pub timeout: Duration,
+    /// Where the kernel's log was when it was handed over.
+    pub log_position: KernelLogPosition,
+    /// An operation on it that the kernel has not come back from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckOperation>,
+}
+
+/// What kind of device is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CardKind {
+    /// A graphics card of which the host's driver had made a DRM device.
+    Drm,
+    /// Any other.
+    Other,
+}
+
+/// A write that hangs in the kernel: its process cannot be killed, and whatever it touches must be left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StuckOperation {
+    /// Who makes it.
+    pub process: ProcessId,
+    /// What was tried, for people.
+    pub what: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+}
+
+/// Why a card is not where it belongs.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was tried, and may be tried again.
+    Refused(Vec<String>),
+    /// Nothing may be tried any more.
+    Stuck(StuckOperation),
+}
+
+impl CardTerms {
+    /// The knob of its drivers.
+    #[must_use]
+    pub fn knob(&self) -> Knob {
+        Knob::PciBindings(self.functions.clone())
+    }
+
+    /// All addresses whose lines in the kernel's log are about it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<PciAddress> {
+        self.functions.as_slice().iter().chain(&self.ports).copied().collect()
+    }
+}
+
+impl StuckOperation {
+    /// What an error says about one.
+    #[must_use]
+    pub fn in_error(error: &HostError) -> Option<Self> {
+        Some(Self::new(error.stuck_process()?, error.to_string()))
+    }
+
+    pub(super) fn new(process: ProcessId, what: String) -> Self {
+        Self { process, what, since: seconds_since_1970() }
+    }
+}
+
+impl Failure {
+    fn of(error: &HostError) -> Self {
+        StuckOperation::in_error(error).map_or_else(|| Self::Refused(vec![error.to_string()]), Self::Stuck)
+    }
+}

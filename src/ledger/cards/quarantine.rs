@@ -1,0 +1,157 @@
+//! Cards that are known to be wedged: given to no guest and to no host driver until they answer again.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CardTerms, Failure};
+use crate::guest::GuestUuid;
+use crate::ledger::carry_out::Outcome;
+use crate::ledger::error::LedgerError;
+use crate::ledger::knob::Knob;
+use crate::ledger::open::Ledger;
+use crate::ledger::plan::Note;
+use crate::ledger::record::{Record, seconds_since_1970};
+use crate::ledger::value::Value;
+use crate::pci::PciFunctions;
+
+/// A card that is known to be wedged. It is forgotten with the boot: a card that lost its power starts anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantine {
+    /// The card, and what was agreed about it.
+    pub terms: CardTerms,
+    /// The name of the guest that had it, or was to have it.
+    pub guest: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// What was seen, in its order.
+    pub evidence: Vec<String>,
+}
+
+/// What came of a try to take a card out of quarantine.
+#[derive(Debug)]
+pub enum Cleared {
+    /// It answers, and is where it belongs.
+    Yes(Outcome),
+    /// It is not in quarantine.
+    NotThere,
+    /// It stays; this is what is seen now.
+    No {
+        /// What is seen now.
+        evidence: Vec<String>,
+    },
+}
+
+impl Record {
+    /// The quarantine that one of these functions is in.
+    #[must_use]
+    pub fn quarantine_of(&self, functions: &PciFunctions) -> Option<&Quarantine> {
+        self.quarantines.iter().find(|quarantine| quarantine.terms.functions.overlap(functions))
+    }
+
+    /// Whether a knob belongs to a card in quarantine: it stays as it is.
+    #[must_use]
+    pub(in crate::ledger) fn is_quarantined(&self, knob: &Knob) -> bool {
+        match knob {
+            Knob::PciBindings(functions) => self.quarantine_of(functions).is_some(),
+            Knob::PciAttribute { address, .. } => {
+                self.quarantines.iter().any(|quarantine| quarantine.terms.addresses().contains(address))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Ledger<'_> {
+    /// Puts a card that nobody has taken yet into quarantine: it does not answer, and is left as it is.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn quarantine_untouched(
+        &mut self,
+        guest: &str,
+        terms: CardTerms,
+        evidence: Vec<String>,
+    ) -> Result<(), LedgerError> {
+        let quarantine = Quarantine { guest: guest.to_owned(), since: seconds_since_1970(), evidence, terms };
+        self.record.quarantines.push(quarantine);
+        self.store()
+    }
+
+    /// Puts a card into quarantine: with VFIO where it has that driver, else without any.
+    pub(super) fn quarantine(
+        &mut self,
+        uuid: GuestUuid,
+        terms: &CardTerms,
+        failure: Failure,
+        outcome: &mut Outcome,
+    ) -> Result<(), LedgerError> {
+        let (stuck, evidence) = match failure {
+            Failure::Stuck(operation) => {
+                let evidence = vec![operation.what.clone()];
+                (Some(operation), evidence)
+            }
+            Failure::Refused(evidence) => (None, evidence),
+        };
+        let guest = self.record.leases.get(&uuid).map(|lease| lease.name.clone()).unwrap_or_default();
+        let terms = CardTerms { stuck, ..terms.clone() };
+        let words = evidence.first().cloned().unwrap_or_default();
+        outcome.notes.push(Note::warning(format!(
+            "{} is in quarantine: {words}; `vfio-hook gpu clear {}` looks again",
+            terms.name,
+            terms.functions.slot()
+        )));
+        let addresses = terms.addresses();
+        let is_its = |knob: &Knob| match knob {
+            Knob::PciBindings(functions) => *functions == terms.functions,
+            Knob::PciAttribute { address, .. } => addresses.contains(address),
+            _ => false,
+        };
+        for entry in self.record.entries.iter_mut().filter(|entry| is_its(&entry.knob)) {
+            entry.claims.remove(&uuid);
+        }
+        let is_free = terms.stuck.is_none();
+        let quarantine = Quarantine { guest, since: seconds_since_1970(), evidence, terms: terms.clone() };
+        self.record.quarantines.push(quarantine);
+        self.store()?;
+        if is_free && let Ok(Value::Bindings(now)) = terms.knob().read(self.host, self.deadline) {
+            let aside = now.without_host_drivers();
+            if aside != now
+                && let Err(Failure::Stuck(operation)) = self.bind(&terms, &aside, outcome)?
+                && let Some(quarantine) = self.quarantine_mut(&terms.functions)
+            {
+                quarantine.evidence.push(operation.what.clone());
+                quarantine.terms.stuck = Some(operation);
+                self.store()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at a card in quarantine again: one that answers goes where it belongs.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn clear_quarantine(&mut self, functions: &PciFunctions) -> Result<Cleared, LedgerError> {
+        let Some(quarantine) = self.record.quarantine_of(functions).cloned() else {
+            return Ok(Cleared::NotThere);
+        };
+        let mut outcome = Outcome::default();
+        // What the kernel said before is known.
+        let terms = CardTerms { log_position: self.host.kernel_log_position()?, ..quarantine.terms };
+        match self.find_way_home(None, &terms, &[], &mut outcome)? {
+            Ok(()) => {}
+            Err(Failure::Refused(evidence)) => return Ok(Cleared::No { evidence }),
+            Err(Failure::Stuck(operation)) => return Ok(Cleared::No { evidence: vec![operation.what] }),
+        }
+        self.record.quarantines.retain(|other| other.terms.functions != terms.functions);
+        self.record.entries.retain(|entry| entry.knob != terms.knob());
+        outcome.absorb(self.give_back_what_is_left(BTreeSet::new())?);
+        Ok(Cleared::Yes(outcome))
+    }
+
+    fn quarantine_mut(&mut self, functions: &PciFunctions) -> Option<&mut Quarantine> {
+        self.record.quarantines.iter_mut().find(|quarantine| quarantine.terms.functions == *functions)
+    }
+}

@@ -1,0 +1,169 @@
+//! The way home: from the guest to where the card was, or to the certainty that it does not come back.
+
+use std::collections::BTreeSet;
+
+use super::verdict::{Destination, destination};
+use super::{CardTerms, Failure, Verdict};
+use crate::gpu::Rung;
+use crate::guest::GuestUuid;
+use crate::host::Bindings;
+use crate::ledger::carry_out::Outcome;
+use crate::ledger::error::LedgerError;
+use crate::ledger::foreign::adopt_foreign_change;
+use crate::ledger::knob::Turn;
+use crate::ledger::open::Ledger;
+use crate::ledger::plan::{Change, Extent, Note, Plan};
+use crate::ledger::record::Pending;
+use crate::ledger::value::Value;
+
+impl Ledger<'_> {
+    /// Whether a guest has cards that are to be taken back.
+    #[must_use]
+    pub fn has_cards(&self, uuid: GuestUuid) -> bool {
+        self.record.entries_of(uuid).any(|entry| entry.knob.turn() == Turn::Cards)
+    }
+
+    /// Takes a guest's cards back: each ends where it belongs, or in quarantine. Others get at the ledger meanwhile.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub(in crate::ledger) fn return_cards(&mut self, uuid: GuestUuid) -> Result<Outcome, LedgerError> {
+        let mut outcome = Outcome::default();
+        let cards = self.record.leases.get(&uuid).map(|lease| lease.cards.clone()).unwrap_or_default();
+        for terms in &cards {
+            self.return_card(uuid, terms, &mut outcome)?;
+        }
+        // Their power, consoles and framebuffers.
+        outcome.absorb(self.give_back_what_is_left([uuid].into())?);
+        Ok(outcome)
+    }
+
+    fn return_card(
+        &mut self,
+        uuid: GuestUuid,
+        terms: &CardTerms,
+        outcome: &mut Outcome,
+    ) -> Result<(), LedgerError> {
+        let knob = terms.knob();
+        let Some(entry) = self.record.entry_mut(&knob).filter(|entry| entry.claims.contains_key(&uuid))
+        else {
+            return Ok(());
+        };
+        match knob.read(self.host, self.deadline) {
+            // It was never taken, or somebody else has brought it home.
+            Ok(now) if now == entry.baseline => return self.forget_card(uuid, terms),
+            Ok(now) => {
+                if let Some(note) = adopt_foreign_change(entry, &now) {
+                    outcome.notes.push(note);
+                    return self.forget_card(uuid, terms);
+                }
+            }
+            // What is gone is looked for like what does not answer.
+            Err(_) => {}
+        }
+        match self.find_way_home(Some(uuid), terms, &terms.recover, outcome)? {
+            Ok(()) => self.forget_card(uuid, terms),
+            Err(failure) => self.quarantine(uuid, terms, failure, outcome),
+        }
+    }
+
+    /// Examines a card, brings it where it belongs, and tries the rungs of the ladder, each once, as long as it does not
+    /// get there.
+    pub(super) fn find_way_home(
+        &mut self,
+        owner: Option<GuestUuid>,
+        terms: &CardTerms,
+        ladder: &[Rung],
+        outcome: &mut Outcome,
+    ) -> Result<Result<(), Failure>, LedgerError> {
+        let mut evidence = Vec::new();
+        let mut ladder = ladder.iter();
+        loop {
+            let failure = match self.examine(owner, terms)? {
+                Verdict::Dead(lines) => Failure::Refused(lines),
+                Verdict::Stuck(operation) => Failure::Stuck(operation),
+                answers => match self.bring_home(terms, &answers, outcome)? {
+                    Ok(()) => return Ok(Ok(())),
+                    Err(failure) => failure,
+                },
+            };
+            match failure {
+                Failure::Refused(lines) => evidence.extend(lines),
+                stuck @ Failure::Stuck(_) => return Ok(Err(stuck)),
+            }
+            let Some(rung) = ladder.next() else { return Ok(Err(Failure::Refused(evidence))) };
+            outcome.notes.push(Note::warning(format!("{} does not come back: trying `{rung}`", terms.name)));
+            match self.climb(owner, terms, *rung)? {
+                Ok(()) => {}
+                Err(Failure::Refused(lines)) => evidence.extend(lines),
+                Err(stuck) => return Ok(Err(stuck)),
+            }
+        }
+    }
+
+    /// Brings a card that answers where it belongs.
+    fn bring_home(
+        &mut self,
+        terms: &CardTerms,
+        verdict: &Verdict,
+        outcome: &mut Outcome,
+    ) -> Result<Result<(), Failure>, LedgerError> {
+        let Some(Value::Bindings(baseline)) = self.record.entry(&terms.knob()).map(|entry| &entry.baseline)
+        else {
+            return Ok(Ok(()));
+        };
+        let then = match destination(terms.return_to, baseline, verdict) {
+            Destination::Baseline => baseline.clone(),
+            Destination::Vfio => terms.handed_over.clone(),
+        };
+        if let Verdict::Doubtful(signs) = verdict {
+            let then = if then.has_host_driver() { "" } else { "; it stays with VFIO" };
+            outcome.notes.push(Note::warning(format!("{}: {}{then}", terms.name, signs.join("; "))));
+        }
+        self.bind(terms, &then, outcome)
+    }
+
+    /// The one place where the drivers of a card are changed on its way home.
+    pub(super) fn bind(
+        &mut self,
+        terms: &CardTerms,
+        then: &Bindings,
+        outcome: &mut Outcome,
+    ) -> Result<Result<(), Failure>, LedgerError> {
+        let knob = terms.knob();
+        let Some(entry) = self.record.entry_mut(&knob) else { return Ok(Ok(())) };
+        let now = entry.written.clone();
+        entry.pending = Some(Pending { value: Value::Bindings(then.clone()), beneficiary: None });
+        let (done, kept) = self.unlocked(|host, deadline| {
+            let done = super::examine::bind_and_look(host, terms, then, deadline);
+            (done, knob.read(host, deadline))
+        })?;
+        if let (Some(entry), Ok(kept)) = (self.record.entry_mut(&knob), kept) {
+            entry.written = kept;
+            entry.pending = None;
+        }
+        self.store()?;
+        if done.is_ok() {
+            outcome.changes.push(Change { knob, now, then: Value::Bindings(then.clone()) });
+        }
+        Ok(done)
+    }
+
+    pub(super) fn give_back_what_is_left(
+        &mut self,
+        leaving: BTreeSet<GuestUuid>,
+    ) -> Result<Outcome, LedgerError> {
+        let plan = Plan::give_back(&self.record, self.host, &leaving, Extent::Cards, self.deadline)?;
+        self.carry_out_giving_back(plan)
+    }
+
+    /// The card is where it belongs, and the guest holds it no more.
+    fn forget_card(&mut self, uuid: GuestUuid, terms: &CardTerms) -> Result<(), LedgerError> {
+        let knob = terms.knob();
+        if let Some(entry) = self.record.entry_mut(&knob) {
+            entry.claims.remove(&uuid);
+        }
+        self.record.entries.retain(|entry| entry.knob != knob || !entry.claims.is_empty());
+        self.store()
+    }
+}
