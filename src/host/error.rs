@@ -153,6 +153,16 @@ impl HostError {
                 "this kernel cannot make pages of this size at run time; reserve them at boot (hugepages= on the \
                  kernel command line)",
             ),
+            (Attempt::Write(_), io::ErrorKind::Other) if self.place.starts_with("/sys/class/vtconsole") => {
+                Some(
+                    "a text console is bound only where there is a framebuffer, and unbound only by a kernel with \
+                 CONFIG_VT_HW_CONSOLE_BINDING",
+                )
+            }
+            (Attempt::Read, io::ErrorKind::TimedOut) if self.place.starts_with("/proc") => Some(
+                "`ps -o state,wchan` of that process shows what it waits for; if it hangs in a driver, only a \
+                 reboot helps",
+            ),
             (Attempt::Lock, _) => Some("another run of vfio-hook holds it: `vfio-hook status` shows whose"),
             _ => None,
         }

@@ -304,6 +304,7 @@ mod tests {
             late.to_string(),
             "failed to read /proc/4711: it took too long, so that it is not known who uses the card"
         );
+        assert!(late.help().unwrap().contains("wchan"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! back in the kernel's own spelling, an interrupt that cannot be moved refuses, a page pool grows only as far as
 //! contiguous memory reaches, a governor drags the preference along, and systemd leaves a drop-in behind.
 
+mod console;
 mod faults;
 mod i2c;
 mod keepers;
@@ -126,6 +127,7 @@ impl Files for SimulatedFiles {
             return Err(Errno::EPERM.into());
         }
         let written = match name {
+            "bind" if path.starts_with(console::VTCONSOLES) => self.bind_console(path, value),
             "bind" | "unbind" if path.starts_with(platform::DRIVERS) => {
                 self.bind_platform_device(path, value)
             }
