@@ -277,13 +277,14 @@ fn everyone_who_uses_a_card_is_named_with_the_unit() {
 
 #[test]
 fn a_process_that_cannot_be_looked_at_may_be_a_user() {
-    for file in ["fd", "maps"] {
+    // As little to be read as another user's process.
+    for (file, lines) in
+        [("fd", "fd = no folder\nmaps ="), ("fd", "fd/3 = no link\nmaps ="), ("maps", "maps/no file/\nfd/")]
+    {
         let machine = Machine::with("");
-        // As little to be read as another user's process.
-        let (wrong, other) = if file == "fd" { ("fd = a file", "maps =") } else { ("maps/", "fd/") };
-        machine.run(7, "secret", "0::/", &format!("{wrong}\n{other}"));
+        machine.run(7, "secret", "0::/", lines);
         let error = machine.holders().unwrap_err().to_string();
-        assert!(error.contains(&format!("/proc/7/{file}: ")), "{error}");
+        assert!(error.contains(&format!("/proc/7/{file}: ")), "{lines}: {error}");
     }
 }
 
