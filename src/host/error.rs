@@ -216,6 +216,16 @@ impl HostError {
             (Attempt::Write(_), io::ErrorKind::InvalidInput) if self.place.ends_with("reset_method") => Some(
                 "the function has no such reset; `cat` the same file on the freshly booted host to see those it has",
             ),
+            (Attempt::Write(_), io::ErrorKind::Other) if self.place.starts_with("/sys/class/vtconsole") => {
+                Some(
+                    "a text console is bound only where there is a framebuffer, and unbound only by a kernel with \
+                 CONFIG_VT_HW_CONSOLE_BINDING",
+                )
+            }
+            (Attempt::Read, io::ErrorKind::TimedOut) if self.place.starts_with("/proc") => Some(
+                "`ps -o state,wchan` of that process shows what it waits for; if it hangs in a driver, only a \
+                 reboot helps",
+            ),
             (Attempt::Lock, _) => Some("another run of vfio-hook holds it: `vfio-hook status` shows whose"),
             _ => None,
         }

@@ -1,11 +1,12 @@
 //! logind (or elogind): who may put the host to sleep, and when.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zbus::{OwnedObjectPath, OwnedVariant};
+use zbus::{DBusError, OwnedObjectPath, OwnedVariant, fdo};
 
 use super::display::{LoginSession, SessionActivity, SessionClass, SessionId, SessionType};
 use super::systemd::{Bus, MANAGER, MANAGER_PATH, Object, SYSTEMD, within};
@@ -21,6 +22,9 @@ const SESSION: &str = "org.freedesktop.login1.Session";
 
 /// What logind says of a session that has ended (`src/login/logind-dbus.c`).
 const NO_SUCH_SESSION: &str = "org.freedesktop.login1.NoSuchSession";
+
+/// The beginning of the names of errors where a service could not be started.
+const SPAWN_ERRORS: &str = "org.freedesktop.DBus.Error.Spawn.";
 
 /// How often a session that ends is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -120,6 +124,32 @@ impl LoginManager {
 /// A session's name, its user's number and name, its seat and its object.
 type ListedSession = (String, u32, String, String, OwnedObjectPath);
 
+/// Whether there is no logind: no bus, or nobody on it who can be started under this name. One that does not answer in
+/// time is there.
+fn is_absent(error: &zbus::Error) -> bool {
+    use fdo::Error::{
+        NameHasNoOwner, ServiceUnknown, UnknownInterface, UnknownMethod, UnknownObject, UnknownProperty,
+    };
+    match error {
+        zbus::Error::InputOutput(error) => error.kind() != io::ErrorKind::TimedOut,
+        zbus::Error::MethodError(..) => true,
+        // The library has values of their own for the errors that the D-Bus specification names.
+        zbus::Error::FDO(error) => {
+            let is_named = matches!(
+                **error,
+                ServiceUnknown(_)
+                    | NameHasNoOwner(_)
+                    | UnknownObject(_)
+                    | UnknownInterface(_)
+                    | UnknownMethod(_)
+                    | UnknownProperty(_)
+            );
+            is_named || error.name().as_str().starts_with(SPAWN_ERRORS)
+        }
+        _ => false,
+    }
+}
+
 /// Whether it is an answer of the kind: there is no such session.
 fn is_no_such_session(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == NO_SUCH_SESSION)
@@ -136,8 +166,7 @@ impl Logind for LoginManager {
         match within(deadline, get) {
             Ok(true) => Ok(SleepState::GoingToSleep),
             Ok(false) => Ok(SleepState::Awake),
-            // No bus, or nobody on it who can be started under this name.
-            Err(zbus::Error::InputOutput(_) | zbus::Error::MethodError(..)) => Ok(SleepState::NoLogind),
+            Err(error) if is_absent(&error) => Ok(SleepState::NoLogind),
             Err(error) => Err(HostError::call("Get PreparingForSleep", LOGIND, error)),
         }
     }
@@ -162,8 +191,7 @@ impl Logind for LoginManager {
     fn sessions(&self, deadline: Deadline) -> Result<Vec<LoginSession>, HostError> {
         let listed = match within(deadline, self.list_sessions()) {
             Ok(listed) => listed,
-            // No bus, or nobody on it who can be started under this name.
-            Err(zbus::Error::InputOutput(_) | zbus::Error::MethodError(..)) => return Ok(Vec::new()),
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
             Err(error) => return Err(HostError::call("ListSessions", LOGIND, error)),
         };
         let mut sessions = Vec::with_capacity(listed.len());
@@ -171,7 +199,7 @@ impl Logind for LoginManager {
             match within(deadline, self.session(one)) {
                 Ok(session) => sessions.extend(session),
                 // It has ended meanwhile.
-                Err(zbus::Error::MethodError(..)) => {}
+                Err(error) if is_absent(&error) => {}
                 Err(error) => return Err(HostError::call("GetAll", one.4.as_str(), error)),
             }
         }
@@ -217,5 +245,36 @@ impl Host {
     /// There is no logind, it refuses, or a sleep is under way.
     pub fn inhibit(&self, what: &str, why: &str, deadline: Deadline) -> Result<OwnedFd, HostError> {
         self.logind.inhibit(what, why, deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_logind_that_is_not_there_is_told_from_one_that_does_not_answer() {
+        let standard = |error: fdo::Error| zbus::Error::FDO(Box::new(error));
+        let io = |kind: io::ErrorKind| zbus::Error::InputOutput(Arc::new(kind.into()));
+        let text = String::new;
+        for absent in [
+            io(io::ErrorKind::NotFound),
+            io(io::ErrorKind::ConnectionRefused),
+            standard(fdo::Error::ServiceUnknown(text())),
+            standard(fdo::Error::UnknownObject(text())),
+            standard(fdo::Error::SpawnChildExited(text())),
+        ] {
+            assert!(is_absent(&absent), "{absent}");
+        }
+        for there in [
+            io(io::ErrorKind::TimedOut),
+            standard(fdo::Error::NoReply(text())),
+            standard(fdo::Error::AccessDenied(text())),
+            zbus::Error::Failure("no time is left".to_owned()),
+        ] {
+            assert!(!is_absent(&there), "{there}");
+        }
     }
 }

@@ -138,8 +138,12 @@ impl Search {
     fn open(&self, fds: &Path, nodes: &mut BTreeMap<CardNode, Hold>) -> io::Result<()> {
         for entry in fs::read_dir(fds)? {
             let link = entry?.path();
-            // A descriptor may be closed meanwhile.
-            let Ok(target) = fs::read_link(&link) else { continue };
+            let target = match fs::read_link(&link) {
+                Ok(target) => target,
+                // It was closed meanwhile.
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(error),
+            };
             if let Some(node) = self.node(target.as_os_str().as_bytes(), &link) {
                 nodes.insert(node.clone(), Hold::Open);
             }
@@ -209,11 +213,11 @@ fn pids(proc: &Path) -> io::Result<Vec<i32>> {
 
 /// A process that has ended, or has no such file on a host in a folder, has nothing there.
 fn unless_gone(looked: io::Result<()>) -> io::Result<()> {
-    match looked {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
-        looked => looked,
-    }
+    looked.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
 }
 
 /// The name in `map_files` of what a line of `maps` describes: the same range without leading zeros.
@@ -304,6 +308,7 @@ mod tests {
             late.to_string(),
             "failed to read /proc/4711: it took too long, so that it is not known who uses the card"
         );
+        assert!(late.help().unwrap().contains("wchan"));
     }
 
     #[test]

@@ -276,6 +276,19 @@ fn everyone_who_uses_a_card_is_named_with_the_unit() {
 }
 
 #[test]
+fn a_process_that_cannot_be_looked_at_may_be_a_user() {
+    // As little to be read as another user's process.
+    for (file, lines) in
+        [("fd", "fd = no folder\nmaps ="), ("fd", "fd/3 = no link\nmaps ="), ("maps", "maps/no file/\nfd/")]
+    {
+        let machine = Machine::with("");
+        machine.run(7, "secret", "0::/", lines);
+        let error = machine.holders().unwrap_err().to_string();
+        assert!(error.contains(&format!("/proc/7/{file}: ")), "{lines}: {error}");
+    }
+}
+
+#[test]
 fn a_name_cannot_disturb_a_terminal() {
     let machine = Machine::with("");
     machine.run(7, "a\u{1b}[2Jb", "0::/", "fd/3 -> /dev/dri/card1");

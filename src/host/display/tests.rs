@@ -176,8 +176,8 @@ fn the_driver_of_a_firmware_framebuffer_goes_and_comes_back() {
     let error = host.set_firmware_framebuffer_driver(&framebuffer, None, soon()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "failed to write `simple-framebuffer.0` to /sys/bus/platform/drivers/simple-framebuffer/unbind: the kernel \
-         refuses"
+        "failed to write `simple-framebuffer.0` to /sys/bus/platform/drivers/simple-framebuffer/unbind: Device or \
+         resource busy (os error 16)"
     );
     let absent: FramebufferDriver = "efi-framebuffer".parse().unwrap();
     machine.faults.clear();
@@ -226,6 +226,7 @@ fn consoles_are_on_the_card_with_the_firmwares_picture() {
 #[test]
 fn consoles_are_unbound_and_bound() {
     let machine = Machine::with("");
+    machine.framebuffer(0, FIRST);
     let mut host = machine.host();
     assert_eq!(host.vtconsole_bind(1).unwrap(), ConsoleBinding::Bound);
     for binding in [ConsoleBinding::Unbound, ConsoleBinding::Bound] {
@@ -236,15 +237,21 @@ fn consoles_are_unbound_and_bound() {
     assert!(host.vtconsole_bind(7).unwrap_err().is_absent());
     assert!(host.set_vtconsole_bind(7, ConsoleBinding::Bound, soon()).unwrap_err().is_absent());
 
-    // The kernel takes the value and does nothing.
-    let path = machine.folder.path().join("sys/class/vtconsole/vtcon1/bind");
-    let faults = machine.faults.clone();
-    faults.interrupt("/sys/class/vtconsole/vtcon1/bind", move || {
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
-    });
-    let error = host.set_vtconsole_bind(1, ConsoleBinding::Unbound, soon()).unwrap_err();
-    assert_eq!(error.to_string(), "failed to read /sys/class/vtconsole/vtcon1/bind: `` is neither 0 nor 1");
+    // Without a framebuffer the kernel takes the value and does nothing.
+    host.set_vtconsole_bind(1, ConsoleBinding::Unbound, soon()).unwrap();
+    fs::remove_dir_all(machine.folder.path().join("sys/class/graphics")).unwrap();
+    let error = host.set_vtconsole_bind(1, ConsoleBinding::Bound, soon()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to write `1` to /sys/class/vtconsole/vtcon1/bind: it is still unbound"
+    );
+    assert!(error.help().unwrap().contains("framebuffer"));
+    machine.add("/sys/class/vtconsole/vtcon1/bind = maybe\n");
+    let error = host.vtconsole_bind(1).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to read /sys/class/vtconsole/vtcon1/bind: `maybe` is neither 0 nor 1"
+    );
 }
 
 #[test]

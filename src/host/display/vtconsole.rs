@@ -1,6 +1,7 @@
 //! Text consoles: which driver shows them, and whether on a card.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -51,6 +52,9 @@ impl Host {
     /// The number of the driver (`vtconN`) that shows text consoles on these functions, or would if it were bound; none
     /// where they are not on one of them. It is one for all framebuffers: unbound, no card shows a text console.
     ///
+    /// With the last framebuffer the kernel takes it away, and with the next one makes and binds it again
+    /// (`fbcon_fb_unregistered` and `fbcon_fb_registered` in `drivers/video/fbdev/core/fbcon.c`).
+    ///
     /// # Errors
     /// sysfs cannot be read.
     pub fn vtconsole_on(&self, functions: &[PciAddress]) -> Result<Option<u32>, HostError> {
@@ -71,7 +75,7 @@ impl Host {
         Ok(None)
     }
 
-    /// `/sys/class/vtconsole/vtconN/bind`.
+    /// `/sys/class/vtconsole/vtconN/bind`. The kernel answers when nobody draws on a text console.
     ///
     /// # Errors
     /// There is no such driver, or its file cannot be read.
@@ -104,7 +108,7 @@ impl Host {
         // The kernel takes every value and keeps a failure for itself (`store_bind`).
         match self.vtconsole_bind(number)? {
             now if now == binding => Ok(()),
-            now => Err(HostError::content(&path, format!("it is still {now}"))),
+            now => Err(HostError::write(&path, value, io::Error::other(format!("it is still {now}")))),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! contiguous memory reaches, a governor drags the preference along, systemd leaves a drop-in behind, and a PCI function
 //! goes to the driver that its override names.
 
+mod console;
 mod faults;
 mod i2c;
 mod keepers;
@@ -138,6 +139,7 @@ impl Files for SimulatedFiles {
             return Err(Errno::EPERM.into());
         }
         let written = match name {
+            "bind" if path.starts_with(console::VTCONSOLES) => self.bind_console(path, value),
             "bind" | "unbind" if path.starts_with(platform::DRIVERS) => {
                 self.bind_platform_device(path, value)
             }
