@@ -10,6 +10,7 @@ mod undo;
 
 use crate::cli::Command;
 use crate::exit::Exit;
+use crate::host::StartAgain;
 
 /// Carries a command out, and prints what came of it.
 #[must_use]
@@ -27,6 +28,10 @@ pub fn run(command: Command) -> Exit {
         Command::Demo { config, xml } => demo::run(config.as_deref(), xml.as_deref()),
         Command::Monitors { command, json } => monitors::run(command, output::Format::new(json)),
         Command::Keeper { guest } => return crate::keeper::run(guest),
+        Command::StartAgain { apart, guest, name } => {
+            let part = if apart { StartAgain::Apart } else { StartAgain::Here };
+            return crate::host::start_again(part, guest, &name);
+        }
         Command::WriteAttribute { path, value } => {
             crate::host::write_attribute(&path, &value).map(|()| Exit::Done).map_err(Into::into)
         }

@@ -1,5 +1,5 @@
-//! Graphics cards: what is done with one and in which words. Nothing here touches a machine; that is
-//! [`crate::host`]'s.
+//! Graphics cards: what is known of them, what is done with one, and in which words. Nothing here touches a machine but
+//! through [`crate::host`].
 
 mod bar_size;
 mod family;
@@ -7,6 +7,7 @@ mod guest_reboot;
 mod id_range;
 mod recovery;
 mod reset_method;
+mod restarts;
 mod return_to;
 mod words;
 
@@ -16,6 +17,7 @@ pub use guest_reboot::GuestReboot;
 pub use id_range::{IdRange, ParseIdRangeError};
 pub use recovery::Rung;
 pub use reset_method::ResetMethod;
+pub use restarts::{RestartVerdict, Restarts, admit_restart, forget_restarts};
 pub use return_to::ReturnTo;
 pub use words::UnknownWord;
 

@@ -7,6 +7,7 @@
 mod faults;
 mod i2c;
 mod keepers;
+mod libvirt;
 mod logind;
 mod mask;
 mod memory;
@@ -29,6 +30,7 @@ use super::files::{
 pub use faults::Faults;
 pub use i2c::{SimulatedBuses, bytes_of, digits};
 pub use keepers::SimulatedKeepers;
+pub use libvirt::SimulatedLibvirt;
 pub use logind::SimulatedLogind;
 pub use monitor::SimulatedMonitor;
 pub use units::SimulatedUnits;
