@@ -331,6 +331,23 @@ mod tests {
     }
 
     #[test]
+    fn virsh_is_asked_for_the_guest_by_its_uuid() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!(
+            "cd {}\necho \"$*\" >> calls\n[ \"$4\" = domstate ] || exit 0\n\
+             if [ -e asked ]; then echo 'shut off'; else echo running; touch asked; fi",
+            folder.path().display()
+        );
+        let virsh = Virsh::script(folder.path(), &script);
+        let libvirt = AskedByVirsh { virsh, guest: "c0ffee00-1111-4222-8333-44445555666f".to_owned() };
+        assert_eq!(start_when_off(&libvirt, Duration::from_secs(3600), Duration::ZERO), Ok(Started::Now));
+        let asked = "-q -c qemu:///system domstate c0ffee00-1111-4222-8333-44445555666f\n";
+        let started = asked.replace("domstate", "start");
+        let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+        assert_eq!(calls, format!("{asked}{asked}{started}"));
+    }
+
+    #[test]
     fn a_name_keeps_its_dollars() {
         assert_eq!(without_variables(&GuestName::new("a$HOME${x}")), "a$$HOME$${x}");
     }
