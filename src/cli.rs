@@ -94,6 +94,17 @@ pub enum Command {
         /// The guest's UUID
         guest: GuestUuid,
     },
+    /// Start a guest again that rebooted itself and was stopped for it, once it is off: its keeper starts this
+    #[command(hide = true)]
+    StartAgain {
+        /// Only make the process that does it
+        #[arg(long)]
+        apart: bool,
+        /// The guest's UUID
+        guest: GuestUuid,
+        /// Its name, for the log
+        name: OsString,
+    },
     /// Write a value into a kernel attribute: a child of the hook does this where the kernel may take long
     #[command(hide = true)]
     WriteAttribute {
@@ -202,6 +213,19 @@ mod tests {
         }
         for words in [&[][..], &["--force"], &["--stale", "--force"], &["win11", "--stale"], &["a", "b"]] {
             assert!(!parses(words), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_guests_name_may_look_like_an_option() {
+        let uuid = "c0ffee00-1111-4222-8333-44445555666f";
+        for (words, is_apart) in
+            [(&["--apart", uuid, "--", "--help"][..], true), (&[uuid, "--", "--help"], false)]
+        {
+            let cli =
+                Cli::try_parse_from([&["vfio-hook", crate::host::START_AGAIN], words].concat()).unwrap();
+            let Command::StartAgain { apart, guest, name } = cli.command else { panic!("{words:?}") };
+            assert_eq!((apart, guest.to_string().as_str(), name), (is_apart, uuid, "--help".into()));
         }
     }
 }

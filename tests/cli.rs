@@ -91,7 +91,7 @@ For more information, try '--help'.
 
 #[test]
 fn valid_files_are_said_to_be() {
-    for example in ["minimal", "gaming", "services-and-commands", "host"] {
+    for example in ["minimal", "gaming", "second-gpu", "single-gpu", "services-and-commands", "host"] {
         let file = format!("hooks.d-examples/{example}.yaml");
         vfio_hook(&["check", &file])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -114,11 +114,12 @@ fn the_readme_is_true_to_the_files() {
     }
 
     // An unknown key is told all that there are.
-    for section in ["isolate_cpus", "hugepages", "block_sleep", "switch_input", "services", "run"] {
+    for section in ["isolate_cpus", "hugepages", "block_sleep", "switch_input", "services", "gpu", "run"] {
         let text = format!("{section}:\n  none-such: 1\n");
         has_rows(readme, &format!("### `{section}`"), &allowed_keys("x.yaml", &text));
     }
-    for text in ["none-such: 1\n", "deviations: {x: {none-such: 1}}\n"] {
+    for text in ["none-such: 1\n", "deviations: {x: {none-such: 1}}\n", "gpu_families: {x: {none-such: 1}}\n"]
+    {
         has_rows(readme, "## The file of the host", &allowed_keys("host.yaml", text));
     }
 }

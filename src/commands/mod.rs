@@ -10,6 +10,7 @@ mod undo;
 
 use crate::cli::Command;
 use crate::exit::Exit;
+use crate::host::StartAgain;
 
 /// Carries a command out, and prints what came of it.
 #[must_use]
@@ -30,6 +31,10 @@ pub fn run(command: Command) -> Exit {
         Command::WriteAttribute { path, value } => Ok(crate::host::write_attribute(&path, &value)),
         Command::ReadAttributes { paths } => crate::host::read_attributes(&paths).map_err(Into::into),
         Command::ProbePci { order } => crate::host::probe_pci(&order).map_err(Into::into),
+        Command::StartAgain { apart, guest, name } => {
+            let part = if apart { StartAgain::Apart } else { StartAgain::Here };
+            return crate::host::start_again(part, guest, &name);
+        }
         Command::TalkToMonitors { order } => crate::host::talk_to_monitors(&order).map_err(Into::into),
         Command::RunProgram { run_as, program, arguments } => {
             Ok(crate::host::run_program(&run_as, &program, &arguments))

@@ -1,5 +1,5 @@
-//! Graphics cards: what is done with one and in which words. Nothing here touches a machine; that is
-//! [`crate::host`]'s.
+//! Graphics cards: what is known of them, what is done with one, and in which words. Nothing here touches a machine but
+//! through [`crate::host`].
 
 mod bar_size;
 mod family;
@@ -8,6 +8,7 @@ mod id_range;
 mod known_services;
 mod recovery;
 mod reset_method;
+mod restarts;
 mod return_to;
 mod signs;
 mod words;
@@ -19,6 +20,7 @@ pub use id_range::{IdRange, ParseIdRangeError};
 pub use known_services::services_of_driver;
 pub use recovery::Rung;
 pub use reset_method::ResetMethod;
+pub use restarts::{RestartVerdict, Restarts, admit_restart, forget_restarts};
 pub use return_to::ReturnTo;
 pub use signs::{KnownSign, SIGNS, Severity, Sign, signs_in};
 pub use words::UnknownWord;

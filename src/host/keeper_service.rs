@@ -12,7 +12,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::keepers::{Answer, Keepers, Request, keeper_socket, no_answer};
-use super::systemd::{Bus, StartFailure, TransientService, stop_service};
+use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, stop_service};
 use super::{HostError, RUNNING_SYSTEMD};
 use crate::deadline::Deadline;
 use crate::failpoint;
@@ -53,6 +53,7 @@ impl KeeperServices {
             description: &format!("vfio-hook: keeper of guest {guest}"),
             program: &program,
             arguments: &["vfio-hook", KEEPER, &guest.to_string()],
+            purpose: ServicePurpose::Keep,
         };
         loop {
             match service.start(&self.0, deadline) {
@@ -179,7 +180,7 @@ fn start_detached(guest: GuestUuid) -> Result<(), HostError> {
 
 /// The program's own file. Where it was replaced since it was started, the kernel says so behind the path, and the new
 /// one is meant.
-fn this_program() -> io::Result<String> {
+pub(super) fn this_program() -> io::Result<String> {
     let path = std::env::current_exe()?.to_string_lossy().into_owned();
     Ok(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
 }

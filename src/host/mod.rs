@@ -24,23 +24,29 @@ mod keepers;
 mod kernel_log;
 mod kernel_module;
 mod latency;
+mod libvirt;
 mod lid_switch;
 mod logind;
 pub mod manifest;
 mod memory;
+mod monitor_events;
 mod monitors;
 mod pci;
 mod process;
+mod root_path;
 mod script_tree;
 mod service;
 pub mod simulated;
 mod sleep_masks;
+mod start_again;
 mod state_dir;
 mod sysfs;
 mod systemd;
 mod unit_file_name;
+mod uptime;
 mod user;
 mod user_name;
+mod virsh;
 mod workqueue;
 
 use std::ffi::OsString;
@@ -73,16 +79,20 @@ pub use keepers::{Answer, AnswerAt, CommandFailure, Errand, KeeperState, Keepers
 pub(crate) use keepers::{keeper_lock, keeper_socket, xml_file};
 pub use kernel_log::{Beginning, KernelLog, KernelLogPosition, LogRecord};
 pub use latency::ResumeLatency;
+pub use libvirt::Libvirt;
 pub use lid_switch::LidSwitchHandling;
 pub use logind::{Logind, SleepState};
+pub use monitor_events::{EndSink, GuestEnd, GuestEndWatch};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use pci::{
     AskedBars, Binding, Bindings, DriverName, DriverNameError, Expected, Health, Link, PROBE_PCI,
     PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport, Probed, probe_pci,
 };
 pub use process::{ProcessId, StrayTasks};
+pub(crate) use root_path::ROOT_PATH;
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;
+pub use start_again::{START_AGAIN, StartAgain, start_again};
 pub use state_dir::{LockFile, STATE_DIR};
 pub use systemd::{BusSignal, UnitName, Units, watch_bus_signals};
 pub use unit_file_name::{UnitFileName, UnitFileNameError};
@@ -94,9 +104,13 @@ use command::MachinePrograms;
 use files::{Files, KernelFiles};
 use i2c::{BusDoor, MachineBuses};
 use keeper_service::KeeperServices;
+use libvirt::MachineLibvirt;
 use logind::LoginManager;
 use nix::unistd::Uid;
-use simulated::{Faults, SimulatedBuses, SimulatedFiles, SimulatedKeepers, SimulatedLogind, SimulatedUnits};
+use simulated::{
+    Faults, SimulatedBuses, SimulatedFiles, SimulatedKeepers, SimulatedLibvirt, SimulatedLogind,
+    SimulatedUnits,
+};
 use systemd::{Bus, SystemUnits};
 
 /// There while systemd is the first process (`sd_booted(3)`).
@@ -109,6 +123,7 @@ pub struct Host {
     programs: MachinePrograms,
     logind: Box<dyn Logind>,
     keepers: Box<dyn Keepers>,
+    libvirt: Box<dyn Libvirt>,
     buses: BusDoor,
     talks: Talks,
 }
@@ -132,7 +147,8 @@ impl Host {
             programs: MachinePrograms::default(),
             units: Box::new(SystemUnits::new(Arc::clone(&bus))),
             logind: Box::new(LoginManager::new(Arc::clone(&bus))),
-            keepers: Box::new(KeeperServices::new(bus)),
+            keepers: Box::new(KeeperServices::new(Arc::clone(&bus))),
+            libvirt: Box::new(MachineLibvirt::new(bus)),
             buses: BusDoor::machine(MachineBuses),
             talks: Talks::Aside,
         }
@@ -153,6 +169,7 @@ impl Host {
             programs: MachinePrograms::default(),
             logind: Box::new(SimulatedLogind::new(files.clone())),
             keepers: Box::new(SimulatedKeepers::new(files.clone())),
+            libvirt: Box::new(SimulatedLibvirt::new(files.clone())),
             buses: BusDoor::simulated(SimulatedBuses::new(files)),
             talks: Talks::Here,
         }

@@ -16,11 +16,8 @@ use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
-    Answer, CommandEnd, CommandFailure, CommandLine, Errand, Host, User, UserName, send, xml_file,
+    Answer, CommandEnd, CommandFailure, CommandLine, Errand, Host, ROOT_PATH, User, UserName, send, xml_file,
 };
-
-/// Where programs are looked for by the guest's commands; root's own path on Debian.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The guest's commands that wait, and the means to end those that run.
 pub(super) struct Errands {
@@ -206,7 +203,7 @@ impl Runner {
 
     fn environment(&self, errand: &Errand, user: Option<&User>) -> Vec<(OsString, OsString)> {
         let mut environment = vec![
-            ("PATH", PATH.into()),
+            ("PATH", ROOT_PATH.into()),
             ("LANG", "C.UTF-8".into()),
             ("VFIO_HOOK_GUEST", OsString::from(&self.name)),
             ("VFIO_HOOK_UUID", self.guest.to_string().into()),

@@ -9,6 +9,7 @@ mod console;
 mod faults;
 mod i2c;
 mod keepers;
+mod libvirt;
 mod logind;
 mod mask;
 mod memory;
@@ -34,6 +35,7 @@ use super::files::{
 pub use faults::Faults;
 pub use i2c::{SimulatedBuses, bytes_of, digits};
 pub use keepers::SimulatedKeepers;
+pub use libvirt::SimulatedLibvirt;
 pub use logind::SimulatedLogind;
 pub use monitor::SimulatedMonitor;
 pub(super) use pci::stuck_process;

@@ -21,7 +21,7 @@ use crate::deadline::Deadline;
 pub(super) use bus::{Bus, Object, within};
 pub use signals::{BusSignal, watch_bus_signals};
 pub(super) use system_units::SystemUnits;
-pub(super) use transient::{StartFailure, TransientService, stop_service};
+pub(super) use transient::{ServicePurpose, StartFailure, TransientService, stop_service};
 
 pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
 pub(super) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";

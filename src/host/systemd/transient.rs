@@ -24,6 +24,17 @@ pub(in crate::host) struct TransientService<'a> {
     pub(in crate::host) program: &'a str,
     /// Its arguments, its name among them.
     pub(in crate::host) arguments: &'a [&'a str],
+    pub(in crate::host) purpose: ServicePurpose,
+}
+
+/// What a service is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host) enum ServicePurpose {
+    /// It looks after a guest: started again if it is killed, and at a shutdown of the host it outlives the daemons that
+    /// stop the guests.
+    Keep,
+    /// It does something once: never started again, and at a shutdown of the host it ends before the daemons do.
+    DoOnce,
 }
 
 /// Why a service was not made.
@@ -37,26 +48,28 @@ pub(in crate::host) enum StartFailure {
 
 impl TransientService<'_> {
     /// `StartTransientUnit`. systemd makes the process some time after this returns.
-    ///
-    /// The service is started again if it is killed, and ordered so that at a shutdown of the host it outlives the
-    /// daemons that stop the guests.
     pub(in crate::host) fn start(&self, bus: &Bus, deadline: Deadline) -> Result<(), StartFailure> {
         let command = vec![(self.program, self.arguments.to_vec(), false)];
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let daemons = vec!["libvirtd.service", "virtqemud.service", "libvirt-guests.service"];
+        // At a shutdown the order is the other way round.
+        let (restart, order) = match self.purpose {
+            ServicePurpose::Keep => ("on-failure", "Before"),
+            ServicePurpose::DoOnce => ("no", "After"),
+        };
         let properties = [
             ("Description", Variant::from(self.description)),
             ("Type", Variant::from("exec")),
             ("ExecStart", Variant::from(command)),
             ("CollectMode", Variant::from("inactive-or-failed")),
-            ("Restart", Variant::from("on-failure")),
+            ("Restart", Variant::from(restart)),
             ("RestartUSec", Variant::from(micros(RESTART))),
             ("TimeoutStopUSec", Variant::from(micros(STOP))),
             ("StandardInput", Variant::from("null")),
             ("StandardOutput", Variant::from("null")),
             ("StandardError", Variant::from("journal")),
             ("SyslogIdentifier", Variant::from(crate::log::IDENTIFIER)),
-            ("Before", Variant::from(daemons)),
+            (order, Variant::from(daemons)),
         ];
         let no_others: [(&str, Vec<(&str, Variant<'_>)>); 0] = [];
         let object = Object { service: SYSTEMD, path: MANAGER_PATH, interface: MANAGER };
