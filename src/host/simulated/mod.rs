@@ -36,6 +36,9 @@ pub use monitor::SimulatedMonitor;
 pub(super) use pci::stuck_process;
 pub use units::SimulatedUnits;
 
+/// Where the kernel side of PCI is asked what a write does: a deep sleep brings devices back too.
+const PCI_AND_SLEEP: [&str; 3] = ["/sys/bus/pci", "/sys/power", "/sys/class/rtc"];
+
 /// The files of a host in a folder.
 #[derive(Clone, Debug)]
 pub struct SimulatedFiles {
@@ -136,7 +139,7 @@ impl Files for SimulatedFiles {
             return Err(Errno::EPERM.into());
         }
         let written = match name {
-            _ if path.starts_with("/sys/bus/pci") || path == Path::new("/sys/power/state") => {
+            _ if PCI_AND_SLEEP.iter().any(|folder| path.starts_with(folder)) => {
                 self.write_pci(path, value).unwrap_or_else(|| self.set(path, value))
             }
             "nr_hugepages" => self.resize_pool(path, value.parse().map_err(|_| Errno::EINVAL)?),

@@ -37,6 +37,9 @@ const DRIVERS: &str = "/sys/bus/pci/drivers";
 const KNOWN: &str = "/simulated/pci/drivers";
 const REMOVED: &str = "/simulated/pci/removed";
 const LOG: &str = "/simulated/pci/log";
+const POWER_STATE: &str = "/sys/power/state";
+const MEM_SLEEP: &str = "/sys/power/mem_sleep";
+const WAKE_ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
 const NO_OVERRIDE: &str = "(null)";
 
 /// The kernel did not come back from something: the process that hangs there.
@@ -57,8 +60,11 @@ impl SimulatedFiles {
         if path == Path::new("/sys/bus/pci/drivers_probe") {
             return Some(self.on_function(value, |function| self.probe(function)));
         }
-        if path == Path::new("/sys/power/state") {
-            return Some(self.sleep(path, value));
+        match path.to_str()? {
+            POWER_STATE => return Some(self.sleep(path, value)),
+            MEM_SLEEP => return Some(self.choose_sleep(path, value)),
+            WAKE_ALARM => return Some(self.set(path, if value == "0" { "" } else { value })),
+            _ => {}
         }
         if let Ok(rest) = path.strip_prefix(DRIVERS) {
             let driver = rest.parent()?.to_str()?;
@@ -423,14 +429,25 @@ impl SimulatedFiles {
         if value != "mem" {
             return Err(Errno::EINVAL.into());
         }
-        self.set("/sys/class/rtc/rtc0/wakealarm".as_ref(), "")?;
-        let chosen = self.text("/sys/power/mem_sleep".as_ref())?;
-        if chosen != "deep" && !chosen.contains("[deep]") {
+        self.set(WAKE_ALARM.as_ref(), "")?;
+        if !self.text(MEM_SLEEP.as_ref())?.contains("[deep]") {
             return Ok(());
         }
         let names = list_sorted(&self.locate(DEVICES.as_ref()))?;
         let functions = names.iter().filter_map(|name| name.to_str()?.parse::<PciAddress>().ok());
         functions.into_iter().try_for_each(|function| self.heal(function, "mem"))
+    }
+
+    /// The kinds of sleep that there are, the chosen one in brackets.
+    fn choose_sleep(&self, path: &Path, value: &str) -> io::Result<()> {
+        let text = self.text(path)?;
+        let names: Vec<&str> = text.split_whitespace().map(|name| name.trim_matches(['[', ']'])).collect();
+        if !names.contains(&value) {
+            return Err(Errno::EINVAL.into());
+        }
+        let shown =
+            names.iter().map(|name| if *name == value { format!("[{name}]") } else { (*name).to_owned() });
+        self.set(path, &shown.collect::<Vec<_>>().join(" "))
     }
 
     /// `__resource_resize_store`: not with a driver; a BAR that finds no room loses its place.

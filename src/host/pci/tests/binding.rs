@@ -291,10 +291,6 @@ fn bars_are_resized_without_a_driver_and_back_again() {
 #[test]
 fn where_there_is_no_room_the_old_sizes_come_back() {
     let machine = Machine::new();
-    machine.set(
-        "/sys/bus/pci/devices/0000:03:00.0/resource",
-        &machine.get("/sys/bus/pci/devices/0000:03:00.0/resource"),
-    );
     let mut host = machine.host();
     host.set_bindings(&sized(to_vfio(), "256 MiB", "256 MiB"), soon()).unwrap();
     machine.add("/simulated/pci/0000:03:00.0/room = 8 GiB");
