@@ -13,6 +13,7 @@ mod mask;
 mod memory;
 mod monitor;
 mod pci;
+mod sleep;
 mod units;
 
 use std::ffi::OsString;
@@ -35,9 +36,6 @@ pub use logind::SimulatedLogind;
 pub use monitor::SimulatedMonitor;
 pub(super) use pci::stuck_process;
 pub use units::SimulatedUnits;
-
-/// Where the kernel side of PCI is asked what a write does: a deep sleep brings devices back too.
-const PCI_AND_SLEEP: [&str; 3] = ["/sys/bus/pci", "/sys/power", "/sys/class/rtc"];
 
 /// The files of a host in a folder.
 #[derive(Clone, Debug)]
@@ -139,8 +137,11 @@ impl Files for SimulatedFiles {
             return Err(Errno::EPERM.into());
         }
         let written = match name {
-            _ if PCI_AND_SLEEP.iter().any(|folder| path.starts_with(folder)) => {
+            _ if path.starts_with("/sys/bus/pci") => {
                 self.write_pci(path, value).unwrap_or_else(|| self.set(path, value))
+            }
+            _ if path.starts_with("/sys/power") || path.starts_with("/sys/class/rtc") => {
+                self.write_sleep(path, value).unwrap_or_else(|| self.set(path, value))
             }
             "nr_hugepages" => self.resize_pool(path, value.parse().map_err(|_| Errno::EINVAL)?),
             "compact" => self.compact(path),

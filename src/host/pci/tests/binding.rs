@@ -338,6 +338,16 @@ fn a_bar_without_a_place_has_no_size() {
 }
 
 #[test]
+fn without_time_nothing_is_begun() {
+    let machine = Machine::new();
+    let before = machine.everything();
+    let error = machine.host().set_bindings(&to_vfio(), Deadline::after(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.kind(), Some(std::io::ErrorKind::TimedOut));
+    assert_eq!(error.stuck_process(), None);
+    assert_eq!(machine.everything(), before);
+}
+
+#[test]
 fn a_kernel_that_refuses_is_quoted() {
     let machine = Machine::new();
     machine.faults.refuse("/sys/bus/pci/drivers/amdgpu/unbind", Errno::EPERM);
