@@ -119,10 +119,18 @@ impl Host {
     /// node takes seconds and cannot be interrupted otherwise, and a driver may never let go of a device.
     ///
     /// # Errors
-    /// The kernel refuses the value; it took too long ([`io::ErrorKind::TimedOut`]), and the child may hang in it
+    /// No time is left, and nothing is done; the kernel refuses the value; it took too long ([`io::ErrorKind::TimedOut`]), and the child may hang in it
     /// ([`HostError::stuck_process`]); no process can be started.
     pub fn write_bounded(&mut self, path: &Path, value: &str, deadline: Deadline) -> Result<(), HostError> {
         let waited = deadline.remaining();
+        if waited.is_zero() {
+            // A child would be killed in the middle of it.
+            return Err(HostError::write(
+                path,
+                value,
+                io::Error::new(io::ErrorKind::TimedOut, "no time is left"),
+            ));
+        }
         let real = self.files.locate(path);
         if real != path {
             // A host in a folder has no slow kernel, but one that hangs where the host says so.

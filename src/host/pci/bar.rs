@@ -6,7 +6,7 @@ use std::io;
 use nix::errno::Errno;
 
 use super::trouble::{BarReason, PciTrouble};
-use super::{STEP, file};
+use super::{PUT_BACK, STEP, file};
 use crate::deadline::Deadline;
 use crate::gpu::BarSize;
 use crate::host::{Host, HostError};
@@ -139,8 +139,9 @@ impl Host {
             let undone = changes[..=done].iter().rev().filter_map(|(bar, _)| Some((*bar, *before.get(bar)?)));
             let mut put_back = None;
             for (bar, size) in undone.collect::<Vec<_>>() {
+                let enough = deadline.later(Deadline::after(PUT_BACK));
                 if error.stuck_process().is_none()
-                    && let Err((error, _)) = self.set_pci_bar_size(address, bar, size, deadline)
+                    && let Err((error, _)) = self.set_pci_bar_size(address, bar, size, enough)
                 {
                     put_back = Some(format!("; nor could BAR {bar} be made {size} again ({error})"));
                 }

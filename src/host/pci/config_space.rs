@@ -17,6 +17,8 @@ const STATUS_CAP_LIST: u16 = 0x10;
 const HEADER_TYPE: u64 = 0x0e;
 /// Where the first capability is.
 const CAPABILITY_LIST: u64 = 0x34;
+/// The part that every function has (`PCI_STD_HEADER_SIZEOF`).
+const HEADER_LENGTH: u64 = 64;
 /// More capabilities than fit: the list is a loop (`PCI_FIND_CAP_TTL`).
 const MOST_CAPABILITIES: usize = 48;
 const CAP_ID_PM: u8 = 0x01;
@@ -86,6 +88,7 @@ pub(super) fn look(kind: Kind, read: impl Fn(u64, usize) -> io::Result<Vec<u8>>)
     match registers.look(kind) {
         Ok(link) => Ok(Said::Well(link)),
         Err(Silence::Dead(evidence)) => Ok(Said::Dead(evidence)),
+        Err(Silence::Withheld) => Ok(Said::Well(None)),
         Err(Silence::Io(error)) => Err(error),
     }
 }
@@ -93,6 +96,8 @@ pub(super) fn look(kind: Kind, read: impl Fn(u64, usize) -> io::Result<Vec<u8>>)
 /// Why nothing more is asked.
 enum Silence {
     Dead(String),
+    /// The kernel shows no more than the header to who is not root (`pci_read_config`).
+    Withheld,
     Io(io::Error),
 }
 
@@ -113,9 +118,11 @@ struct Registers<R> {
 impl<R: Fn(u64, usize) -> io::Result<Vec<u8>>> Registers<R> {
     fn bytes<const N: usize>(&self, offset: u64) -> Result<[u8; N], Silence> {
         let bytes = (self.read)(offset, N)?;
-        let length = bytes.len();
+        if bytes.is_empty() && offset >= HEADER_LENGTH {
+            return Err(Silence::Withheld);
+        }
         <[u8; N]>::try_from(bytes)
-            .or_else(|_| dead(format!("config space ends after {} bytes", offset + length as u64)))
+            .or_else(|_| dead(format!("config space ends before byte {}", offset + N as u64)))
     }
 
     fn word(&self, offset: u64) -> Result<u16, Silence> {
@@ -252,6 +259,8 @@ mod tests {
         let mut plain = endpoint();
         plain[6] = 0;
         assert_eq!(said(Kind::Function(NAVI), &plain), Said::Well(None));
+        let seen_without_root = &endpoint()[..64];
+        assert_eq!(said(Kind::Function(NAVI), seen_without_root), Said::Well(None));
     }
 
     #[test]
@@ -283,7 +292,7 @@ mod tests {
             (function, broken(endpoint(), 0x50, &[0xff, 0xff]), "its list of capabilities reads ff"),
             (function, broken(endpoint(), 0x54, &[0xff, 0xff]), "its power management reads ff"),
             (function, broken(endpoint(), 0x65, &[0x50]), "its list of capabilities does not end"),
-            (function, endpoint()[..64].to_vec(), "config space ends after 64 bytes"),
+            (function, endpoint()[..6].to_vec(), "config space ends before byte 8"),
             (Kind::Port, broken(port(), 0x77, &[0x01]), "the link below it is down"),
         ] {
             assert_eq!(evidence(kind, &bytes), words);

@@ -44,6 +44,9 @@ const DRIVERS: &str = "/sys/bus/pci/drivers";
 /// `drivers/pci/pci.c`), which is then as good as never.
 const STEP: Duration = Duration::from_secs(30);
 
+/// How long putting something back may take where no time is left.
+const PUT_BACK: Duration = Duration::from_secs(5);
+
 fn folder(address: PciAddress) -> PathBuf {
     PathBuf::from(format!("{DEVICES}/{address}"))
 }

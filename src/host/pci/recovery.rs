@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{DRIVERS, PciTrouble, STEP, file};
+use super::{DRIVERS, PUT_BACK, PciTrouble, STEP, file};
 use crate::deadline::Deadline;
 use crate::host::{Host, HostError};
 use crate::pci::{PciAddress, PciClass, PciSlot};
@@ -172,9 +172,10 @@ impl Host {
             .write_bounded(MEM_SLEEP.as_ref(), "deep", deadline)
             .and_then(|()| self.write_bounded(POWER_STATE.as_ref(), "mem", deadline));
         // Where it did not sleep, nothing must ring later. What has rung is gone.
-        let quiet = self.write_bounded(WAKE_ALARM.as_ref(), "0", deadline);
+        let enough = deadline.later(Deadline::after(PUT_BACK));
+        let quiet = self.write_bounded(WAKE_ALARM.as_ref(), "0", enough);
         let restored = match before {
-            Some(before) if before != "deep" => self.write_bounded(MEM_SLEEP.as_ref(), before, deadline),
+            Some(before) if before != "deep" => self.write_bounded(MEM_SLEEP.as_ref(), before, enough),
             _ => Ok(()),
         };
         slept.and(quiet).and(restored)
@@ -206,8 +207,8 @@ impl Host {
         }
         self.write_bounded(AUTOPROBE.as_ref(), "0", deadline)?;
         let done = then(self);
-        // Also where no time is left: this one waits for nobody.
-        let restored = self.write_bounded(AUTOPROBE.as_ref(), &before, Deadline::after(STEP));
+        let enough = deadline.later(Deadline::after(PUT_BACK));
+        let restored = self.write_bounded(AUTOPROBE.as_ref(), &before, enough);
         done.and(restored)
     }
 

@@ -17,6 +17,7 @@ mod monitor;
 mod pci;
 mod platform;
 mod processes;
+mod sleep;
 mod units;
 
 use std::ffi::OsString;
@@ -145,8 +146,11 @@ impl Files for SimulatedFiles {
             "bind" | "unbind" if path.starts_with(platform::DRIVERS) => {
                 self.bind_platform_device(path, value)
             }
-            _ if path.starts_with("/sys/bus/pci") || path == Path::new("/sys/power/state") => {
+            _ if path.starts_with("/sys/bus/pci") => {
                 self.write_pci(path, value).unwrap_or_else(|| self.set(path, value))
+            }
+            _ if path.starts_with("/sys/power") || path.starts_with("/sys/class/rtc") => {
+                self.write_sleep(path, value).unwrap_or_else(|| self.set(path, value))
             }
             "nr_hugepages" => self.resize_pool(path, value.parse().map_err(|_| Errno::EINVAL)?),
             "compact" => self.compact(path),
