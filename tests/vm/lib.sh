@@ -22,20 +22,16 @@ test_monitors=/sys/kernel/debug/vh_ddc
 # load_monitors COUNT [PARAMETER...]
 load_monitors() {
     modprobe i2c-dev
-    insmod "$(dirname "${BASH_SOURCE[0]}")/modules/vh_ddc.ko" "monitors=$1" "${@:2}"
-    udevadm settle
+    insert_module vh_ddc "monitors=$1" "${@:2}"
 }
 
-# Somebody who holds a bus keeps the module loaded: a program may need a moment to end.
+# Somebody who holds a bus keeps the module loaded.
 unload_monitors() {
-    local hang deadline=$((SECONDS + 10))
+    local hang
     for hang in "$test_monitors"/*/hang; do
         echo 0 >"$hang"
     done
-    until rmmod vh_ddc 2>/dev/null; do
-        ((SECONDS < deadline)) || fail "$(rmmod vh_ddc 2>&1 || true)"
-        sleep 0.2
-    done
+    remove_module vh_ddc
 }
 
 # monitor_knob N NAME [VALUE]: read, or set
@@ -85,6 +81,175 @@ assert_ddc_delays() {
     [[ ! $short ]] || fail "monitor $1: $short"
 }
 
+# The test card behind its switch: the functions, and the port that they are below. The README tells of its driver and
+# of its faults.
+test_card=(0000:03:00.0 0000:03:00.1)
+test_port=0000:02:00.0
+test_gpu=/sys/module/vh_gpu/parameters
+test_faults=/sys/kernel/debug/vh_fault
+
+# The card's host driver.
+load_gpu() { load_gpu_with ids=; }
+
+# load_gpu_with PARAMETER...
+load_gpu_with() {
+    modprobe drm
+    insert_module vh_gpu "$@"
+}
+
+# Nobody waits in the driver any more, or holds something of the card.
+free_gpu() {
+    gpu_knob probe_hang 0
+    gpu_knob remove_hang 0
+    let_go
+}
+
+unload_gpu() {
+    free_gpu
+    remove_module vh_gpu
+}
+
+# gpu_knob NAME [VALUE]: read, or set
+gpu_knob() {
+    if (($# > 1)); then
+        echo "$2" >"$test_gpu/$1"
+    else
+        cat "$test_gpu/$1"
+    fi
+}
+
+# load_faults [powered]: with power management, the card's functions are as real ones are; they are found anew for it.
+load_faults() {
+    local function
+    insert_module vh_fault
+    [[ ${1-} == powered ]] || return 0
+    remove_card
+    for function in "${test_card[@]}"; do
+        echo "$function" >$test_faults/powered
+    done
+    find_card
+}
+
+# The card is found anew, for a reset under a fault may have taken its registers away.
+unload_faults() {
+    heal all
+    remove_card
+    remove_module vh_fault
+    find_card
+}
+
+remove_card() {
+    local function
+    for function in "${test_card[@]}"; do
+        [[ ! -e /sys/bus/pci/devices/$function ]] || echo 1 >"/sys/bus/pci/devices/$function/remove"
+    done
+}
+
+find_card() {
+    echo 1 >/sys/bus/pci/devices/$test_port/rescan
+    udevadm settle
+}
+
+# wedge [below] ADDRESS [MILLISECONDS]: reads all ones from now on, for so long or for good.
+wedge() { echo "$*" >$test_faults/dead; }
+
+# wedge_at_reset [below] ADDRESS [MILLISECONDS]: the same from the next reset of its bus on.
+wedge_at_reset() { echo "$*" >$test_faults/dies_at_reset; }
+
+# heal all, or heal [below] ADDRESS: of all faults.
+heal() { echo "$*" >$test_faults/heal; }
+
+# watch_config ADDRESS...: from now on what is written to their configuration space is logged: microseconds of the
+# monotonic clock; address; register; value; ok, or lost on a wedged one; the writer's name.
+watch_config() {
+    local function
+    for function in "$@"; do
+        echo "$function" >$test_faults/watch
+    done
+}
+config_log() { cat $test_faults/log; }
+forget_config_log() { echo >$test_faults/log; }
+
+# bus_resets PORT: how often the log has that port reset the bus below it (bit 6 of its bridge control, register 3eh).
+bus_resets() {
+    local address register value resets=0
+    while read -r _ address register value _; do
+        if [[ $address == "$1" && $register == 3e ]] && ((16#$value & 0x40)); then
+            resets=$((resets + 1))
+        fi
+    done < <(config_log)
+    echo "$resets"
+}
+
+# driver_of ADDRESS: nothing if it has none.
+driver_of() {
+    local driver=/sys/bus/pci/devices/$1/driver
+    [[ ! -e $driver ]] || basename "$(readlink "$driver")"
+}
+
+# hold FILE: a process that has it open; prints its id.
+hold() { hold_as open "$1"; }
+
+# hold_mapped FILE: a process that has its first page mapped, but not open.
+hold_mapped() { hold_as mapped "$1"; }
+
+hold_as() {
+    perl -e '
+        my ($how, $path) = @ARGV;
+        open my $file, "+<", $path or die "$path: $!\n";
+        if ($how eq "mapped") {
+            # mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0)
+            syscall(9, 0, 4096, 1, 1, fileno $file, 0) != -1 or die "$path: $!\n";
+        }
+        defined(my $child = fork) or die "fork: $!\n";
+        if ($child) {
+            print "$child\n";
+            exit;
+        }
+        close $file if $how eq "mapped";
+        open STDOUT, ">", "/dev/null";
+        open STDERR, ">", "/dev/null";
+        $0 = "vh-holder";
+        sleep;' "$1" "$2" </dev/null
+}
+
+# let_go: all that hold something.
+let_go() {
+    local deadline=$((SECONDS + 10))
+    while pkill -KILL -x vh-holder; do
+        ((SECONDS < deadline)) || fail "still there: $(pgrep -ax vh-holder)"
+        sleep 0.1
+    done
+}
+
+# insert_module NAME [PARAMETER...]
+insert_module() {
+    insmod "$(dirname "${BASH_SOURCE[0]}")/modules/$1.ko" "${@:2}"
+    udevadm settle
+}
+
+# remove_module NAME: somebody who just ended may need a moment to let go of it.
+remove_module() {
+    local deadline=$((SECONDS + 10))
+    until rmmod "$1" 2>/dev/null; do
+        ((SECONDS < deadline)) || fail "$(rmmod "$1" 2>&1 || true)"
+        sleep 0.2
+    done
+}
+
+# mark_kernel_log: from here on kernel_said looks.
+mark_kernel_log() {
+    kernel_mark="mark $BASHPID $EPOCHREALTIME"
+    echo "$kernel_mark" >/dev/kmsg
+}
+
+kernel_log() { dmesg --notime | sed "1,/$kernel_mark/d"; }
+
+# kernel_said PATTERN
+kernel_said() {
+    kernel_log | grep -e "$1" >/dev/null || fail "not in the kernel's log: $1"$'\n'"$(kernel_log)"
+}
+
 # Every knob of this host that can be read, one a line: what must be the same after a guest as before.
 # An absent cpuset.cpus, an empty one and one with all CPUs are alike: systemd creates and removes the file as it goes,
 # and the kernel lets no group with tasks go back to an empty one.
@@ -99,7 +264,11 @@ knobs() {
         /proc/sys/vm/nr_hugepages "$node"*/hugepages/*/{nr,surplus}_hugepages \
         /sys/kernel/mm/hugepages/*/{nr,surplus,nr_overcommit}_hugepages \
         "$test_monitors"/[0-9]/{input,power,brightness,contrast} \
+        /sys/bus/pci/devices/*/{driver_override,power/control,d3cold_allowed,reset_method} \
+        /sys/class/vtconsole/*/bind \
         /sys/fs/cgroup/*/cpuset.cpus | grep -v "cpuset.cpus:$(</sys/devices/system/cpu/online)\$" || true
+
+    find /sys/bus/pci/devices/*/ -maxdepth 1 -name driver -printf '%p:%l\n'
 
     # Without the cpuset controller, which comes and goes with pinned guests, a slice runs everywhere.
     online=$(</sys/devices/system/cpu/online)

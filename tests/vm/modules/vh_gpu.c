@@ -130,6 +130,7 @@ static void free_page_of(struct drm_device *drm, void *page)
 static int find_sign_of_life(struct pci_dev *pci)
 {
 	u32 __iomem *sign;
+	int error = 0;
 
 	if (pci_resource_len(pci, VRAM_BAR) < SIGN_OF_LIFE_AT + sizeof(*sign))
 		return -ENODEV;
@@ -141,8 +142,11 @@ static int find_sign_of_life(struct pci_dev *pci)
 		resets_at_probe++;
 	}
 	writel(ALIVE, sign);
+	/* Registers are where the kernel believes, unless a reset went wrong. */
+	if (readl(sign) != ALIVE)
+		error = -ENODEV;
 	pci_iounmap(pci, sign);
-	return 0;
+	return error;
 }
 
 static int init(struct pci_dev *pci, struct gpu *gpu)
