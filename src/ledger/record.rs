@@ -161,7 +161,9 @@ impl Record {
         if header.format > FORMAT {
             return Err(RecordError::Newer(header.format));
         }
-        serde_json::from_slice(bytes).map_err(RecordError::Damaged)
+        let record: Self = serde_json::from_slice(bytes).map_err(RecordError::Damaged)?;
+        // What is written from here on is of this version.
+        Ok(Self { format: FORMAT, ..record })
     }
 
     /// The file's bytes.

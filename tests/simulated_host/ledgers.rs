@@ -29,7 +29,7 @@ fn a_damaged_ledger_is_refused_and_kept() {
         ("empty", String::new()),
         ("cut off", good[..good.len() / 2].to_owned()),
         ("zeros", "\0".repeat(200)),
-        ("newer", good.replace("\"format\": 2", "\"format\": 3")),
+        ("newer", good.replace("\"format\": 3", "\"format\": 4")),
         ("newer and different", "{\"format\": 7, \"guests\": []}".to_owned()),
         ("unknown field", good.replacen("\"boot_id\"", "\"colour\": 1, \"boot_id\"", 1)),
         ("unknown knob", good.replace("default-irq-affinity", "moon-phase")),
