@@ -20,7 +20,7 @@ pub use id_range::{IdRange, ParseIdRangeError};
 pub use known_services::services_of_driver;
 pub use recovery::Rung;
 pub use reset_method::ResetMethod;
-pub use restarts::{RestartVerdict, Restarts, admit_restart, forget_restarts};
+pub use restarts::{RestartVerdict, Restarts};
 pub use return_to::ReturnTo;
 pub use signs::{KnownSign, SIGNS, Severity, Sign, signs_in};
 pub use words::UnknownWord;

@@ -13,6 +13,7 @@ mod held;
 mod ledger_work;
 mod monitors;
 mod notices;
+mod reboot;
 mod subject;
 
 use std::io;
@@ -33,12 +34,14 @@ use crate::host::{
     let_go_of_code, receive, send,
 };
 use crate::ledger::{Ledger, Phase, Record};
+use crate::lifecycle::{self, AfterTheEnd};
 use crate::log;
 use errands::Errands;
 use held::Held;
 use ledger_work::{Job, LedgerWork};
 use monitors::{MonitorStep, MonitorSteps};
 use notices::{Notice, Notices};
+use reboot::RebootWatch;
 use subject::Subject;
 
 /// How long libvirt has, after QEMU's death, to say that it stopped, before the lease is given back without it.
@@ -58,6 +61,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// A wait in which the keeper takes up no more memory than it needs for waiting.
 const LONG_WAIT: Duration = Duration::from_secs(10);
+
+/// How long it may take to have somebody start the guest again.
+const START_AGAIN: Duration = Duration::from_secs(8);
 
 /// How long whoever asks may take to say what.
 const ASKED: Duration = Duration::from_secs(1);
@@ -111,6 +117,10 @@ struct Keeper {
     /// What is begun once the commands of `stopped` are run and the monitors are back.
     give_back_when_free: Option<Job>,
     monitors: MonitorSteps,
+    reboot: RebootWatch,
+    /// Why the guest ended, where libvirt said so.
+    reason: String,
+    name: String,
     look: Option<Look>,
     /// When what could not be set again is tried once more.
     uphold_at: Option<Instant>,
@@ -144,12 +154,15 @@ impl Keeper {
             guest,
             listener,
             held: Held::new(name.clone()),
-            errands: Errands::new(guest, name, notices.sender()),
+            errands: Errands::new(guest, name.clone(), notices.sender()),
             work: LedgerWork::new(guest, notices.sender()),
             subject: Subject::default(),
             give_back_at: None,
             give_back_when_free: None,
             monitors: MonitorSteps::default(),
+            reboot: RebootWatch::new(guest, notices.sender()),
+            reason: String::new(),
+            name,
             look: None,
             uphold_at: None,
             is_leaving: false,
@@ -166,7 +179,7 @@ impl Keeper {
                 keeper.look_at_ledger(host);
                 keeper.work.start(Job::Uphold);
                 if let Some(record) = Ledger::peek(host).ok().flatten() {
-                    keeper.look_at_monitors(&record);
+                    keeper.follow_guest(host, &record);
                 }
             }
         }
@@ -191,7 +204,7 @@ impl Keeper {
     }
 
     /// Waits for whatever comes first, and answers it.
-    fn wait(&mut self, host: &Host) -> io::Result<()> {
+    fn wait(&mut self, host: &mut Host) -> io::Result<()> {
         let timers =
             [self.give_back_at, self.uphold_at, self.look.as_ref().map(|look| look.at), self.monitors.next()];
         let timeout = match timers.into_iter().flatten().min() {
@@ -319,6 +332,7 @@ impl Keeper {
     /// again gets them as they are.
     fn give_back(&mut self, host: &Host, reason: String, heir: Option<ProcessId>) {
         self.give_back_at = None;
+        self.reason.clone_from(&reason);
         self.errands.cancel_of_running_guest();
         match heir {
             Some(_) => self.monitors.forget(),
@@ -350,12 +364,13 @@ impl Keeper {
         let _ = std::fs::remove_file(keeper_socket(self.guest));
     }
 
-    fn noticed(&mut self, host: &Host, notice: Notice) {
+    fn noticed(&mut self, host: &mut Host, notice: Notice) {
         match notice {
             Notice::ErrandDone => {
                 self.errands.finished();
                 self.give_back_if_free();
             }
+            Notice::GuestEnds(end) => self.reboot.ends(end),
             Notice::MonitorsDone { step, unfinished } => {
                 self.work.finished();
                 if matches!(step, MonitorStep::Return(_)) {
@@ -386,9 +401,26 @@ impl Keeper {
                     Some(Phase::Preparing(_)) => self.leave(),
                     Some(_) if !self.is_leaving => self.give_back_at = Some(Instant::now() + RETRY),
                     Some(_) => {}
-                    None => self.leave(),
+                    None => {
+                        self.start_again_after_reboot(host);
+                        self.leave();
+                    }
                 }
             }
+        }
+    }
+
+    /// All is given back: a guest that rebooted itself is started again.
+    fn start_again_after_reboot(&mut self, host: &mut Host) {
+        let Some((end, cards)) = self.reboot.finish() else { return };
+        let name = GuestName::new(&self.name);
+        let deadline = Deadline::after(START_AGAIN);
+        let end = (end, self.reason.as_str());
+        match lifecycle::start_again_after_reboot(host, self.guest, &name, end, &cards, deadline) {
+            Ok(AfterTheEnd::StaysOff) => {}
+            Ok(after @ AfterTheEnd::StartsAgain) => tracing::info!("{after}"),
+            Ok(after @ AfterTheEnd::CannotGoOn(_)) => tracing::warn!("{after}"),
+            Err(error) => tracing::error!("the guest rebooted itself, but is not started again: {error}"),
         }
     }
 
@@ -402,7 +434,7 @@ impl Keeper {
         let Some(record) = Ledger::peek(host).ok().flatten() else { return };
         self.look_at_ledger(host);
         let Some(lease) = record.leases.get(&self.guest) else { return };
-        self.look_at_monitors(&record);
+        self.follow_guest(host, &record);
         if self.subject.qemu().is_none() {
             self.look = None;
             self.give_back_at = Some(Instant::now() + GRACE_ONCE_TOLD);
@@ -411,8 +443,8 @@ impl Keeper {
         }
     }
 
-    /// Has the monitors follow the guest, as far as it has come.
-    fn look_at_monitors(&mut self, record: &Record) {
+    /// Has the monitors follow the guest, as far as it has come, and listens to it once it is up.
+    fn follow_guest(&mut self, host: &Host, record: &Record) {
         let Some(lease) = record.leases.get(&self.guest) else { return };
         match lease.phase {
             Phase::Prepared => {
@@ -422,6 +454,7 @@ impl Keeper {
             }
             Phase::Started if self.subject.qemu().is_some() => {
                 self.monitors.guest_is_up(record, self.guest);
+                self.reboot.guest_is_up(host, lease);
             }
             Phase::Started => self.monitors.guest_is_gone(record, self.guest),
             Phase::Preparing(_) | Phase::GivingBack(_) => {}
@@ -450,7 +483,7 @@ impl Keeper {
     fn subject_ended(&mut self, host: &Host) {
         self.look_at_ledger(host);
         if let Some(record) = Ledger::peek(host).ok().flatten() {
-            self.look_at_monitors(&record);
+            self.follow_guest(host, &record);
         }
         if self.subject.qemu().is_none() {
             self.look = None;

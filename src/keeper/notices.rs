@@ -9,7 +9,7 @@ use std::thread;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::monitors::MonitorStep;
-use crate::host::{BusSignal, watch_bus_signals};
+use crate::host::{BusSignal, GuestEnd, watch_bus_signals};
 
 /// The stack of a thread: none here recurses.
 pub(super) const STACK: usize = 256 * 1024;
@@ -32,6 +32,8 @@ pub(super) enum Notice {
     ErrandDone,
     /// The lease was given back, or not: the ledger says.
     GaveBack,
+    /// QEMU says how it ends.
+    GuestEnds(GuestEnd),
     /// A step with the guest's monitors is over.
     MonitorsDone {
         /// Which.

@@ -2,6 +2,7 @@
 
 mod load;
 mod monitors;
+mod restart;
 mod verify;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use load::{
     CONFIG_DIR, HOST_FILE, LoadedConfig, config_path, host_config, load_config, load_host_config,
 };
 pub use monitors::{follow_monitors, note_monitors, return_monitors};
+pub use restart::{AfterTheEnd, start_again_after_reboot};
 pub use verify::{verify_isolation, verify_pages};
 
 /// How often it is looked whether a keeper has given everything back.
