@@ -213,6 +213,8 @@ impl Host {
     /// Looks at one after the other, and tells each answer at once.
     fn look_at_all(&self, looks: &[Look], mut tell: impl FnMut(Looked) -> io::Result<()>) -> io::Result<()> {
         let mut dead_port = None;
+        // Said only where something below does not answer.
+        let mut down = String::new();
         for Look { address, kind } in looks {
             let address = *address;
             if let Some(port) = dead_port {
@@ -226,7 +228,11 @@ impl Host {
             let said = look(*kind, |offset, length| self.files.read_at(&path, offset, length));
             let looked = match said {
                 Ok(Said::Well(link)) => Looked { address, health: of_wait(asked.elapsed()), link },
-                Ok(Said::Dead(evidence)) => dead(address, *kind, &evidence),
+                Ok(Said::LinkDown(link)) => {
+                    down = format!("; port {address} reports its link as down");
+                    Looked { address, health: of_wait(asked.elapsed()), link }
+                }
+                Ok(Said::Dead(evidence)) => dead(address, *kind, &format!("{evidence}{down}")),
                 Err(error) if stuck_process(&error).is_some() => return Err(error),
                 Err(error) => dead(address, *kind, &format!("config space cannot be read: {error}")),
             };

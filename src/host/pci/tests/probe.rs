@@ -71,14 +71,17 @@ fn below_a_dead_port_nothing_is_asked() {
 }
 
 #[test]
-fn a_link_that_is_down_is_the_ports() {
+fn a_link_that_is_down_counts_where_nothing_answers_below() {
     let machine = Machine::new();
     let path = "/sys/bus/pci/devices/0000:02:00.0/config";
     let mut config = machine.get(path);
     // The upper byte of link status: without the bit that says that the link is up.
     config.replace_range(0x77 * 2..0x78 * 2, "11");
     machine.set(path, &config);
-    assert_eq!(probe(&machine).evidence()[0], "port 0000:02:00.0: the link below it is down");
+    assert!(probe(&machine).all_answer(), "some ports never report it as up");
+    machine.set("/sys/bus/pci/devices/0000:03:00.0/config", &"ff".repeat(256));
+    let evidence = "0000:03:00.0: config space reads ff; port 0000:02:00.0 reports its link as down";
+    assert_eq!(probe(&machine).evidence(), [evidence]);
 }
 
 #[test]
