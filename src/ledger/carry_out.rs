@@ -188,9 +188,13 @@ impl Ledger<'_> {
         let (host, deadline) = (&*self.host, self.deadline);
         let is_seen_back =
             |entry: &Entry| entry.knob.read(host, deadline).map_or(true, |now| now == entry.baseline);
-        self.record.entries.retain(|entry| {
-            !entry.claims.is_empty() || entry.pending.is_some() || (entry.is_fading() && !is_seen_back(entry))
-        });
+        let is_needed = |entry: &Entry| {
+            !entry.claims.is_empty()
+                || entry.pending.is_some()
+                || self.record.is_quarantined(&entry.knob)
+                || (entry.is_fading() && !is_seen_back(entry))
+        };
+        self.record.entries = self.record.entries.iter().filter(|entry| is_needed(entry)).cloned().collect();
         self.store()?;
         Ok(outcome)
     }
