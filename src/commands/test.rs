@@ -124,6 +124,7 @@ fn foresee(
         }
         Operation::Start => {
             lifecycle::verify_pages(host, record, guest.uuid)?;
+            lifecycle::verify_cards(host, record, guest.uuid, deadline)?;
             Ok(Foreseen { commands: commands(&[operation]), ..Foreseen::default() })
         }
         Operation::Started => {

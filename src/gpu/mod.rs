@@ -22,7 +22,7 @@ pub use recovery::Rung;
 pub use reset_method::ResetMethod;
 pub use restarts::{RestartVerdict, Restarts};
 pub use return_to::ReturnTo;
-pub use signs::{KnownSign, SIGNS, Severity, Sign, signs_in};
+pub use signs::{KnownSign, SIGNS, Severity, Sign, records_about, signs_in};
 pub use words::UnknownWord;
 
 use words::in_words;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{KernelLog, LogRecord};
-use crate::pci::PciAddress;
+use crate::pci::{PciAddress, PciSlot};
 
 /// How bad a sign is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,6 +109,20 @@ impl fmt::Display for Sign {
 pub fn signs_in(log: &KernelLog, addresses: &[PciAddress]) -> Vec<Sign> {
     let names: Vec<(PciAddress, String)> = addresses.iter().map(|a| (*a, a.to_string())).collect();
     log.records.iter().filter_map(|record| sign_in(record, &names)).collect()
+}
+
+/// The records of the kernel's log that are about a card: those that name it or one of its functions, in any of the ways
+/// that drivers do (`0000:03:00.0`; `PCI:0000:03:00` of NVIDIA's driver; `[03:00.0]` of Intel's IOMMU), or a port above it.
+#[must_use]
+pub fn records_about<'a>(log: &'a KernelLog, card: PciSlot, ports: &[PciAddress]) -> Vec<&'a LogRecord> {
+    let slot = card.to_string();
+    let names: Vec<String> = ports.iter().map(PciAddress::to_string).chain([slot.clone()]).collect();
+    let in_brackets = slot.strip_prefix("0000:").map(|short| format!("[{short}."));
+    let is_about = |record: &&LogRecord| {
+        names.iter().any(|name| names_function(&record.text, name))
+            || in_brackets.as_ref().is_some_and(|name| record.text.contains(name))
+    };
+    log.records.iter().filter(is_about).collect()
 }
 
 fn sign_in(record: &LogRecord, names: &[(PciAddress, String)]) -> Option<Sign> {
@@ -224,6 +238,26 @@ mod tests {
         let found = signs_in(&log(&lines), &[address("0000:03:00.0"), address("0000:04:00.0")]);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].address, address("0000:04:00.0"));
+    }
+
+    #[test]
+    fn what_is_about_a_card_names_it_a_function_or_a_port() {
+        let about = [
+            "[drm] Initialized amdgpu 3.61.0 for 0000:03:00.0 on minor 1",
+            "snd_hda_intel 0000:03:00.1: Force to non-snoop mode",
+            "NVRM: GPU at PCI:0000:03:00: GPU-x",
+            "DMAR: [DMA Read NO_PASID] Request device [03:00.0] fault addr 0x0",
+            "pcieport 0000:00:01.1: AER: Correctable error message received",
+        ];
+        let others = [
+            "amdgpu 0000:0e:00.0: x",
+            "x 10000:03:00.0: x",
+            "pcieport 0000:00:01.2: x",
+            "DMAR: Request device [13:00.0]",
+        ];
+        let log = log(&[about.as_slice(), others.as_slice()].concat());
+        let found = records_about(&log, address("0000:03:00.0").slot(), &[address("0000:00:01.1")]);
+        assert_eq!(found.iter().map(|record| record.text.as_str()).collect::<Vec<_>>(), about);
     }
 
     #[test]

@@ -67,7 +67,8 @@ pub(super) fn aside(arguments: &[&OsStr], output: Output, deadline: Deadline) ->
     run_aside(command, output, deadline)
 }
 
-fn run_aside(mut command: Command, output: Output, deadline: Deadline) -> io::Result<Aside> {
+/// Runs a program in the same way.
+pub(super) fn run_aside(mut command: Command, output: Output, deadline: Deadline) -> io::Result<Aside> {
     let stdout = if output == Output::Heard { Stdio::piped() } else { Stdio::null() };
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null()).process_group(0);
     let mut child = OwnedChild::spawn(&mut command)?;

@@ -33,6 +33,8 @@ mod monitor_events;
 mod monitors;
 mod pci;
 mod process;
+mod program_version;
+mod release;
 mod root_path;
 mod script_tree;
 mod service;
@@ -85,7 +87,7 @@ pub use logind::{Logind, SleepState};
 pub use monitor_events::{EndSink, GuestEnd, GuestEndWatch};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use pci::{
-    AskedBars, Binding, Bindings, DriverName, DriverNameError, Expected, Health, Link, PROBE_PCI,
+    AskedBars, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health, Link, PROBE_PCI,
     PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport, Probed, probe_pci,
 };
 pub use process::{ProcessId, StrayTasks};

@@ -1,5 +1,6 @@
 //! A guest's life, event by event: what is planned, taken, verified and given back.
 
+mod cards;
 mod load;
 mod monitors;
 mod restart;
@@ -17,12 +18,13 @@ use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, HostError, ProcessId, Request, xml_file};
 use crate::ledger::{Commands, Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Plan, Record, Try};
 
+pub use cards::{Clearing, clear_quarantine};
 pub use load::{
     CONFIG_DIR, HOST_FILE, LoadedConfig, config_path, host_config, load_config, load_host_config,
 };
 pub use monitors::{follow_monitors, note_monitors, return_monitors};
 pub use restart::{AfterTheEnd, start_again_after_reboot};
-pub use verify::{verify_isolation, verify_pages};
+pub use verify::{verify_cards, verify_isolation, verify_pages};
 
 /// How often it is looked whether a keeper has given everything back.
 const LOOK_AT_KEEPER: Duration = Duration::from_millis(10);
@@ -69,6 +71,16 @@ pub enum LifecycleError {
         /// What is there.
         available: u64,
     },
+    /// A card that `prepare` handed over is not bound as it was.
+    #[error("{card} was handed over to {was}, and now belongs to {now}")]
+    CardTaken {
+        /// Its functions, in words.
+        card: String,
+        /// What it was bound to after `prepare`.
+        was: String,
+        /// What it is bound to.
+        now: String,
+    },
 }
 
 /// What `prepare` would do.
@@ -95,6 +107,11 @@ impl LifecycleError {
             Self::PagesGone { .. } => {
                 Some("something else on this host takes huge pages; start the guest again".to_owned())
             }
+            Self::CardTaken { .. } => Some(
+                "is there another hook, driverctl, a udev rule or `virsh nodedev-reattach` that binds it? Then start \
+                 the guest again"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -266,13 +283,14 @@ pub fn has_commands(host: &Host, uuid: GuestUuid, event: Operation) -> Result<bo
     Ok(record.and_then(|record| Some(record.leases.get(&uuid)?.commands.has(event))) == Some(true))
 }
 
-/// `start begin`: are the pages still there? Then the guest's commands for it are run.
+/// `start begin`: are the pages still there, and the cards bound as they were? Then the guest's commands for it are run.
 ///
 /// # Errors
 /// They are not; a command failed.
 pub fn start(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Outcome, LifecycleError> {
     let Some(record) = Ledger::peek(host)? else { return Ok(Outcome::default()) };
     verify_pages(host, &record, uuid)?;
+    verify_cards(host, &record, uuid, deadline)?;
     if has_commands(host, uuid, Operation::Start)? {
         return Ok(Ledger::open(host, deadline)?.run_commands_now(uuid, Operation::Start)?);
     }

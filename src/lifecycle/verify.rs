@@ -6,8 +6,8 @@ use super::LifecycleError;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::Host;
-use crate::ledger::{Knob, Note, Record, Want, available_pages};
+use crate::host::{Bindings, DriverName, Host};
+use crate::ledger::{Knob, Note, Record, Value, Want, available_pages};
 
 /// The longest look at the running programs after a start.
 const LOOK_AT_TASKS: Duration = Duration::from_millis(700);
@@ -28,6 +28,44 @@ pub fn verify_pages(host: &Host, record: &Record, uuid: GuestUuid) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Whether the cards that were handed over for a guest are still bound as they were: libvirt resets a card under the
+/// driver that it finds, and takes it away from it.
+///
+/// # Errors
+/// They are not; what they are bound to cannot be read.
+pub fn verify_cards(
+    host: &Host,
+    record: &Record,
+    uuid: GuestUuid,
+    deadline: Deadline,
+) -> Result<(), LifecycleError> {
+    for entry in record.entries_of(uuid) {
+        let (Knob::PciBindings(functions), Value::Bindings(was)) = (&entry.knob, &entry.written) else {
+            continue;
+        };
+        let Value::Bindings(now) = entry.knob.read(host, deadline)? else { continue };
+        if now != *was {
+            let (was, now) = (in_words(was, &now), in_words(&now, was));
+            return Err(LifecycleError::CardTaken { card: functions.to_string(), was, now });
+        }
+    }
+    Ok(())
+}
+
+/// What functions are bound to; their overrides too, where the rest is the same.
+fn in_words(bindings: &Bindings, other: &Bindings) -> String {
+    let words = bindings.to_string();
+    if words != other.to_string() {
+        return words;
+    }
+    let overrides: Vec<&str> = bindings
+        .0
+        .values()
+        .map(|binding| binding.driver_override.as_ref().map_or("none", DriverName::as_str))
+        .collect();
+    format!("{words} (driver_override {})", overrides.join(", "))
 }
 
 /// Whether anything of the host may still run on a guest's CPUs.

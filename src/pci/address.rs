@@ -85,6 +85,19 @@ impl PciSlot {
     }
 }
 
+impl PciSlot {
+    /// The card that a person means by a function or a card of theirs, with the domain or without: `0000:0b:00.1`,
+    /// `0b:00`.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn meant_by(text: &str) -> Result<Self, ParsePciError> {
+        let in_domain = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
+        let slot = in_domain.parse::<PciAddress>().map(PciAddress::slot).or_else(|_| in_domain.parse());
+        slot.map_err(|_| ParsePciError(text.to_owned()))
+    }
+}
+
 impl FromStr for PciSlot {
     type Err = ParsePciError;
 
@@ -119,6 +132,18 @@ serde_as_text!(PciSlot);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_card_is_meant_by_a_function_or_a_slot_with_or_without_its_domain() {
+        let card: PciSlot = "0000:0b:00".parse().unwrap();
+        for text in ["0000:0b:00.1", "0000:0b:00", "0b:00.0", "0B:00"] {
+            assert_eq!(PciSlot::meant_by(text), Ok(card), "{text}");
+        }
+        for text in ["", "0b", "0b:00.", "0b:00.8", "0b:00:00:00", "b:00.0", "0b:00.0 ", "-0b:00"] {
+            let error = PciSlot::meant_by(text).unwrap_err();
+            assert_eq!(error, ParsePciError(text.to_owned()), "{text}");
+        }
+    }
 
     #[test]
     fn reads_and_writes_sysfs_names() {

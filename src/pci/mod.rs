@@ -1,6 +1,7 @@
 //! How PCI names things: addresses, cards, models and classes.
 
 mod address;
+mod class_words;
 mod functions;
 mod id;
 

@@ -32,7 +32,34 @@ impl PortsAbove {
     }
 }
 
+/// What a bus reset for some functions would reset: the nearest port above them resets all that is behind it. VFIO does
+/// that between two guests (`vfio_pci_dev_set_hot_reset` in `drivers/vfio/pci/vfio_pci_core.c`), but only where all of it
+/// is the guest's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusReset {
+    /// There is no port above them.
+    NoPort,
+    /// Nothing but them.
+    OnlyThem,
+    /// These others too.
+    Others(Vec<PciAddress>),
+}
+
 impl Host {
+    /// What the bus reset of functions that go together would reset.
+    ///
+    /// # Errors
+    /// One of them is not there ([`HostError::is_absent`]); the folder of all functions cannot be listed.
+    pub fn pci_bus_reset(&self, functions: &[PciAddress]) -> Result<BusReset, HostError> {
+        let Some(first) = functions.first() else { return Ok(BusReset::NoPort) };
+        let Some(port) = self.pci_ports_above(*first)?.nearest_first().next() else {
+            return Ok(BusReset::NoPort);
+        };
+        let mut others = self.pci_functions_behind(port)?;
+        others.retain(|other| !functions.contains(other));
+        Ok(if others.is_empty() { BusReset::OnlyThem } else { BusReset::Others(others) })
+    }
+
     /// The ports above a function, from the place of its folder in `/sys/devices`.
     ///
     /// The two ports of a switch count as the card's own where its upper port has no other port below, and that no other

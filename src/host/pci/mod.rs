@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use attribute::PciAttribute;
 pub use bar::AskedBars;
 pub use binding::{Binding, Bindings};
-pub use card::PortsAbove;
+pub use card::{BusReset, PortsAbove};
 pub use config_space::Link;
 pub use driver_name::{DriverName, DriverNameError};
 pub use function::{PciFunction, PowerState};

@@ -85,6 +85,17 @@ fn the_cards_own_switch_is_told_from_the_mainboards() {
 }
 
 #[test]
+fn a_bus_reset_takes_all_behind_the_nearest_port() {
+    let machine = Machine::new();
+    let host = machine.host();
+    assert_eq!(host.pci_bus_reset(&card()).unwrap(), BusReset::OnlyThem);
+    assert_eq!(host.pci_bus_reset(&card()[..3]).unwrap(), BusReset::Others(vec![card()[3]]));
+    assert_eq!(host.pci_bus_reset(&[address("0000:00:01.1")]).unwrap(), BusReset::NoPort);
+    assert_eq!(host.pci_bus_reset(&[]).unwrap(), BusReset::NoPort);
+    assert!(host.pci_bus_reset(&[address("0000:04:00.0")]).unwrap_err().is_absent());
+}
+
+#[test]
 fn groups_and_what_is_behind_a_port() {
     let machine = Machine::new();
     let host = machine.host();
