@@ -220,7 +220,8 @@ impl Ledger<'_> {
         let deadline = match change.knob {
             Knob::CardUsers(_) | Knob::GraphicalSessions => Deadline::after(self.card_patience.users),
             Knob::PciBindings(_) => Deadline::after(self.card_patience.drivers),
-            _ => self.unit_deadline,
+            Knob::Service(_) | Knob::Trigger(_) => self.unit_deadline,
+            _ => self.deadline,
         };
         let deadline = deadline.earlier(self.deadline);
         let kept = self.unlocked(|host, _| {
