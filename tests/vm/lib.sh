@@ -253,6 +253,9 @@ kernel_said() {
 # Every knob of this host that can be read, one a line: what must be the same after a guest as before.
 # An absent cpuset.cpus, an empty one and one with all CPUs are alike: systemd creates and removes the file as it goes,
 # and the kernel lets no group with tasks go back to an empty one.
+# An interrupt that nobody uses and that may be served everywhere is like an absent one: the first guest with a device
+# has the kernel show such ones.
+# Of the consoles those on frame buffers: the VGA console goes for good when vfio-pci first gets the card.
 # Effective affinities and free pages are not knobs.
 knobs() {
     local cpu=/sys/devices/system/cpu/cpu node=/sys/devices/system/node/node online
@@ -265,9 +268,14 @@ knobs() {
         /sys/kernel/mm/hugepages/*/{nr,surplus,nr_overcommit}_hugepages \
         "$test_monitors"/[0-9]/{input,power,brightness,contrast} \
         /sys/bus/pci/devices/*/{driver_override,power/control,d3cold_allowed,reset_method} \
-        /sys/class/vtconsole/*/bind \
-        /sys/fs/cgroup/*/cpuset.cpus | grep -v "cpuset.cpus:$(</sys/devices/system/cpu/online)\$" || true
+        /sys/fs/cgroup/*/cpuset.cpus |
+        grep -v "cpuset.cpus:$(</sys/devices/system/cpu/online)\$" |
+        grep -vxFf <(grep -L . /sys/kernel/irq/*/actions |
+            sed "s|.*/\\([0-9]*\\)/actions|/proc/irq/\\1/smp_affinity_list:$(</sys/devices/system/cpu/online)|") || true
 
+    grep -ls 'frame buffer' /sys/class/vtconsole/*/name | while read -r name; do
+        grep -H . "${name%/name}/bind"
+    done || true
     find /sys/bus/pci/devices/*/ -maxdepth 1 -name driver -printf '%p:%l\n'
 
     # Without the cpuset controller, which comes and goes with pinned guests, a slice runs everywhere.

@@ -32,6 +32,10 @@ becomes() {
     done
 }
 
+# One comes with the boot: this machine's CPUs are not laid out as any real one's are.
+complaints() { dmesg | grep -cE 'BUG:|WARNING:|Oops|Call Trace' || true; }
+at_boot=$(complaints)
+
 # A card as real ones are: a driver with nodes, power management, no reset of one function alone.
 mark_kernel_log
 load_faults powered
@@ -244,4 +248,4 @@ same_as "$loaded"
 unload_gpu
 unload_faults
 same_as "$before"
-! dmesg | grep -E 'BUG:|WARNING:|Oops|Call Trace' || fail "the kernel complains"
+expect "complaints of the kernel" "$(complaints)" "$at_boot"
