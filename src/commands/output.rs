@@ -80,8 +80,8 @@ impl ChangeView {
     pub(super) fn of(changes: &[Change]) -> Vec<Self> {
         let view = |change: &Change| Self {
             knob: change.knob.to_string(),
-            now: change.now.to_string(),
-            then: change.then.to_string(),
+            now: change.now.beside(&change.then),
+            then: change.then.beside(&change.now),
         };
         changes.iter().map(view).collect()
     }
@@ -105,7 +105,8 @@ impl<'a> From<&'a Outcome> for OutcomeView<'a> {
 pub(super) fn changes(changes: &[Change]) {
     let width = changes.iter().map(|change| change.knob.to_string().chars().count()).max().unwrap_or(0);
     for change in changes {
-        line(format_args!("  {:width$}  {} -> {}", change.knob.to_string(), change.now, change.then));
+        let (now, then) = (change.now.beside(&change.then), change.then.beside(&change.now));
+        line(format_args!("  {:width$}  {now} -> {then}", change.knob.to_string()));
     }
 }
 

@@ -188,13 +188,14 @@ impl Ledger<'_> {
         let (host, deadline) = (&*self.host, self.deadline);
         let is_seen_back =
             |entry: &Entry| entry.knob.read(host, deadline).map_or(true, |now| now == entry.baseline);
-        let is_needed = |entry: &Entry| {
+        let mut entries = std::mem::take(&mut self.record.entries);
+        entries.retain(|entry| {
             !entry.claims.is_empty()
                 || entry.pending.is_some()
-                || self.record.is_quarantined(&entry.knob)
                 || (entry.is_fading() && !is_seen_back(entry))
-        };
-        self.record.entries = self.record.entries.iter().filter(|entry| is_needed(entry)).cloned().collect();
+                || self.record.is_quarantined(&entry.knob)
+        });
+        self.record.entries = entries;
         self.store()?;
         Ok(outcome)
     }
@@ -218,15 +219,15 @@ impl Ledger<'_> {
     /// A write that may take seconds: others get at the ledger meanwhile.
     fn write_unlocked(&mut self, uuid: GuestUuid, change: &Change) -> Result<(), LedgerError> {
         let deadline = match change.knob {
-            Knob::CardUsers(_) | Knob::GraphicalSessions => Deadline::after(self.card_patience.users),
-            Knob::PciBindings(_) => Deadline::after(self.card_patience.drivers),
             Knob::Service(_) | Knob::Trigger(_) => self.unit_deadline,
-            _ => self.deadline,
+            Knob::CardUsers(_) | Knob::GraphicalSessions => Deadline::after(self.card_patience.users),
+            _ => Deadline::after(self.card_patience.drivers),
         };
         let deadline = deadline.earlier(self.deadline);
-        let kept = self.unlocked(|host, _| {
+        let kept = self.unlocked(|host, end| {
             change.knob.write(host, &change.then, deadline)?;
-            change.knob.read_back(host, deadline)
+            // Whoever waited for something to end may have no patience left, but has to see that it did.
+            change.knob.read_back(host, end)
         })?;
         if !self.record.leases.contains_key(&uuid) {
             return Err(LedgerError::GivenBack);

@@ -16,8 +16,10 @@ pub(super) fn adopt_foreign_change(entry: &mut Entry, now: &Value) -> Option<Not
         return None;
     }
     let note = Note::warning(format!(
-        "{} was changed by somebody else, from {} to {now}: left alone",
-        entry.knob, entry.written
+        "{} was changed by somebody else, from {} to {}: left alone",
+        entry.knob,
+        entry.written.beside(now),
+        now.beside(&entry.written)
     ));
     entry.baseline = now.clone();
     entry.written = now.clone();

@@ -102,7 +102,7 @@ impl Note {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} -> {}", self.knob, self.now, self.then)
+        write!(f, "{}: {} -> {}", self.knob, self.now.beside(&self.then), self.then.beside(&self.now))
     }
 }
 

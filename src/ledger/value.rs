@@ -51,6 +51,17 @@ impl Value {
     }
 }
 
+impl Value {
+    /// In words, for who reads the other one beside it: what they have in common is not said twice.
+    #[must_use]
+    pub fn beside(&self, other: &Self) -> String {
+        match (self, other) {
+            (Self::Bindings(this), Self::Bindings(other)) => this.beside(other).to_string(),
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -2,6 +2,7 @@
 //! and afterwards the folder is what it was.
 
 mod around_the_guest;
+mod cards;
 mod failures;
 mod give_back;
 mod host_file;

@@ -37,7 +37,7 @@ fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'_>, proposa
     let minutes = Duration::from_secs(now.saturating_sub(*since)).as_secs() / 60;
     let evidence = evidence.first().map_or("it did not answer", String::as_str);
     let slot = terms.functions.slot();
-    let help = match terms.stuck.as_ref().filter(|stuck| situation.host.is_alive(stuck.process)) {
+    let help = match terms.stuck_operation(situation.host) {
         Some(stuck) => format!(
             "process {} hangs in the kernel and cannot be ended: only restarting the host frees the card",
             stuck.process.pid

@@ -71,6 +71,17 @@ impl Bindings {
         self.0.values().any(Binding::has_host_driver)
     }
 
+    /// The same, without the sizes of BARs that the other one has too: for people, who would read them twice.
+    #[must_use]
+    pub fn beside(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        for (function, binding) in &mut rest.0 {
+            let theirs = other.0.get(function).map(|binding| &binding.bar_sizes);
+            binding.bar_sizes.retain(|bar, size| theirs.and_then(|sizes| sizes.get(bar)) != Some(size));
+        }
+        rest
+    }
+
     /// The same, but those functions that a driver of the host's has, or could get, have none and are kept from all.
     #[must_use]
     pub fn without_host_drivers(&self) -> Self {

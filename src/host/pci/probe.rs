@@ -185,6 +185,13 @@ impl Host {
         Ok(report)
     }
 
+    /// Gives functions that did not answer some time. Those of a host in a folder do not change by themselves.
+    pub fn let_pci_settle(&self, time: Duration, deadline: Deadline) {
+        if self.root() == Path::new("/") {
+            deadline.pause(time);
+        }
+    }
+
     fn not_looked_at(&self, address: PciAddress) -> Result<Probed, HostError> {
         let is_there = self.is_pci_function(address);
         Ok(Probed {

@@ -35,8 +35,8 @@ impl Ledger<'_> {
         owner: Option<GuestUuid>,
         terms: &CardTerms,
     ) -> Result<Verdict, LedgerError> {
-        if let Some(operation) = terms.stuck.clone().filter(|stuck| self.host.is_alive(stuck.process)) {
-            return Ok(Verdict::Stuck(operation));
+        if let Some(operation) = terms.stuck_operation(self.host) {
+            return Ok(Verdict::Stuck(operation.clone()));
         }
         self.unlocked(|host, deadline| {
             let lets_go = Deadline::after(LETS_GO).earlier(deadline);
@@ -45,7 +45,7 @@ impl Ledger<'_> {
             }
             match look_at(host, terms) {
                 Verdict::Dead(_) => {
-                    Deadline::after(SETTLE).earlier(deadline).pause(SETTLE);
+                    host.let_pci_settle(SETTLE, deadline);
                     look_at(host, terms)
                 }
                 verdict => verdict,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::knob::Knob;
 use super::record::seconds_since_1970;
 use crate::gpu::{ReturnTo, Rung};
-use crate::host::{Bindings, Expected, HostError, KernelLogPosition, ProcessId};
+use crate::host::{Bindings, Expected, Host, HostError, KernelLogPosition, ProcessId};
 use crate::pci::{PciAddress, PciFunctions};
 
 pub use quarantine::{Cleared, Quarantine};
@@ -91,6 +91,12 @@ impl CardTerms {
     #[must_use]
     pub fn knob(&self) -> Knob {
         Knob::PciBindings(self.functions.clone())
+    }
+
+    /// The operation on it that the kernel has still not come back from.
+    #[must_use]
+    pub fn stuck_operation(&self, host: &Host) -> Option<&StuckOperation> {
+        self.stuck.as_ref().filter(|stuck| host.is_alive(stuck.process))
     }
 
     /// All addresses whose lines in the kernel's log are about it.

@@ -111,20 +111,28 @@ impl Ledger<'_> {
         for entry in self.record.entries.iter_mut().filter(|entry| is_its(&entry.knob)) {
             entry.claims.remove(&uuid);
         }
-        let is_free = terms.stuck.is_none();
         let quarantine = Quarantine { guest, since: seconds_since_1970(), evidence, terms: terms.clone() };
         self.record.quarantines.push(quarantine);
         self.store()?;
-        if is_free && let Ok(Value::Bindings(now)) = terms.knob().read(self.host, self.deadline) {
-            let aside = now.without_host_drivers();
-            if aside != now
-                && let Err(Failure::Stuck(operation)) = self.bind(&terms, &aside, outcome)?
-                && let Some(quarantine) = self.quarantine_mut(&terms.functions)
-            {
-                quarantine.evidence.push(operation.what.clone());
-                quarantine.terms.stuck = Some(operation);
-                self.store()?;
-            }
+        self.set_aside(&terms, outcome)
+    }
+
+    /// Takes a card in quarantine from the host's drivers, unless the kernel hangs in it.
+    pub(super) fn set_aside(&mut self, terms: &CardTerms, outcome: &mut Outcome) -> Result<(), LedgerError> {
+        if terms.stuck.is_some() {
+            return Ok(());
+        }
+        let Ok(Value::Bindings(now)) = terms.knob().read(self.host, self.deadline) else { return Ok(()) };
+        let aside = now.without_host_drivers();
+        if aside == now {
+            return Ok(());
+        }
+        if let Err(Failure::Stuck(operation)) = self.bind(terms, &aside, outcome)?
+            && let Some(quarantine) = self.quarantine_mut(&terms.functions)
+        {
+            quarantine.evidence.push(operation.what.clone());
+            quarantine.terms.stuck = Some(operation);
+            self.store()?;
         }
         Ok(())
     }

@@ -45,11 +45,20 @@ impl Ledger<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
         let knob = terms.knob();
-        let Some(entry) = self.record.entry_mut(&knob).filter(|entry| entry.claims.contains_key(&uuid))
-        else {
-            return Ok(());
+        if !self.record.entry(&knob).is_some_and(|entry| entry.claims.contains_key(&uuid)) {
+            // Whoever put it into quarantine may have been killed before it was aside.
+            let quarantine = self.record.quarantine_of(&terms.functions).cloned();
+            return quarantine.map_or(Ok(()), |quarantine| self.set_aside(&quarantine.terms, outcome));
+        }
+        // What hangs in the kernel has the device locked: whoever reads would hang beside it.
+        let now = match terms.stuck_operation(self.host) {
+            Some(operation) => {
+                return self.quarantine(uuid, terms, Failure::Stuck(operation.clone()), outcome);
+            }
+            None => knob.read(self.host, self.deadline),
         };
-        match knob.read(self.host, self.deadline) {
+        let Some(entry) = self.record.entry_mut(&knob) else { return Ok(()) };
+        match now {
             // It was never taken, or somebody else has brought it home.
             Ok(now) if now == entry.baseline => return self.forget_card(uuid, terms),
             Ok(now) => {

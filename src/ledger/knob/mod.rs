@@ -288,10 +288,12 @@ impl Knob {
             }
             // Without a keeper the guest starts all the same; what needs one says so itself.
             Self::IrqbalanceBan(_) | Self::Keeper(_) | Self::I2cDev => OnRefusal::Skip,
-            Self::PciAttribute {
-                attribute: PciAttribute::D3coldAllowed | PciAttribute::PowerControl,
-                ..
-            } if error.stuck_process().is_none() => OnRefusal::Skip,
+            // Not `power/control`: vfio's driver changes it, and only who has a claim on it puts it back.
+            Self::PciAttribute { attribute: PciAttribute::D3coldAllowed, .. }
+                if error.stuck_process().is_none() =>
+            {
+                OnRefusal::Skip
+            }
             _ => OnRefusal::Refuse,
         }
     }

@@ -1,0 +1,135 @@
+//! The program is killed before every write that a card needs.
+
+use super::{CARD, HOST_DRIVERS, ON_VFIO, USB, machine, player};
+use crate::support::{Killed, Life, Machine, guest, life};
+
+fn kill_at<T>(machine: &Machine, nth: usize, what: impl FnOnce() -> T) -> Result<T, Killed> {
+    machine.faults.panic_at_write(nth);
+    let outcome = machine.until_killed(what);
+    machine.faults.clear();
+    outcome
+}
+
+/// Somebody with a card, a USB controller and a service to stop.
+fn somebody() -> Life {
+    let devices: Vec<&str> = CARD.into_iter().chain([USB]).collect();
+    let xml = "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>";
+    player(1, &devices, xml, "gpu: {}\nservices: {stop: ollama.service}\n")
+}
+
+fn mend(machine: &Machine, life: &Life, nth: usize) {
+    match nth % 4 {
+        0 => drop(machine.open_and_close()),
+        1 => {
+            machine.prepare(life).unwrap();
+            assert_eq!(machine.drivers(), ON_VFIO);
+            machine.release(life).unwrap();
+        }
+        2 => drop(machine.release(life).unwrap()),
+        _ => {
+            let other = other();
+            machine.prepare(&other).unwrap();
+            machine.release(&other).unwrap();
+        }
+    }
+}
+
+/// Another guest, without a card.
+fn other() -> Life {
+    life(guest(2, "4-5", ""), "isolate_cpus: {}")
+}
+
+#[test]
+fn a_killed_prepare_is_undone_by_whoever_comes_next() {
+    let machine = machine();
+    let before = machine.files();
+    let life = somebody();
+    for nth in 1.. {
+        let outcome = kill_at(&machine, nth, || machine.prepare(&life).unwrap());
+        if outcome.is_ok() {
+            machine.release(&life).unwrap();
+            assert!(nth > 40, "{nth}");
+            break;
+        }
+        mend(&machine, &life, nth);
+        machine.assert_is(&before, &format!("killed at write {nth} of prepare"));
+    }
+}
+
+#[test]
+fn a_killed_release_is_finished_by_whoever_comes_next() {
+    let machine = machine();
+    let before = machine.files();
+    let life = somebody();
+    for nth in 1.. {
+        machine.prepare(&life).unwrap();
+        let outcome = kill_at(&machine, nth, || machine.release(&life).unwrap());
+        mend(&machine, &life, nth);
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, &format!("killed at write {nth} of release"));
+        if outcome.is_ok() {
+            assert!(nth > 40, "{nth}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_killed_mender_is_mended() {
+    let machine = machine();
+    let before = machine.files();
+    let life = somebody();
+    for first in 25..35 {
+        for second in 1.. {
+            kill_at(&machine, first, || machine.prepare(&life).unwrap()).unwrap_err();
+            let mended = kill_at(&machine, second, || mend(&machine, &life, first + second));
+            machine.open_and_close();
+            machine.release(&life).unwrap();
+            machine.release(&other()).unwrap();
+            machine.assert_is(&before, &format!("killed at {first}, then at {second}"));
+            if mended.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_the_same_process_is_undone_by_its_own_release() {
+    let machine = machine();
+    let before = machine.files();
+    let life = somebody();
+    for nth in 1.. {
+        machine.faults.panic_at_write(nth);
+        let outcome =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.prepare(&life).unwrap()));
+        machine.faults.clear();
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, &format!("panicked at write {nth}"));
+        if outcome.is_ok() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_card_that_was_to_stay_with_vfio_is_in_one_of_both_places() {
+    let xml = "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>";
+    for nth in 1.. {
+        let machine = machine();
+        let before = machine.files();
+        let life = player(1, &CARD, xml, "gpu: {return_to: vfio}");
+        let outcome = kill_at(&machine, nth, || machine.prepare(&life).unwrap());
+        machine.open_and_close();
+        machine.release(&life).unwrap();
+        assert!(!machine.has_ledger(), "{nth}");
+        if machine.drivers() == HOST_DRIVERS {
+            machine.assert_is(&before, &format!("killed at write {nth}"));
+        } else {
+            assert_eq!(machine.drivers(), ON_VFIO, "{nth}");
+        }
+        if outcome.is_ok() {
+            break;
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The card goes to the guest and comes back.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{Machine, pages, soon};
+use vfio_hook::gpu::ReturnTo;
+use vfio_hook::ledger::{Ledger, LedgerError};
+use vfio_hook::lifecycle::{self, LifecycleError};
+
+use super::{CARD, HOST_DRIVERS, ON_VFIO, PORTS, gamer, machine, machine_with, player};
+
+fn assert_handed_over(machine: &Machine) {
+    assert_eq!(machine.drivers(), ON_VFIO);
+    for function in CARD {
+        assert_eq!(machine.attribute(function, "driver_override"), "vfio-pci");
+    }
+    for address in CARD.iter().chain(&PORTS) {
+        assert_eq!(machine.attribute(address, "d3cold_allowed"), "0", "{address}");
+        assert_eq!(machine.attribute(address, "power/control"), "on", "{address}");
+    }
+}
+
+#[test]
+fn the_whole_card_is_handed_over_and_kept_awake() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    let outcome = machine.prepare(&life).unwrap();
+    assert_handed_over(&machine);
+    assert_eq!(
+        outcome.changes.last().unwrap().to_string(),
+        format!("driver of 0000:03:00.{{0,1,2,3}}: {} -> vfio-pci", HOST_DRIVERS.join(", "))
+    );
+    assert_eq!(machine.record().unwrap().leases[&life.guest.uuid].cards.len(), 1);
+    machine.start(&life).unwrap();
+    machine.started(&life).unwrap();
+    machine.stopped(&life).unwrap();
+    assert_handed_over(&machine);
+    let outcome = machine.release(&life).unwrap();
+    assert_eq!(outcome.failures, [""; 0]);
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn every_way_back_leads_to_where_the_card_belongs() {
+    for return_to in ReturnTo::ALL {
+        let machine = machine();
+        let life = gamer(&format!("gpu: {{return_to: {return_to}}}\n"));
+        let ends: [(&str, fn(&Machine, &crate::support::Life)); 5] = [
+            ("released", |machine, life| drop(machine.release(life).unwrap())),
+            ("released twice", |machine, life| {
+                machine.release(life).unwrap();
+                machine.release(life).unwrap();
+            }),
+            ("stopped and released", |machine, life| {
+                machine.stopped(life).unwrap();
+                machine.release(life).unwrap();
+            }),
+            ("undone as stale", |machine, life| {
+                let mut host = machine.host();
+                let mut ledger = Ledger::open(&mut host, soon()).unwrap();
+                ledger.give_back(life.guest.uuid, "unknown", None).unwrap();
+            }),
+            ("finished by its keeper", |machine, life| {
+                lifecycle::finish(&mut machine.host(), life.guest.uuid, "crashed", None, soon()).unwrap();
+            }),
+        ];
+        let mut before = machine.files();
+        for (how, end) in ends {
+            machine.prepare(&life).unwrap();
+            assert_handed_over(&machine);
+            end(&machine, &life);
+            let context = format!("{return_to}, {how}");
+            if *return_to == ReturnTo::Vfio {
+                // From now on this is where it was before.
+                assert_eq!(machine.drivers(), ON_VFIO, "{context}");
+                assert!(!machine.has_ledger(), "{context}");
+                for address in CARD.iter().chain(&PORTS) {
+                    assert_eq!(machine.attribute(address, "d3cold_allowed"), "1", "{context}");
+                }
+                before = machine.files();
+            }
+            machine.assert_is(&before, &context);
+        }
+    }
+}
+
+#[test]
+fn without_a_prepare_there_is_nothing_to_release() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    machine.stopped(&life).unwrap();
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn what_fails_after_the_card_was_taken_brings_it_back() {
+    let xml = format!("{}<on_reboot>destroy</on_reboot>", pages(100));
+    for return_to in ReturnTo::ALL {
+        let machine = machine();
+        // Fragmented to the end: found out while gathering.
+        machine.set("/sys/devices/system/node/node0/simulated_contiguous_kB", "0");
+        machine.set("/sys/devices/system/node/node0/simulated_fragmented_kB", "0");
+        let before = machine.files();
+        let life =
+            player(1, &CARD, &xml, &format!("gpu: {{return_to: {return_to}}}\nhugepages: {{timeout: 1s}}\n"));
+        machine.prepare(&life).unwrap_err();
+        let context = format!("{return_to}: {:?}", machine.drivers());
+        if *return_to == ReturnTo::Vfio {
+            continue;
+        }
+        machine.assert_is(&before, &context);
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, &context);
+    }
+}
+
+#[test]
+fn commands_run_around_the_card() {
+    let machine = machine_with("/bin/sh =\n");
+    fs::set_permissions(machine.path("/bin/sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = machine.files();
+    let yaml = "gpu: {}\nrun: [{when: prepare, command: [/bin/sh, -c, first], on_failure: refuse}, {when: release, command: [/bin/sh, -c, last]}]\n";
+    let life = gamer(yaml);
+    let forget = |files: &[&str]| files.iter().for_each(|file| fs::remove_file(machine.path(file)).unwrap());
+    // One that fails is in time: nothing was touched.
+    fs::write(machine.path("/simulated_failing_command"), "prepare").unwrap();
+    let error = machine.prepare(&life).unwrap_err();
+    assert!(matches!(error, LifecycleError::Ledger(LedgerError::Command(_))), "{error}");
+    forget(&["/simulated_failing_command", "/simulated_commands"]);
+    machine.assert_is(&before, "refused");
+    // Those of `release` find the card where it was before.
+    machine.prepare(&life).unwrap();
+    assert_handed_over(&machine);
+    machine.faults.interrupt("/simulated_commands", {
+        let there = machine.path(&format!("/sys/bus/pci/drivers/amdgpu/{}", CARD[0]));
+        move || assert!(there.exists())
+    });
+    machine.release(&life).unwrap();
+    forget(&["/simulated_commands"]);
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn a_card_that_was_with_vfio_stays_there() {
+    for return_to in ReturnTo::ALL {
+        let machine = machine();
+        for function in CARD {
+            let driver = machine.driver(function);
+            let kernel =
+                vfio_hook::host::simulated::SimulatedKernel::new(machine.root(), machine.faults.clone());
+            kernel.write(format!("/sys/bus/pci/devices/{function}/driver_override"), "vfio-pci").unwrap();
+            kernel.write(format!("/sys/bus/pci/drivers/{driver}/unbind"), function).unwrap();
+            kernel.write("/sys/bus/pci/drivers_probe", function).unwrap();
+        }
+        assert_eq!(machine.drivers(), ON_VFIO);
+        let before = machine.files();
+        let life = gamer(&format!("gpu: {{return_to: {return_to}}}\n"));
+        machine.prepare(&life).unwrap();
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, &return_to.to_string());
+    }
+}
+
+#[test]
+fn a_card_that_somebody_took_meanwhile_is_left_alone() {
+    let machine = machine();
+    let life = gamer("gpu: {}");
+    machine.prepare(&life).unwrap();
+    let kernel = vfio_hook::host::simulated::SimulatedKernel::new(machine.root(), machine.faults.clone());
+    kernel.write("/sys/bus/pci/drivers/vfio-pci/unbind", CARD[3]).unwrap();
+    let outcome = machine.release(&life).unwrap();
+    assert_eq!(machine.drivers(), ["vfio-pci", "vfio-pci", "vfio-pci", ""]);
+    assert!(!machine.has_ledger());
+    let words = "driver of 0000:03:00.{0,1,2,3} was changed by somebody else, from vfio-pci to vfio-pci, vfio-pci, \
+                 vfio-pci, none: left alone";
+    assert!(outcome.notes.iter().any(|note| note.text == words), "{:?}", outcome.notes);
+}

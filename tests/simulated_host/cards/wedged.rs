@@ -1,0 +1,212 @@
+//! Cards that do not answer, before the guest or after it.
+
+use super::{CARD, DISPLAY, HOST_DRIVERS, ON_VFIO, PORTS, gamer, machine, machine_with};
+use crate::support::{Machine, assert_same};
+use vfio_hook::ledger::Cleared;
+
+const LOG: &str = "/simulated/pci/log";
+
+/// The host with a log of what is done to PCI functions.
+fn logging() -> Machine {
+    machine_with(&format!("{LOG} =\n"))
+}
+
+fn forget_log(machine: &Machine) {
+    machine.set(LOG, "");
+}
+
+#[test]
+fn a_card_that_is_dead_before_the_guest_is_not_touched() {
+    let machine = logging();
+    let life = gamer("gpu: {}");
+    machine.breaks(CARD[0], "dead");
+    let dead = machine.files();
+    insta::assert_snapshot!("dead_before", machine.prepare(&life).unwrap_err().to_string());
+    assert_same(&machine.files(), &dead, "refused");
+    let quarantine = machine.quarantine().unwrap();
+    assert_eq!(quarantine.guest, "guest1");
+    assert_eq!(quarantine.evidence, ["0000:03:00.0: config space reads ff"]);
+    assert!(machine.record().unwrap().leases.is_empty());
+    // libvirt's `release` after a refused `prepare`.
+    machine.release(&life).unwrap();
+    assert_same(&machine.files(), &dead, "released");
+
+    // Whoever asked the card again would hang, and say so.
+    machine.breaks(CARD[0], "config-hangs");
+    let error = machine.prepare(&life).unwrap_err().to_string();
+    assert!(
+        error.contains("is in quarantine since guest guest1, 0 min ago: 0000:03:00.0: config space reads ff"),
+        "{error}"
+    );
+    assert_eq!(machine.record().unwrap().quarantines.len(), 1);
+
+    machine.breaks(CARD[0], "dead");
+    let Cleared::No { evidence } = machine.clear_quarantine() else { panic!("cleared") };
+    assert_eq!(evidence, ["0000:03:00.0: config space reads ff"]);
+    machine.heals(CARD[0]);
+    let healed = machine.files();
+    assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+    machine.assert_is(&healed, "cleared");
+    assert!(matches!(machine.clear_quarantine(), Cleared::NotThere));
+    machine.prepare(&life).unwrap();
+    assert_eq!(machine.drivers(), ON_VFIO);
+    machine.release(&life).unwrap();
+    assert_eq!(machine.drivers(), HOST_DRIVERS);
+}
+
+/// What wedges while the guest runs: which function or port, and how the evidence begins.
+const WEDGED: [(&str, &str); 4] = [
+    (CARD[0], "0000:03:00.0: config space reads ff"),
+    (CARD[1], "0000:03:00.1: config space reads ff"),
+    (PORTS[0], "port 0000:02:00.0: config space reads ff"),
+    (PORTS[2], "port 0000:00:01.1: config space reads ff"),
+];
+
+#[test]
+fn a_card_that_dies_with_the_guest_is_kept_from_all_drivers_until_it_answers() {
+    for (address, evidence) in WEDGED {
+        for return_to in ["host", "host-if-clean", "vfio"] {
+            let machine = logging();
+            let before = machine.files();
+            let life = gamer(&format!("gpu: {{return_to: {return_to}}}"));
+            machine.prepare(&life).unwrap();
+            let taken = machine.files();
+            forget_log(&machine);
+            machine.breaks(address, "dead");
+            let outcome = machine.release(&life).unwrap();
+            let context = format!("{address}, {return_to}");
+            assert_eq!(outcome.failures, [""; 0], "{context}");
+            // Nothing was done to it at all.
+            assert_eq!(machine.get(LOG), "", "{context}");
+            let words = format!("is in quarantine: {evidence}; `vfio-hook gpu clear 0000:03:00` looks again");
+            assert!(outcome.notes.iter().any(|note| note.text.ends_with(&words)), "{context}: {outcome:?}");
+            let record = machine.record().unwrap();
+            assert!(record.leases.is_empty(), "{context}");
+            assert_eq!(record.quarantines.len(), 1, "{context}");
+            // What it was before is still known.
+            assert_eq!(
+                record.entries.iter().filter(|entry| record_is_of_card(entry)).count(),
+                15,
+                "{context}"
+            );
+            for awake in CARD.iter().chain(&PORTS) {
+                assert_eq!(machine.attribute(awake, "power/control"), "on", "{context}");
+            }
+
+            // Whoever comes by leaves it alone.
+            machine.open_and_close();
+            machine.release(&life).unwrap();
+            machine.prepare(&life).unwrap_err();
+            let other = crate::support::greedy(&machine, 2, "4-5", 10);
+            machine.prepare(&other).unwrap();
+            machine.release(&other).unwrap();
+            assert_eq!(machine.get(LOG), "", "{context}");
+            assert_eq!(machine.record().unwrap(), record, "{context}");
+
+            machine.heals(address);
+            let Cleared::Yes(outcome) = machine.clear_quarantine() else { panic!("{context}: not cleared") };
+            assert_eq!(outcome.failures, [""; 0]);
+            assert!(!machine.has_ledger(), "{context}");
+            if return_to == "vfio" {
+                assert_eq!(machine.drivers(), ON_VFIO);
+                assert_same(&but_power(&machine), &but_power_of(taken), &context);
+            } else {
+                machine.set(LOG, "");
+                machine.assert_is(&before, &context);
+            }
+            machine.prepare(&life).unwrap();
+            machine.release(&life).unwrap();
+        }
+    }
+}
+
+fn record_is_of_card(entry: &vfio_hook::ledger::Entry) -> bool {
+    use vfio_hook::ledger::Knob;
+    matches!(entry.knob, Knob::PciBindings(_) | Knob::PciAttribute { .. })
+}
+
+fn but_power_of(mut files: crate::support::Files) -> crate::support::Files {
+    files.retain(|path, _| {
+        !path.ends_with("/d3cold_allowed")
+            && !path.ends_with("/power/control")
+            && !path.starts_with("/simulated")
+    });
+    files
+}
+
+fn but_power(machine: &Machine) -> crate::support::Files {
+    but_power_of(machine.files())
+}
+
+#[test]
+fn signs_in_the_kernels_log_decide_where_a_card_goes() {
+    for (return_to, drivers) in [("host", HOST_DRIVERS), ("host-if-clean", ON_VFIO), ("vfio", ON_VFIO)] {
+        let machine = machine();
+        let life = gamer(&format!("gpu: {{return_to: {return_to}}}"));
+        machine.kernel_says("pcieport 0000:02:00.0: AER: Uncorrectable (Fatal) error message received");
+        let outcome = machine.prepare(&life).unwrap();
+        assert!(
+            outcome.notes.iter().all(|note| !note.text.contains("AER")),
+            "what was said before: {outcome:?}"
+        );
+        machine.kernel_says("vfio-pci 0000:03:00.0: not ready 1023ms after bus reset; waiting");
+        machine.kernel_says("vfio-pci 0000:0f:00.3: not ready 65535ms after bus reset; giving up");
+        let outcome = machine.release(&life).unwrap();
+        assert_eq!(machine.drivers(), drivers, "{return_to}");
+        assert!(!machine.has_ledger());
+        let told: Vec<_> =
+            outcome.notes.iter().filter(|note| note.text.contains("not ready 1023ms")).collect();
+        assert_eq!(told.len(), 1, "{outcome:?}");
+        assert_eq!(told[0].text.ends_with("; it stays with VFIO"), drivers == ON_VFIO, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_host_driver_that_is_not_content_loses_the_card_again() {
+    for fault in ["probe-fails amdgpu", "", "log"] {
+        let machine = machine();
+        let before = machine.files();
+        let life = gamer("gpu: {}");
+        machine.prepare(&life).unwrap();
+        match fault {
+            // The driver ends without having made a DRM device.
+            "" => std::fs::remove_dir_all(machine.path(&format!("{DISPLAY}/drm"))).unwrap(),
+            "log" => {
+                let log = machine.path("/dev/kmsg");
+                machine.faults.interrupt("/sys/bus/pci/drivers_probe", move || {
+                    let text = std::fs::read_to_string(&log).unwrap();
+                    let line = "3,3000,1,-;[drm:psp_hw_start [amdgpu]] *ERROR* amdgpu 0000:03:00.0: PSP load kdb failed!";
+                    std::fs::write(&log, format!("{}\n{line}\n", text.trim_end())).unwrap();
+                });
+            }
+            fault => machine.breaks(CARD[0], fault),
+        }
+        let outcome = machine.release(&life).unwrap();
+        assert_eq!(outcome.failures, [""; 0]);
+        let quarantine = machine.quarantine().unwrap_or_else(|| panic!("{fault}: {outcome:#?}"));
+        assert!(quarantine.terms.stuck.is_none());
+        let expected = match fault {
+            "" => "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): its driver made no DRM device",
+            "log" => "its security processor does not start (the kernel: ",
+            _ => "driver amdgpu did not take 0000:03:00.0",
+        };
+        assert!(quarantine.evidence[0].contains(expected), "{:?}", quarantine.evidence);
+        // None of the host's drivers has it, and none can get it.
+        for function in CARD {
+            assert_eq!(machine.driver(function), "", "{fault}");
+            assert_eq!(machine.attribute(function, "driver_override"), "none", "{fault}");
+        }
+        machine.open_and_close();
+        machine.prepare(&life).unwrap_err();
+        match fault {
+            "" => vfio_hook::host::manifest::lay_out(&super::drm(), &machine.root()).unwrap(),
+            "log" => {}
+            _ => machine.heals(CARD[0]),
+        }
+        let Cleared::Yes(_) = machine.clear_quarantine() else { panic!("{fault}: not cleared") };
+        if fault == "log" {
+            machine.set("/dev/kmsg", before["/dev/kmsg"].trim_end());
+        }
+        machine.assert_is(&before, fault);
+    }
+}
