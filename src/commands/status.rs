@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::output::{self, Format};
+use super::output::{self, Format, age};
+use super::quarantines::{self, QuarantineView, StuckView};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
@@ -17,10 +18,12 @@ use crate::monitor::MonitorFeature;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct View {
     leases: Vec<LeaseView>,
     unsettled: Vec<String>,
+    quarantines: Vec<QuarantineView>,
+    stuck: Vec<StuckView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,25 +57,30 @@ struct HeldView {
 pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> {
     let host = Host::real();
     let record = Ledger::peek(&host)?;
-    let view = record.map_or(View { leases: Vec::new(), unsettled: Vec::new() }, |record| {
+    let view = record.map_or_else(View::default, |record| {
         let only = name.map(|name| GuestName::new(name).to_string());
         view(&host, &record, only.as_deref())
     });
     match format {
         Format::Json => output::json(&view),
-        Format::Text => print(&view),
+        Format::Text => lines(&view).iter().for_each(output::line),
     }
     Ok(Exit::Done)
 }
 
 fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
     let deadline = Deadline::after(PATIENCE);
-    let leases = record
-        .leases
-        .iter()
-        .filter(|(uuid, lease)| only.is_none_or(|only| lease.name == only || uuid.to_string() == only));
+    let is_meant = |uuid: &GuestUuid, name: &str| {
+        only.is_none_or(|only| name == only || uuid.to_string() == only)
+    };
+    let leases: Vec<_> = record.leases.iter().filter(|(uuid, lease)| is_meant(uuid, &lease.name)).collect();
+    let quarantines = record.quarantines.iter();
+    let quarantines: Vec<_> =
+        quarantines.filter(|quarantine| only.is_none_or(|only| quarantine.guest == only)).collect();
+    let cards = quarantines.iter().map(|quarantine| &quarantine.terms);
+    let stuck = quarantines::stuck(host, cards.chain(leases.iter().flat_map(|(_, lease)| &lease.cards)));
     let shown = look_at_monitors(host, record, deadline);
-    let leases = leases.map(|(uuid, lease)| LeaseView {
+    let leases = leases.into_iter().map(|(uuid, lease)| LeaseView {
         guest: GuestName::new(&lease.name).to_string(),
         uuid: *uuid,
         since: lease.since,
@@ -82,10 +90,15 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
     });
     let unsettled =
         record.entries.iter().filter(|entry| !record.is_at_rest(entry, host) && !entry.is_fading());
-    View { leases: leases.collect(), unsettled: unsettled.map(|entry| entry.knob.to_string()).collect() }
+    View {
+        leases: leases.collect(),
+        unsettled: unsettled.map(|entry| entry.knob.to_string()).collect(),
+        quarantines: quarantines.into_iter().map(QuarantineView::from).collect(),
+        stuck,
+    }
 }
 
-fn phase(phase: Phase) -> &'static str {
+pub(super) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Preparing(_) => "preparing",
         Phase::Prepared => "prepared",
@@ -145,12 +158,13 @@ fn wants(want: &Want) -> String {
     }
 }
 
-fn print(view: &View) {
+fn lines(view: &View) -> Vec<String> {
+    let mut lines = Vec::new();
     if view.leases.is_empty() {
-        output::line("no guest holds anything");
+        lines.push("no guest holds anything".to_owned());
     }
     for lease in &view.leases {
-        output::line(format_args!(
+        lines.push(format!(
             "{} ({}): {}, since {}{}",
             lease.guest,
             lease.uuid,
@@ -160,7 +174,7 @@ fn print(view: &View) {
         ));
         let width = lease.held.iter().map(|held| held.knob.chars().count()).max().unwrap_or(0);
         for held in &lease.held {
-            output::line(format_args!(
+            lines.push(format!(
                 "  {:width$}  {} -> {}{}",
                 held.knob,
                 held.baseline,
@@ -170,14 +184,14 @@ fn print(view: &View) {
         }
     }
     if !view.unsettled.is_empty() {
-        output::line(format_args!(
+        lines.push(format!(
             "{} half done by a run that was killed; the next event or `vfio-hook undo --stale` settles it:",
             output::count(view.unsettled.len(), "change")
         ));
-        for knob in &view.unsettled {
-            output::line(format_args!("  {knob}"));
-        }
+        lines.extend(view.unsettled.iter().map(|knob| format!("  {knob}")));
     }
+    lines.extend(quarantines::lines(&view.quarantines, &view.stuck));
+    lines
 }
 
 fn remark(held: &HeldView) -> String {
@@ -189,15 +203,5 @@ fn remark(held: &HeldView) -> String {
         (None, _) if held.is_monitor => "   does not answer now".to_owned(),
         (None, _) => "   gone".to_owned(),
         (Some(_), false) => String::new(),
-    }
-}
-
-/// How long ago, as people say it.
-fn age(since: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    match now.saturating_sub(since) {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
     }
 }
