@@ -263,7 +263,8 @@ mod tests {
             };
             assert_eq!(address, Some(slot), "{words:?}");
         }
-        for words in [&["report"][..], &["report", "03:00", "--json"], &["clear"], &["clear", "0000:03:00.0"]] {
+        for words in [&["report"][..], &["report", "03:00", "--json"], &["clear"], &["clear", "0000:03:00.0"]]
+        {
             let cli = parse(words).unwrap();
             assert!(matches!(cli.command, Command::Gpu { command: Some(_), address: None, .. }), "{words:?}");
         }

@@ -110,9 +110,8 @@ pub(super) fn changes(changes: &[Change]) {
 /// What [`changes`] prints.
 pub(super) fn change_lines(changes: &[Change]) -> Vec<String> {
     let width = changes.iter().map(|change| change.knob.to_string().chars().count()).max().unwrap_or(0);
-    let line = |change: &Change| {
-        format!("  {:width$}  {} -> {}", change.knob.to_string(), change.now, change.then)
-    };
+    let line =
+        |change: &Change| format!("  {:width$}  {} -> {}", change.knob.to_string(), change.now, change.then);
     changes.iter().map(line).collect()
 }
 

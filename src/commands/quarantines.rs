@@ -56,12 +56,7 @@ impl StuckView {
     fn of(host: &Host, card: &str, stuck: Option<&StuckOperation>) -> Option<Self> {
         let StuckOperation { process, what, since } = stuck?;
         let hangs = host.is_alive(*process);
-        hangs.then(|| Self {
-            card: card.to_owned(),
-            process: process.pid,
-            what: what.clone(),
-            since: *since,
-        })
+        hangs.then(|| Self { card: card.to_owned(), process: process.pid, what: what.clone(), since: *since })
     }
 
     /// `process 4711 since 5 min: failed to write ...`.
@@ -85,7 +80,9 @@ pub(super) fn lines(quarantines: &[QuarantineView], stuck: &[StuckView]) -> Vec<
     for QuarantineView { card, guest, since, evidence, slot, .. } in quarantines {
         lines.push(format!("{card}: in quarantine since {}, guest {guest}", age(*since)));
         lines.extend(evidence.first().map(|first| format!("  {first}")));
-        lines.push(format!("  `vfio-hook gpu {slot}` shows it, `vfio-hook gpu clear {slot}` looks at it again"));
+        lines.push(format!(
+            "  `vfio-hook gpu {slot}` shows it, `vfio-hook gpu clear {slot}` looks at it again"
+        ));
     }
     for stuck in stuck {
         lines.push(format!("{}: an operation hangs in the kernel", stuck.card));

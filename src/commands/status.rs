@@ -70,9 +70,8 @@ pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> 
 
 fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
     let deadline = Deadline::after(PATIENCE);
-    let is_meant = |uuid: &GuestUuid, name: &str| {
-        only.is_none_or(|only| name == only || uuid.to_string() == only)
-    };
+    let is_meant =
+        |uuid: &GuestUuid, name: &str| only.is_none_or(|only| name == only || uuid.to_string() == only);
     let leases: Vec<_> = record.leases.iter().filter(|(uuid, lease)| is_meant(uuid, &lease.name)).collect();
     let quarantines = record.quarantines.iter();
     let quarantines: Vec<_> =
@@ -203,5 +202,103 @@ fn remark(held: &HeldView) -> String {
         (None, _) if held.is_monitor => "   does not answer now".to_owned(),
         (None, _) => "   gone".to_owned(),
         (Some(_), false) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::testing::{Machine, stuck};
+
+    fn shown(machine: &Machine, only: Option<&str>) -> String {
+        lines(&view(&machine.host(), &machine.record(), only)).join("\n")
+    }
+
+    #[test]
+    fn cards_in_quarantine_are_shown_although_nobody_holds_anything() {
+        let machine = Machine::new();
+        machine.quarantine(None);
+        insta::assert_snapshot!(shown(&machine, None), @"
+        no guest holds anything
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): in quarantine since 2 h, guest win11
+          0000:03:00.0: config space reads ff
+          `vfio-hook gpu 0000:03:00` shows it, `vfio-hook gpu clear 0000:03:00` looks at it again
+        ");
+        assert_eq!(shown(&machine, Some("win11")), shown(&machine, None));
+        assert_eq!(shown(&machine, Some("other")), "no guest holds anything");
+    }
+
+    #[test]
+    fn what_hangs_is_shown_at_the_end() {
+        let machine = Machine::new();
+        machine.quarantine(Some(stuck()));
+        insta::assert_snapshot!(shown(&machine, None), @"
+        no guest holds anything
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): in quarantine since 2 h, guest win11
+          0000:03:00.0: config space reads ff
+          `vfio-hook gpu 0000:03:00` shows it, `vfio-hook gpu clear 0000:03:00` looks at it again
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation hangs in the kernel
+          process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
+          it cannot be ended: only restarting the host frees the card
+        ");
+
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let mut record = machine.record();
+        for lease in record.leases.values_mut() {
+            lease.cards[0].stuck = Some(stuck());
+        }
+        machine.write(record);
+        let shown = shown(&machine, Some("win11"));
+        assert!(
+            shown.starts_with("win11 (7950f00d-0011-4a5e-8b3c-5f0e1d2c3b4a): prepared, since 2 h"),
+            "{shown}"
+        );
+        let lines: Vec<&str> = shown.lines().collect();
+        insta::assert_snapshot!(lines[lines.len() - 3..].join("\n"), @"
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation hangs in the kernel
+          process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
+          it cannot be ended: only restarting the host frees the card
+        ");
+    }
+
+    #[test]
+    fn programs_read_the_same() {
+        let machine = Machine::new();
+        machine.quarantine(Some(stuck()));
+        let mut record = machine.record();
+        record.quarantines[0].since = 1_700_000_000;
+        record.quarantines[0].terms.stuck.as_mut().unwrap().since = 1_700_000_000;
+        let view = view(&machine.host(), &record, None);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&view).unwrap(), @r#"
+        {
+          "leases": [],
+          "unsettled": [],
+          "quarantines": [
+            {
+              "card": "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x)",
+              "functions": [
+                "0000:03:00.0",
+                "0000:03:00.1",
+                "0000:03:00.2",
+                "0000:03:00.3"
+              ],
+              "guest": "win11",
+              "since": 1700000000,
+              "evidence": [
+                "0000:03:00.0: config space reads ff"
+              ]
+            }
+          ],
+          "stuck": [
+            {
+              "card": "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x)",
+              "process": 1,
+              "what": "failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)",
+              "since": 1700000000
+            }
+          ]
+        }
+        "#);
     }
 }

@@ -345,16 +345,14 @@ fn health(
         Verdict::Clean => (HealthState::Answers, Vec::new()),
         Verdict::Doubtful(evidence) => (HealthState::Doubtful, evidence),
         Verdict::Dead(evidence) => (HealthState::Dead, evidence),
-        Verdict::Stuck(operation) => (HealthState::Stuck, vec![operation.what]),
+        Verdict::Stuck(_) => (HealthState::Stuck, report.evidence()),
     };
     Ok(HealthView { state, evidence, link: link.map(|link: Link| link.to_string()) })
 }
 
 /// The guest that claims the card's drivers.
 fn guest(record: &Record, slot: PciSlot) -> Option<GuestView> {
-    let is_of_card = |knob: &Knob| {
-        matches!(knob, Knob::PciBindings(functions) if functions.slot() == slot)
-    };
+    let is_of_card = |knob: &Knob| matches!(knob, Knob::PciBindings(functions) if functions.slot() == slot);
     let (uuid, lease) = record
         .leases
         .iter()

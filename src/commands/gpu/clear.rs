@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::commands::output::{self, Format, OutcomeView};
+use crate::commands::quarantines::{self, StuckView};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host::Host;
@@ -29,6 +30,8 @@ struct Clearance {
     card: String,
     slot: PciSlot,
     cleared: Cleared,
+    /// The operations that hang on it.
+    stuck: Vec<StuckView>,
 }
 
 /// The same, as JSON.
@@ -40,6 +43,7 @@ struct ClearanceView<'a> {
     done: Option<OutcomeView<'a>>,
     /// What is seen now.
     evidence: &'a [String],
+    stuck: &'a [StuckView],
 }
 
 pub(super) fn run(host: &mut Host, wanted: Option<PciSlot>, format: Format) -> anyhow::Result<Exit> {
@@ -66,7 +70,10 @@ pub(super) fn carry_out(
         let slot = functions.slot();
         let Clearing { recovered, cleared } = lifecycle::clear_quarantine(host, &functions, deadline)?;
         clearances.recovered.absorb(recovered);
-        clearances.cards.push(Clearance { card, slot, cleared });
+        let record = Ledger::peek(host)?;
+        let quarantine = record.as_ref().and_then(|record| record.quarantine_of(&functions));
+        let stuck = quarantines::stuck(host, quarantine.map(|quarantine| &quarantine.terms).into_iter());
+        clearances.cards.push(Clearance { card, slot, cleared, stuck });
     }
     Ok(clearances)
 }
@@ -77,8 +84,7 @@ fn meant(host: &Host, wanted: Option<PciSlot>) -> anyhow::Result<Vec<(PciFunctio
     let slot = |quarantine: &Quarantine| quarantine.terms.functions.slot();
     let first = quarantines.first().map(slot);
     if wanted.is_none() && quarantines.iter().any(|quarantine| Some(slot(quarantine)) != first) {
-        let names: Vec<String> =
-            quarantines.iter().map(|quarantine| quarantine.terms.name.clone()).collect();
+        let names: Vec<String> = quarantines.iter().map(|quarantine| quarantine.terms.name.clone()).collect();
         anyhow::bail!("several cards are in quarantine: say which\nhelp: there is {}", names.join(", "));
     }
     let meant = wanted.or(first);
@@ -104,7 +110,7 @@ pub(super) fn lines(clearances: &Clearances) -> Vec<String> {
             None => "no card is in quarantine".to_owned(),
         });
     }
-    for Clearance { card, slot, cleared } in &clearances.cards {
+    for Clearance { card, slot, cleared, stuck } in &clearances.cards {
         match cleared {
             Cleared::Yes(outcome) => {
                 lines.push(format!("{card} is out of quarantine"));
@@ -114,10 +120,13 @@ pub(super) fn lines(clearances: &Clearances) -> Vec<String> {
             Cleared::No { evidence } => {
                 lines.push(format!("{card} stays in quarantine"));
                 lines.extend(evidence.iter().map(|line| format!("  {line}")));
-                lines.push(format!(
-                    "help: switching the host off and on does it; `vfio-hook gpu report {slot}` prints what a report \
-                     of the problem needs"
-                ));
+                let help = match stuck.is_empty() {
+                    true => "switching the host off and on does it",
+                    false => "only restarting the host frees it",
+                };
+                let report =
+                    format!("`vfio-hook gpu report {slot}` prints what a report of the problem needs");
+                lines.push(format!("help: {help}; {report}"));
             }
         }
     }
@@ -142,6 +151,6 @@ impl<'a> From<&'a Clearance> for ClearanceView<'a> {
             Cleared::NotThere => (false, None, &[][..]),
             Cleared::No { evidence } => (true, None, evidence.as_slice()),
         };
-        Self { card: &clearance.card, in_quarantine, done, evidence }
+        Self { card: &clearance.card, in_quarantine, done, evidence, stuck: &clearance.stuck }
     }
 }

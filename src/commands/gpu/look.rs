@@ -69,7 +69,9 @@ pub(super) fn view(host: &Host, wanted: Option<PciSlot>) -> anyhow::Result<View>
 impl ProblemView {
     fn of_config(error: &LifecycleError) -> Self {
         let problem = match error {
-            LifecycleError::Config(errors) => errors.render(crate::config::Style::Plain).trim_end().to_owned(),
+            LifecycleError::Config(errors) => {
+                errors.render(crate::config::Style::Plain).trim_end().to_owned()
+            }
             other => other.to_string(),
         };
         Self { problem, help: error.help() }

@@ -85,9 +85,8 @@ pub(super) fn run(host: &Host, wanted: Option<PciSlot>, format: Format) -> anyho
 /// There is no such card; PCI cannot be read.
 pub(super) fn report(host: &Host, wanted: Option<PciSlot>, deadline: Deadline) -> anyhow::Result<Report> {
     let cards = look::view(host, wanted)?;
-    let version = |program: &&'static str| {
-        Some((*program, host.program_version(program, deadline).ok().flatten()?))
-    };
+    let version =
+        |program: &&'static str| Some((*program, host.program_version(program, deadline).ok().flatten()?));
     let present = MODULES.into_iter().filter(|module| host.has_module(module));
     let parameters = |module| (module, host.module_parameters(module).unwrap_or_default());
     let mut command_line = host.kernel_command_line().unwrap_or_default();
@@ -137,7 +136,7 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
     let mut lines = vec![
         format!("vfio-hook {}", report.version),
         format!("kernel {}", or_unknown(&report.kernel)),
-        format!("command line, only what concerns cards: {}", or_none(&report.command_line)),
+        format!("its command line, as far as it concerns cards: {}", or_none(&report.command_line)),
         format!("distribution {}", or_unknown(&report.distribution)),
     ];
     lines.extend(report.programs.iter().map(|(name, version)| format!("{name}: {version}")));
@@ -154,15 +153,19 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
     lines.extend(look::lines(&report.cards));
     lines.push(String::new());
     match &report.kernel_log {
+        KernelLogView::Lines(log) if log.is_empty() => {
+            lines.push("the kernel's log says nothing about it (any more)".to_owned());
+        }
         KernelLogView::Lines(log) => {
             lines.push(format!("the kernel's log about it, the last {}:", output::count(log.len(), "line")));
             lines.extend(log.iter().map(|line| format!("  {line}")));
         }
-        KernelLogView::Unknown(reason) => lines.push(format!("the kernel's log: {reason}")),
+        KernelLogView::Unknown(reason) => lines.push(format!("the kernel's log is not in here: {reason}")),
     }
     lines.push(String::new());
     lines.push(
-        "not in here, as commands of yours may have printed into it: `journalctl -b -t vfio-hook`".to_owned(),
+        "what vfio-hook did: `journalctl -b -t vfio-hook` (not in here: commands of yours may have printed into it)"
+            .to_owned(),
     );
     lines
 }

@@ -49,9 +49,12 @@ fn wrapped(text: &str) -> Vec<String> {
 }
 
 pub(super) fn of_card(card: &CardView) -> Vec<String> {
-    let kind = if card.family.is_some() { "graphics card" } else { "device" };
-    let family = card.family.as_ref().map(|family| format!(", family {}", family.name)).unwrap_or_default();
-    let mut sheet = Sheet(vec![format!("{kind} {}{family}", card.slot)]);
+    let mut sheet = Sheet(vec![match (&card.family, card.quarantines.first()) {
+        (Some(family), _) => format!("graphics card {}, family {}", card.slot, family.name),
+        // What is no longer there is known from the ledger only.
+        (None, Some(quarantine)) => quarantine.card.clone(),
+        (None, None) => format!("device {}", card.slot),
+    }]);
     sheet.row("functions", functions(&card.functions));
     sheet.row("ports", ports(&card.ports));
     sheet.row("iommu", iommu(card));
@@ -92,7 +95,13 @@ fn functions(functions: &[FunctionView]) -> Vec<String> {
                     function.power_state.clone().unwrap_or_default(),
                     group.unwrap_or_default(),
                 ],
-                None => [function.model.to_string(), "gone".to_owned(), String::new(), String::new(), String::new()],
+                None => [
+                    function.model.to_string(),
+                    "gone".to_owned(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                ],
             }
         })
         .collect();
@@ -129,9 +138,7 @@ fn iommu(card: &CardView) -> Vec<String> {
         None => String::new(),
     };
     let others = card.group_others.iter();
-    others
-        .map(|one| format!("group {} also has {}{}", one.group, one.address, other(&one.driver)))
-        .collect()
+    others.map(|one| format!("group {} also has {}{}", one.group, one.address, other(&one.driver))).collect()
 }
 
 fn health(card: &CardView) -> Vec<String> {

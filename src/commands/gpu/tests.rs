@@ -1,25 +1,14 @@
 //! What people see of graphics cards, on hosts in folders.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use tempfile::TempDir;
+use std::time::Duration;
 
 use super::*;
-use crate::config::ConfigSource;
 use crate::deadline::Deadline;
-use crate::guest::{Guest, GuestUuid};
-use crate::host::manifest::lay_out;
-use crate::host::simulated::Faults;
-use crate::host::{ProcessId, STATE_DIR};
-use crate::ledger::{FILE, Knob, Ledger, Quarantine, Record, StuckOperation};
-use crate::lifecycle::{self, LifecycleError, LoadedConfig};
-
-/// A desktop with a Radeon RX 6800 behind a switch of its own, and graphics in the processor.
-const DESKTOP: &str = include_str!("../demo/ryzen-7950x.host");
-
-const GUEST: GuestUuid = GuestUuid::from_bytes(0x7950_f00d_0011_4a5e_8b3c_5f0e_1d2c_3b4a_u128.to_be_bytes());
+use crate::host::STATE_DIR;
+use crate::ledger::{FILE, Ledger};
+use crate::lifecycle::testing::{Machine, soon, stuck};
+use crate::pci::PciFunctions;
 
 /// What amdgpu makes of the RX 6800 with a monitor, and a program that has it open.
 const IN_USE: &str = "
@@ -32,121 +21,26 @@ const IN_USE: &str = "
 /proc/1234/fd/3 -> /dev/dri/card1
 ";
 
-struct Machine(TempDir);
-
-impl Machine {
-    fn new() -> Self {
-        Self::with("")
-    }
-
-    /// The desktop, and what else there is.
-    fn with(lines: &str) -> Self {
-        let memory = PathBuf::from("/dev/shm");
-        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let machine = Self(tempfile::tempdir_in(parent).unwrap());
-        machine.add(DESKTOP);
-        machine.add(lines);
-        machine
-    }
-
-    fn add(&self, manifest: &str) {
-        lay_out(manifest, self.0.path()).unwrap();
-    }
-
-    fn fault(&self, function: &str, fault: &str) {
-        self.add(&format!("/simulated/pci/{function}/fault = {fault}"));
-    }
-
-    fn host(&self) -> Host {
-        Host::simulated(self.0.path(), &Faults::default())
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.0.path().join(path.trim_start_matches('/'))
-    }
-
-    /// What is shown of the RX 6800.
-    fn shown(&self) -> String {
-        self.shown_of(Some("03:00"))
-    }
-
-    fn shown_of(&self, card: Option<&str>) -> String {
-        let card = card.map(|card| PciSlot::meant_by(card).unwrap());
-        look::lines(&look::view(&self.host(), card).unwrap()).join("\n")
-    }
-
-    /// Hands the RX 6800 over to a guest.
-    fn prepare(&self) -> Result<(), LifecycleError> {
-        let hostdev = |function: u8| {
-            format!(
-                "<hostdev mode='subsystem' type='pci' managed='yes'><source>\
-                 <address domain='0x0000' bus='0x03' slot='0x00' function='0x{function}'/></source></hostdev>"
-            )
-        };
-        let xml = format!(
-            "<domain type='kvm'><name>win11</name><uuid>{GUEST}</uuid><memory unit='GiB'>1</memory>\
-             <vcpu>1</vcpu><on_reboot>destroy</on_reboot><devices>{}</devices></domain>",
-            (0..4).map(hostdev).collect::<String>()
-        );
-        let source = ConfigSource::new(Path::new("win11.yaml"), "gpu: { return_to: host-if-clean }\n");
-        let config = source.parse().unwrap();
-        let loaded = LoadedConfig { source, config };
-        let guest = Guest::parse(xml.as_bytes()).unwrap();
-        lifecycle::prepare(&mut self.host(), Some(&loaded), &guest, b"", soon()).map(drop)
-    }
-
-    fn record(&self) -> Record {
-        Ledger::peek(&self.host()).unwrap().unwrap()
-    }
-
-    /// Writes the ledger, as if all in it had begun two hours ago.
-    fn write(&self, mut record: Record) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let since = now - 2 * 3600 - 60;
-        record.leases.values_mut().for_each(|lease| lease.since = since);
-        for quarantine in &mut record.quarantines {
-            quarantine.since = since;
-            quarantine.terms.stuck.iter_mut().for_each(|stuck| stuck.since = since);
-        }
-        fs::write(self.path(STATE_DIR).join(FILE), record.to_bytes()).unwrap();
-    }
-
-    /// The guest is gone, and the RX 6800 did not answer then: it stayed with VFIO.
-    fn quarantine(&self, stuck: Option<StuckOperation>) {
-        self.prepare().unwrap();
-        let mut record = self.record();
-        let mut lease = record.leases.remove(&GUEST).unwrap();
-        record.entries.retain(|entry| matches!(entry.knob, Knob::PciBindings(_) | Knob::PciAttribute { .. }));
-        record.entries.iter_mut().for_each(|entry| entry.claims.clear());
-        let mut terms = lease.cards.remove(0);
-        terms.stuck = stuck;
-        let evidence = vec!["0000:03:00.0: config space reads ff".to_owned()];
-        record.quarantines.push(Quarantine { terms, guest: "win11".to_owned(), since: 0, evidence });
-        self.write(record);
-    }
-
-    /// What `gpu clear` prints, and how it exits.
-    fn clear(&self, card: Option<&str>, deadline: Deadline) -> (String, Exit) {
-        let card = card.map(|card| PciSlot::meant_by(card).unwrap());
-        let clearances = clear::carry_out(&mut self.host(), card, deadline).unwrap();
-        (clear::lines(&clearances).join("\n"), clear::exit(&clearances))
-    }
+/// What is shown of the RX 6800.
+fn shown(machine: &Machine) -> String {
+    shown_of(machine, Some("03:00"))
 }
 
-fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(20))
+fn shown_of(machine: &Machine, card: Option<&str>) -> String {
+    let card = card.map(|card| PciSlot::meant_by(card).unwrap());
+    look::lines(&look::view(&machine.host(), card).unwrap()).join("\n")
 }
 
-/// The first process never ends: it stands for one that hangs.
-fn stuck() -> StuckOperation {
-    let what = "failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back \
-                within 30 s (process 1)";
-    StuckOperation { process: ProcessId::of(1).unwrap(), what: what.to_owned(), since: 0 }
+/// What `gpu clear` prints, and how it exits.
+fn clear(machine: &Machine, card: Option<&str>, deadline: Deadline) -> (String, Exit) {
+    let card = card.map(|card| PciSlot::meant_by(card).unwrap());
+    let clearances = clear::carry_out(&mut machine.host(), card, deadline).unwrap();
+    (clear::lines(&clearances).join("\n"), clear::exit(&clearances))
 }
 
 #[test]
 fn all_cards_are_shown_with_what_is_known_of_them() {
-    insta::assert_snapshot!(Machine::new().shown_of(None), @"
+    insta::assert_snapshot!(shown_of(&Machine::new(), None), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         amdgpu              D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           snd_hda_intel       D0  IOMMU group 25
@@ -184,7 +78,7 @@ fn a_card_in_use_names_its_users_and_monitors() {
     let machine = Machine::with(IN_USE);
     let fields = format!("{}4242 {}", "0 ".repeat(18), "0 ".repeat(30));
     machine.add(&format!("/proc/1234/stat = 1234 (Xorg) S {fields}\n"));
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         amdgpu              D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           snd_hda_intel       D0  IOMMU group 25
@@ -207,7 +101,7 @@ fn a_card_in_use_names_its_users_and_monitors() {
 fn a_card_that_is_wedged_says_what_was_seen() {
     let machine = Machine::new();
     machine.fault("0000:03:00.0", "dead");
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         amdgpu              D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           snd_hda_intel       D0  IOMMU group 25
@@ -225,7 +119,7 @@ fn a_card_that_is_wedged_says_what_was_seen() {
       used by     nobody
     ");
     machine.fault("0000:03:00.0", "config-hangs 4711");
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         amdgpu              D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           snd_hda_intel       D0  IOMMU group 25
@@ -233,9 +127,11 @@ fn a_card_that_is_wedged_says_what_was_seen() {
                   0000:03:00.3  1002:73a4  serial bus controller  i2c-designware-pci  D0  IOMMU group 27
       ports       0000:02:00.0, 0000:01:00.0 on the card, then 0000:00:01.1 of the processor
       health      hangs the kernel:
-                  0000:03:00.0: did not answer in time; 0000:03:00.1: did not answer in time; 0000:03:00.2: did
-                    not answer in time; 0000:03:00.3: did not answer in time; process 4711 hangs in the kernel
-                    since it read config space
+                  0000:03:00.0: did not answer in time
+                  0000:03:00.1: did not answer in time
+                  0000:03:00.2: did not answer in time
+                  0000:03:00.3: did not answer in time
+                  process 4711 hangs in the kernel since it read config space
       reset       the whole bus, which has nothing but this card
       family      resets: the bus reset of the whole card
                   its driver resets it by mode 1
@@ -253,7 +149,7 @@ fn without_an_iommu_it_is_said_what_to_switch_on() {
         let link = format!("/sys/bus/pci/devices/0000:03:00.{function}/iommu_group");
         fs::remove_file(machine.path(&link)).unwrap();
     }
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         amdgpu              D0
                   0000:03:00.1  1002:ab28  audio device           snd_hda_intel       D0
@@ -277,11 +173,13 @@ fn without_an_iommu_it_is_said_what_to_switch_on() {
 fn who_else_is_reset_and_in_the_group_is_named() {
     let machine = Machine::new();
     // The USB controller of the mainboard moves to the card's group, and has no driver.
-    machine.add("/sys/kernel/iommu_groups/24/devices/0000:0f:00.3 = \n/sys/module/vendor_reset/initstate = live\n");
+    machine.add(
+        "/sys/kernel/iommu_groups/24/devices/0000:0f:00.3 = \n/sys/module/vendor_reset/initstate = live\n",
+    );
     machine.add("/etc/vfio-hook/host.yaml = gpu_families: {mine: {ids: [\"1002:73bf\"], reboot: fine, vendor_reset: supported}}");
     let reset = machine.path("/sys/bus/pci/devices/0000:03:00.0/reset_method");
     fs::write(reset, "device_specific bus\n").unwrap();
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family mine
       functions   0000:03:00.0  1002:73bf  VGA controller         amdgpu              D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           snd_hda_intel       D0  IOMMU group 25
@@ -301,7 +199,7 @@ fn a_card_that_is_handed_over_says_to_whom() {
     let machine = Machine::new();
     machine.prepare().unwrap();
     machine.write(machine.record());
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         vfio-pci  D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           vfio-pci  D0  IOMMU group 25
@@ -325,7 +223,7 @@ fn a_card_in_quarantine_says_why_and_what_hangs() {
     let machine = Machine::new();
     machine.quarantine(None);
     machine.fault("0000:03:00.0", "dead");
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         vfio-pci  D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           vfio-pci  D0  IOMMU group 25
@@ -349,7 +247,7 @@ fn a_card_in_quarantine_says_why_and_what_hangs() {
     let machine = Machine::new();
     machine.quarantine(Some(stuck()));
     machine.fault("0000:03:00.0", "config-hangs 4711");
-    insta::assert_snapshot!(machine.shown(), @"
+    insta::assert_snapshot!(shown(&machine), @"
     graphics card 0000:03:00, family navi-2x
       functions   0000:03:00.0  1002:73bf  VGA controller         vfio-pci  D0  IOMMU group 24
                   0000:03:00.1  1002:ab28  audio device           vfio-pci  D0  IOMMU group 25
@@ -379,8 +277,8 @@ fn a_card_that_fell_off_the_bus_is_still_shown() {
     for function in 0..4 {
         fs::remove_file(machine.path(&format!("/sys/bus/pci/devices/0000:03:00.{function}"))).unwrap();
     }
-    insta::assert_snapshot!(machine.shown(), @"
-    device 0000:03:00
+    insta::assert_snapshot!(shown(&machine), @"
+    graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x)
       functions   0000:03:00.0  1002:73bf  gone
                   0000:03:00.1  1002:ab28  gone
                   0000:03:00.2  1002:73a6  gone
@@ -465,7 +363,7 @@ fn programs_read_the_same() {
 #[test]
 fn another_device_can_be_looked_at_and_one_that_is_not_there_is_refused() {
     let machine = Machine::new();
-    insta::assert_snapshot!(machine.shown_of(Some("0f:00.3")), @"
+    insta::assert_snapshot!(shown_of(&machine, Some("0f:00.3")), @"
     device 0000:0f:00
       functions   0000:0f:00.3  1022:15b7  USB controller  xhci_hcd  D0  IOMMU group 33
       ports       0000:00:08.3 of the processor
@@ -479,7 +377,7 @@ fn another_device_can_be_looked_at_and_one_that_is_not_there_is_refused() {
     help: the graphics cards are 0000:03:00, 0000:0e:00
     ");
     let empty = Machine(tempfile::tempdir().unwrap());
-    assert_eq!(empty.shown_of(None), "this host has no graphics card");
+    assert_eq!(shown_of(&empty, None), "this host has no graphics card");
 }
 
 #[test]
@@ -488,7 +386,7 @@ fn what_cannot_be_read_keeps_nobody_from_seeing_the_cards() {
     machine.prepare().unwrap();
     fs::write(machine.path(STATE_DIR).join(FILE), "{").unwrap();
     machine.add("/etc/vfio-hook/host.yaml = gpu_families: {mine: {ids: []}}");
-    let shown = machine.shown();
+    let shown = shown(&machine);
     let warnings = shown.split_once("\nwarning: ").unwrap().1;
     insta::assert_snapshot!(warnings, @"
     who has a card and which are in quarantine is not known: /run/vfio-hook/ledger.json: the ledger is damaged: EOF while parsing an object at line 1 column 1
@@ -515,11 +413,13 @@ fn what_cannot_be_read_keeps_nobody_from_seeing_the_cards() {
 fn a_card_that_answers_again_leaves_the_quarantine() {
     let machine = Machine::new();
     machine.quarantine(None);
-    let (text, exit) = machine.clear(None, soon());
-    insta::assert_snapshot!(text, @"
-    graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) is out of quarantine
-      driver of 0000:03:00.{0,1,2,3}  vfio-pci, BAR 0 of 0000:03:00.0 16 GiB, BAR 2 of 0000:03:00.0 256 MiB -> amdgpu, snd_hda_intel, xhci_hcd, i2c-designware-pci, BAR 0 of 0000:03:00.0 16 GiB, BAR 2 of 0000:03:00.0 256 MiB
-    ");
+    let (text, exit) = clear(&machine, None, soon());
+    let mut lines = text.lines();
+    let first = "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) is out of quarantine";
+    assert_eq!(lines.next(), Some(first));
+    let drivers = lines.find(|line| line.starts_with("  driver of 0000:03:00.{0,1,2,3}  vfio-pci")).unwrap();
+    let then = drivers.split_once(" -> ").unwrap().1;
+    assert!(then.starts_with("amdgpu, snd_hda_intel, xhci_hcd, i2c-designware-pci"), "{drivers}");
     assert_eq!(exit, Exit::Done);
     assert_eq!(Ledger::peek(&machine.host()).unwrap(), None);
     let driver = machine.host().pci_driver("0000:03:00.0".parse().unwrap()).unwrap();
@@ -531,7 +431,7 @@ fn a_card_that_does_not_stays() {
     let machine = Machine::new();
     machine.quarantine(None);
     machine.fault("0000:03:00.0", "dead");
-    let (text, exit) = machine.clear(Some("03:00.1"), Deadline::after(Duration::from_millis(100)));
+    let (text, exit) = clear(&machine, Some("03:00.1"), Deadline::after(Duration::from_millis(100)));
     insta::assert_snapshot!(text, @"
     graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) stays in quarantine
       0000:03:00.0: config space reads ff
@@ -546,11 +446,11 @@ fn a_card_that_hangs_stays_and_is_not_asked() {
     let machine = Machine::new();
     machine.quarantine(Some(stuck()));
     machine.fault("0000:03:00.0", "config-hangs 4711");
-    let (text, exit) = machine.clear(None, soon());
+    let (text, exit) = clear(&machine, None, soon());
     insta::assert_snapshot!(text, @"
     graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) stays in quarantine
       failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
-    help: switching the host off and on does it; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
+    help: only restarting the host frees it; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
     ");
     assert_eq!(exit, Exit::Failed);
 }
@@ -558,8 +458,8 @@ fn a_card_that_hangs_stays_and_is_not_asked() {
 #[test]
 fn without_a_quarantine_nothing_is_done() {
     let machine = Machine::new();
-    assert_eq!(machine.clear(None, soon()), ("no card is in quarantine".to_owned(), Exit::Done));
-    let (text, exit) = machine.clear(Some("03:00"), soon());
+    assert_eq!(clear(&machine, None, soon()), ("no card is in quarantine".to_owned(), Exit::Done));
+    let (text, exit) = clear(&machine, Some("03:00"), soon());
     assert_eq!((text.as_str(), exit), ("0000:03:00 is not in quarantine", Exit::Done));
     assert!(!machine.path(STATE_DIR).exists(), "looking has made a folder on the host");
 }
@@ -570,7 +470,7 @@ fn of_several_cards_one_has_to_be_named() {
     machine.quarantine(None);
     let mut record = machine.record();
     let mut other = record.quarantines[0].clone();
-    other.terms.functions = crate::pci::PciFunctions::new(["0000:0e:00.0".parse().unwrap()]).unwrap();
+    other.terms.functions = PciFunctions::new(["0000:0e:00.0".parse().unwrap()]).unwrap();
     other.terms.name = "graphics card 0000:0e:00.0".to_owned();
     record.quarantines.push(other);
     machine.write(record);
@@ -606,7 +506,7 @@ fn a_report_has_all_that_a_reader_asks_for() {
     insta::assert_snapshot!(text, @"
     vfio-hook VERSION
     kernel 6.12.57+deb13-amd64
-    command line, only what concerns cards: iommu=pt amdgpu.runpm=0
+    its command line, as far as it concerns cards: iommu=pt amdgpu.runpm=0
     distribution Debian GNU/Linux 13 (trixie)
     libvirtd: libvirtd (libvirt) 11.3.0
     qemu-system-x86_64: QEMU emulator version 10.0.3 (Debian 1:10.0.3+ds-1)
@@ -637,7 +537,7 @@ fn a_report_has_all_that_a_reader_asks_for() {
       [88812.345678] vfio-pci 0000:03:00.0: not ready 65535ms after bus reset; giving up
       [88812.345679] pcieport 0000:00:01.1: pciehp: Slot(0): Link Down
 
-    not in here, as commands of yours may have printed into it: `journalctl -b -t vfio-hook`
+    what vfio-hook did: `journalctl -b -t vfio-hook` (not in here: commands of yours may have printed into it)
     ");
     assert!(!text.contains("secret"));
 }
