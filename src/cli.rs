@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::event::Operation;
 use crate::guest::GuestUuid;
 use crate::host::RunAs;
+use crate::pci::PciSlot;
 
 /// The libvirt hook for virtual machines with a passed-through GPU.
 ///
@@ -86,6 +87,19 @@ pub enum Command {
         command: Option<MonitorsCommand>,
         /// Print JSON
         #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Show the graphics cards that are there, how they are, who has them and what can reset them
+    #[command(args_conflicts_with_subcommands = true)]
+    Gpu {
+        /// What to do; without it, show them
+        #[command(subcommand)]
+        command: Option<GpuCommand>,
+        /// Only this card: a function or a slot, such as 0000:03:00.0 or 03:00
+        #[arg(value_parser = PciSlot::meant_by)]
+        address: Option<PciSlot>,
+        /// Print JSON
+        #[arg(long)]
         json: bool,
     },
     /// Look after a guest until its lease is given back: the hook starts this
@@ -167,6 +181,29 @@ pub enum MonitorsCommand {
     },
 }
 
+/// What can be done with graphics cards.
+#[derive(Debug, Subcommand)]
+pub enum GpuCommand {
+    /// Print what a report of a problem with a card needs, as text to paste
+    Report {
+        /// Only this card: a function or a slot, such as 0000:03:00.0 or 03:00
+        #[arg(value_parser = PciSlot::meant_by)]
+        address: Option<PciSlot>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at a card in quarantine again: one that answers goes where it belongs
+    Clear {
+        /// Which card: a function or a slot, such as 0000:03:00.0 or 03:00; not needed where only one is in quarantine
+        #[arg(value_parser = PciSlot::meant_by)]
+        address: Option<PciSlot>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// The events that change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TestedOperation {
@@ -213,6 +250,26 @@ mod tests {
         }
         for words in [&[][..], &["--force"], &["--stale", "--force"], &["win11", "--stale"], &["a", "b"]] {
             assert!(!parses(words), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_card_may_be_named_with_or_without_a_command() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["vfio-hook", "gpu"], words].concat());
+        let slot: PciSlot = "0000:03:00".parse().unwrap();
+        for words in [&["03:00.0"][..], &["0000:03:00", "--json"], &["--json", "0000:03:00.1"]] {
+            let Command::Gpu { command: None, address, .. } = parse(words).unwrap().command else {
+                panic!("{words:?}")
+            };
+            assert_eq!(address, Some(slot), "{words:?}");
+        }
+        for words in [&["report"][..], &["report", "03:00", "--json"], &["clear"], &["clear", "0000:03:00.0"]]
+        {
+            let cli = parse(words).unwrap();
+            assert!(matches!(cli.command, Command::Gpu { command: Some(_), address: None, .. }), "{words:?}");
+        }
+        for words in [&["explode"][..], &["03:00", "report"], &["clear", "03"], &["03:00", "0e:00"]] {
+            assert!(parse(words).is_err(), "{words:?}");
         }
     }
 

@@ -46,6 +46,12 @@ fn help_of_every_command() {
         let expected = snapbox::Data::read_from(Path::new(&expected), None);
         vfio_hook(&["monitors", command, "--help"]).assert().success().stdout_eq(expected).stderr_eq("");
     }
+    vfio_hook(&["gpu", "--help"]).assert().success().stdout_eq(file!["cli/gpu.txt"]).stderr_eq("");
+    for command in ["report", "clear"] {
+        let expected = format!("tests/cli/gpu-{command}.txt");
+        let expected = snapbox::Data::read_from(Path::new(&expected), None);
+        vfio_hook(&["gpu", command, "--help"]).assert().success().stdout_eq(expected).stderr_eq("");
+    }
     vfio_hook(&["demo", "--help"]).assert().success().stdout_eq(file!["cli/demo.txt"]).stderr_eq("");
 }
 
@@ -68,6 +74,9 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error() {
         &["status", NOBODY, NOBODY],
         &["monitors", "explode"],
         &["monitors", "set", "DP-1"],
+        &["gpu", "explode"],
+        &["gpu", "clear", "03:00", "0e:00"],
+        &["gpu", "03:00", "report"],
         // Only four arguments, the third of them `begin` or `end`, are libvirt's.
         &[NOBODY, "prepare", "begin"],
         &[NOBODY, "prepare", "middle", "-"],
@@ -275,10 +284,28 @@ fn a_host_that_nobody_holds_anything_of() {
         return;
     }
     vfio_hook(&["status"]).assert().success().stdout_eq("no guest holds anything\n").stderr_eq("");
-    let json = "{\n  \"leases\": [],\n  \"unsettled\": []\n}\n";
+    let json = "{\n  \"leases\": [],\n  \"unsettled\": [],\n  \"quarantines\": [],\n  \"stuck\": []\n}\n";
     vfio_hook(&["status", "--json"]).assert().success().stdout_eq(json).stderr_eq("");
     vfio_hook(&["undo", NOBODY]).assert().success().stdout_eq("nothing to give back\n").stderr_eq("");
+    vfio_hook(&["gpu", "clear"]).assert().success().stdout_eq("no card is in quarantine\n").stderr_eq("");
+    vfio_hook(&["gpu", "clear", "--json"]).assert().success().stdout_eq("[]\n").stderr_eq("");
     assert!(!is_in_use_here(), "looking has made a folder on the host");
+}
+
+#[test]
+fn a_card_that_is_none_is_told_by_its_form_and_by_the_host() {
+    vfio_hook(&["gpu", "3"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+error: invalid value '3' for '[ADDRESS]': `3` is no PCI address (expected something like 0000:0b:00.1)
+
+For more information, try '--help'.
+
+"#]]);
+    // No machine has so many domains.
+    let message = "error: this host has no device ffffffff:1f:00\nhelp: [..]\n";
+    for command in [&["gpu"][..], &["gpu", "report"]] {
+        let arguments = [command, &["ffffffff:1f:00.0"]].concat();
+        vfio_hook(&arguments).assert().code(1).stdout_eq("").stderr_eq(message);
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 mod check;
 mod demo;
+mod gpu;
 mod monitors;
 mod output;
+mod quarantines;
 mod status;
 mod test;
 mod undo;
@@ -27,6 +29,7 @@ pub fn run(command: Command) -> Exit {
         }
         Command::Demo { config, xml } => demo::run(config.as_deref(), xml.as_deref()),
         Command::Monitors { command, json } => monitors::run(command, output::Format::new(json)),
+        Command::Gpu { command, address, json } => gpu::run(command, address, output::Format::new(json)),
         Command::Keeper { guest } => return crate::keeper::run(guest),
         Command::WriteAttribute { path, value } => Ok(crate::host::write_attribute(&path, &value)),
         Command::ReadAttributes { paths } => crate::host::read_attributes(&paths).map_err(Into::into),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -103,20 +104,40 @@ impl<'a> From<&'a Outcome> for OutcomeView<'a> {
 
 /// Prints changes one a line, indented, with the knobs' names aligned.
 pub(super) fn changes(changes: &[Change]) {
+    change_lines(changes).iter().for_each(line);
+}
+
+/// What [`changes`] prints.
+pub(super) fn change_lines(changes: &[Change]) -> Vec<String> {
     let width = changes.iter().map(|change| change.knob.to_string().chars().count()).max().unwrap_or(0);
-    for change in changes {
+    let line = |change: &Change| {
         let (now, then) = (change.now.beside(&change.then), change.then.beside(&change.now));
-        line(format_args!("  {:width$}  {now} -> {then}", change.knob.to_string()));
-    }
+        format!("  {:width$}  {now} -> {then}", change.knob.to_string())
+    };
+    changes.iter().map(line).collect()
 }
 
 /// Prints notes one a line, indented.
 pub(super) fn notes(notes: &[Note]) {
-    for note in notes {
-        match note.level {
-            NoteLevel::Info => line(format_args!("  note: {}", note.text)),
-            NoteLevel::Warning => line(format_args!("  warning: {}", note.text)),
-        }
+    note_lines(notes).iter().for_each(line);
+}
+
+/// What [`notes`] prints.
+pub(super) fn note_lines(notes: &[Note]) -> Vec<String> {
+    let line = |note: &Note| match note.level {
+        NoteLevel::Info => format!("  note: {}", note.text),
+        NoteLevel::Warning => format!("  warning: {}", note.text),
+    };
+    notes.iter().map(line).collect()
+}
+
+/// How long ago, as people say it; `since` is in seconds since 1970.
+pub(super) fn age(since: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    match now.saturating_sub(since) {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
     }
 }
 

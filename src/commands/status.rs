@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::output::{self, Format};
+use super::output::{self, Format, age};
+use super::quarantines::{self, QuarantineView, StuckView};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
@@ -17,10 +18,12 @@ use crate::monitor::MonitorFeature;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct View {
     leases: Vec<LeaseView>,
     unsettled: Vec<String>,
+    quarantines: Vec<QuarantineView>,
+    stuck: Vec<StuckView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,25 +57,29 @@ struct HeldView {
 pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> {
     let host = Host::real();
     let record = Ledger::peek(&host)?;
-    let view = record.map_or(View { leases: Vec::new(), unsettled: Vec::new() }, |record| {
+    let view = record.map_or_else(View::default, |record| {
         let only = name.map(|name| GuestName::new(name).to_string());
         view(&host, &record, only.as_deref())
     });
     match format {
         Format::Json => output::json(&view),
-        Format::Text => print(&view),
+        Format::Text => lines(&view).iter().for_each(output::line),
     }
     Ok(Exit::Done)
 }
 
 fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
     let deadline = Deadline::after(PATIENCE);
-    let leases = record
-        .leases
-        .iter()
-        .filter(|(uuid, lease)| only.is_none_or(|only| lease.name == only || uuid.to_string() == only));
+    let is_meant =
+        |uuid: &GuestUuid, name: &str| only.is_none_or(|only| name == only || uuid.to_string() == only);
+    let leases: Vec<_> = record.leases.iter().filter(|(uuid, lease)| is_meant(uuid, &lease.name)).collect();
+    let quarantines = record.quarantines.iter();
+    let quarantines: Vec<_> =
+        quarantines.filter(|quarantine| only.is_none_or(|only| quarantine.guest == only)).collect();
+    let cards = quarantines.iter().map(|quarantine| &quarantine.terms);
+    let stuck = quarantines::stuck(host, cards.chain(leases.iter().flat_map(|(_, lease)| &lease.cards)));
     let shown = look_at_monitors(host, record, deadline);
-    let leases = leases.map(|(uuid, lease)| LeaseView {
+    let leases = leases.into_iter().map(|(uuid, lease)| LeaseView {
         guest: GuestName::new(&lease.name).to_string(),
         uuid: *uuid,
         since: lease.since,
@@ -82,10 +89,15 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
     });
     let unsettled =
         record.entries.iter().filter(|entry| !record.is_at_rest(entry, host) && !entry.is_fading());
-    View { leases: leases.collect(), unsettled: unsettled.map(|entry| entry.knob.to_string()).collect() }
+    View {
+        leases: leases.collect(),
+        unsettled: unsettled.map(|entry| entry.knob.to_string()).collect(),
+        quarantines: quarantines.into_iter().map(QuarantineView::from).collect(),
+        stuck,
+    }
 }
 
-fn phase(phase: Phase) -> &'static str {
+pub(super) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Preparing(_) => "preparing",
         Phase::Prepared => "prepared",
@@ -145,12 +157,13 @@ fn wants(want: &Want) -> String {
     }
 }
 
-fn print(view: &View) {
+fn lines(view: &View) -> Vec<String> {
+    let mut lines = Vec::new();
     if view.leases.is_empty() {
-        output::line("no guest holds anything");
+        lines.push("no guest holds anything".to_owned());
     }
     for lease in &view.leases {
-        output::line(format_args!(
+        lines.push(format!(
             "{} ({}): {}, since {}{}",
             lease.guest,
             lease.uuid,
@@ -160,7 +173,7 @@ fn print(view: &View) {
         ));
         let width = lease.held.iter().map(|held| held.knob.chars().count()).max().unwrap_or(0);
         for held in &lease.held {
-            output::line(format_args!(
+            lines.push(format!(
                 "  {:width$}  {} -> {}{}",
                 held.knob,
                 held.baseline,
@@ -170,14 +183,14 @@ fn print(view: &View) {
         }
     }
     if !view.unsettled.is_empty() {
-        output::line(format_args!(
+        lines.push(format!(
             "{} half done by a run that was killed; the next event or `vfio-hook undo --stale` settles it:",
             output::count(view.unsettled.len(), "change")
         ));
-        for knob in &view.unsettled {
-            output::line(format_args!("  {knob}"));
-        }
+        lines.extend(view.unsettled.iter().map(|knob| format!("  {knob}")));
     }
+    lines.extend(quarantines::lines(&view.quarantines, &view.stuck));
+    lines
 }
 
 fn remark(held: &HeldView) -> String {
@@ -192,12 +205,100 @@ fn remark(held: &HeldView) -> String {
     }
 }
 
-/// How long ago, as people say it.
-fn age(since: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    match now.saturating_sub(since) {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::testing::{Machine, stuck};
+
+    fn shown(machine: &Machine, only: Option<&str>) -> String {
+        lines(&view(&machine.host(), &machine.record(), only)).join("\n")
+    }
+
+    #[test]
+    fn cards_in_quarantine_are_shown_although_nobody_holds_anything() {
+        let machine = Machine::new();
+        machine.quarantine(None);
+        insta::assert_snapshot!(shown(&machine, None), @"
+        no guest holds anything
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): in quarantine since 2 h, guest win11
+          0000:03:00.0: config space reads ff
+          `vfio-hook gpu 0000:03:00` shows it, `vfio-hook gpu clear 0000:03:00` looks at it again
+        ");
+        assert_eq!(shown(&machine, Some("win11")), shown(&machine, None));
+        assert_eq!(shown(&machine, Some("other")), "no guest holds anything");
+    }
+
+    #[test]
+    fn what_hangs_is_shown_at_the_end() {
+        let machine = Machine::new();
+        machine.quarantine(Some(stuck()));
+        insta::assert_snapshot!(shown(&machine, None), @"
+        no guest holds anything
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): in quarantine since 2 h, guest win11
+          0000:03:00.0: config space reads ff
+          `vfio-hook gpu 0000:03:00` shows it, `vfio-hook gpu clear 0000:03:00` looks at it again
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation hangs in the kernel
+          process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
+          it cannot be ended: only restarting the host frees the card
+        ");
+
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let mut record = machine.record();
+        for lease in record.leases.values_mut() {
+            lease.cards[0].stuck = Some(stuck());
+        }
+        machine.write(record);
+        let shown = shown(&machine, Some("win11"));
+        assert!(
+            shown.starts_with("win11 (7950f00d-0011-4a5e-8b3c-5f0e1d2c3b4a): prepared, since 2 h"),
+            "{shown}"
+        );
+        let lines: Vec<&str> = shown.lines().collect();
+        insta::assert_snapshot!(lines[lines.len() - 3..].join("\n"), @"
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation hangs in the kernel
+          process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
+          it cannot be ended: only restarting the host frees the card
+        ");
+    }
+
+    #[test]
+    fn programs_read_the_same() {
+        let machine = Machine::new();
+        machine.quarantine(Some(stuck()));
+        let mut record = machine.record();
+        record.quarantines[0].since = 1_700_000_000;
+        record.quarantines[0].terms.stuck.as_mut().unwrap().since = 1_700_000_000;
+        let view = view(&machine.host(), &record, None);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&view).unwrap(), @r#"
+        {
+          "leases": [],
+          "unsettled": [],
+          "quarantines": [
+            {
+              "card": "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x)",
+              "functions": [
+                "0000:03:00.0",
+                "0000:03:00.1",
+                "0000:03:00.2",
+                "0000:03:00.3"
+              ],
+              "guest": "win11",
+              "since": 1700000000,
+              "evidence": [
+                "0000:03:00.0: config space reads ff"
+              ]
+            }
+          ],
+          "stuck": [
+            {
+              "card": "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x)",
+              "process": 1,
+              "what": "failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)",
+              "since": 1700000000
+            }
+          ]
+        }
+        "#);
     }
 }

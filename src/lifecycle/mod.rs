@@ -4,6 +4,8 @@ mod cards;
 mod load;
 mod monitors;
 mod restart;
+#[cfg(test)]
+pub(crate) mod testing;
 mod verify;
 
 use std::time::Duration;
@@ -72,13 +74,13 @@ pub enum LifecycleError {
         available: u64,
     },
     /// A card that `prepare` handed over is not bound as it was.
-    #[error("{card} was handed over to {was}, and now belongs to {now}")]
+    #[error("{card} was bound to {was} for the guest, and is bound to {now} now")]
     CardTaken {
-        /// Its functions, in words.
+        /// The functions that are not, in words.
         card: String,
-        /// What it was bound to after `prepare`.
+        /// What they were bound to after `prepare`.
         was: String,
-        /// What it is bound to.
+        /// What they are bound to.
         now: String,
     },
 }

@@ -6,8 +6,9 @@ use super::LifecycleError;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Bindings, DriverName, Host};
+use crate::host::{Binding, DriverName, Host};
 use crate::ledger::{Knob, Note, Record, Value, Want, available_pages};
+use crate::pci::PciFunctions;
 
 /// The longest look at the running programs after a start.
 const LOOK_AT_TASKS: Duration = Duration::from_millis(700);
@@ -42,30 +43,48 @@ pub fn verify_cards(
     deadline: Deadline,
 ) -> Result<(), LifecycleError> {
     for entry in record.entries_of(uuid) {
-        let (Knob::PciBindings(functions), Value::Bindings(was)) = (&entry.knob, &entry.written) else {
+        let (Knob::PciBindings(_), Value::Bindings(was)) = (&entry.knob, &entry.written) else {
             continue;
         };
         let Value::Bindings(now) = entry.knob.read(host, deadline)? else { continue };
-        if now != *was {
-            let (was, now) = (in_words(was, &now), in_words(&now, was));
-            return Err(LifecycleError::CardTaken { card: functions.to_string(), was, now });
+        let pairs = was.0.iter().filter_map(|(function, was)| Some((*function, was, now.0.get(function)?)));
+        let different: Vec<_> = pairs.filter(|(_, was, now)| was != now).collect();
+        if let Some(card) = PciFunctions::new(different.iter().map(|(function, ..)| *function)) {
+            return Err(LifecycleError::CardTaken {
+                card: card.to_string(),
+                was: listed(different.iter().map(|(_, was, now)| in_words(was, now))),
+                now: listed(different.iter().map(|(_, was, now)| in_words(now, was))),
+            });
         }
     }
     Ok(())
 }
 
-/// What functions are bound to; their overrides too, where the rest is the same.
-fn in_words(bindings: &Bindings, other: &Bindings) -> String {
-    let words = bindings.to_string();
-    if words != other.to_string() {
-        return words;
+/// What a function is bound to, as far as it differs from the other one.
+fn in_words(binding: &Binding, other: &Binding) -> String {
+    let name = |driver: &Option<DriverName>| driver.as_ref().map_or("none", DriverName::as_str).to_owned();
+    if binding.driver != other.driver {
+        return name(&binding.driver);
     }
-    let overrides: Vec<&str> = bindings
-        .0
-        .values()
-        .map(|binding| binding.driver_override.as_ref().map_or("none", DriverName::as_str))
-        .collect();
-    format!("{words} (driver_override {})", overrides.join(", "))
+    let mut words = name(&binding.driver);
+    if binding.driver_override != other.driver_override {
+        words.push_str(&format!(" with driver_override {}", name(&binding.driver_override)));
+    }
+    for (bar, size) in &binding.bar_sizes {
+        if other.bar_sizes.get(bar) != Some(size) {
+            words.push_str(&format!(" with BAR {bar} of {size}"));
+        }
+    }
+    words
+}
+
+/// One word where all are the same.
+fn listed(words: impl Iterator<Item = String>) -> String {
+    let mut words: Vec<String> = words.collect();
+    if words.iter().all(|word| *word == words[0]) {
+        words.truncate(1);
+    }
+    words.join(", ")
 }
 
 /// Whether anything of the host may still run on a guest's CPUs.
@@ -101,4 +120,69 @@ pub fn verify_isolation(host: &Host, record: &Record, uuid: GuestUuid, deadline:
         )),
     });
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Bindings;
+    use crate::lifecycle::start;
+    use crate::lifecycle::testing::{GUEST, Machine, soon};
+
+    /// What `start` says after something was done to the card.
+    fn refused(change: impl FnOnce(&Machine, &mut Host)) -> String {
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        start(&mut machine.host(), GUEST, soon()).unwrap();
+        change(&machine, &mut machine.host());
+        let error = start(&mut machine.host(), GUEST, soon()).unwrap_err();
+        match error.help() {
+            Some(help) => format!("{error}\nhelp: {help}"),
+            None => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_card_that_somebody_took_is_missed_at_start() {
+        let text = refused(|_, host| {
+            let function = |number: u8| format!("0000:03:00.{number}").parse().unwrap();
+            let to_host = |driver: &str| Binding::to_host(driver.parse().unwrap());
+            let taken = [(function(0), to_host("amdgpu")), (function(1), to_host("snd_hda_intel"))];
+            host.set_bindings(&Bindings(taken.into()), soon()).unwrap();
+        });
+        insta::assert_snapshot!(text, @"
+        0000:03:00.{0,1} was bound to vfio-pci for the guest, and is bound to amdgpu, snd_hda_intel now
+        help: is there another hook, driverctl, a udev rule or `virsh nodedev-reattach` that binds it? Then start the guest again
+        ");
+    }
+
+    #[test]
+    fn an_override_that_somebody_took_away_too() {
+        let text = refused(|machine, _| {
+            machine.add("/sys/bus/pci/devices/0000:03:00.0/driver_override = (null)");
+        });
+        let first = text.lines().next().unwrap();
+        insta::assert_snapshot!(first, @"0000:03:00.0 was bound to vfio-pci with driver_override vfio-pci for the guest, and is bound to vfio-pci with driver_override none now");
+    }
+
+    #[test]
+    fn a_bar_of_another_size_too() {
+        let text = refused(|machine, _| {
+            let path = machine.path("/sys/bus/pci/devices/0000:03:00.0/resource");
+            let resource = std::fs::read_to_string(&path).unwrap();
+            let smaller = resource.replacen("0x0000007bffffffff", "0x000000780fffffff", 1);
+            assert_ne!(smaller, resource);
+            std::fs::write(&path, smaller).unwrap();
+        });
+        let first = text.lines().next().unwrap();
+        insta::assert_snapshot!(first, @"0000:03:00.0 was bound to vfio-pci with BAR 0 of 16 GiB for the guest, and is bound to vfio-pci with BAR 0 of 256 MiB now");
+    }
+
+    #[test]
+    fn a_function_that_is_gone_is_named() {
+        let text = refused(|_, host| {
+            host.remove_functions(&["0000:03:00.3".parse().unwrap()], soon()).unwrap();
+        });
+        insta::assert_snapshot!(text, @"there is no PCI function 0000:03:00.3");
+    }
 }

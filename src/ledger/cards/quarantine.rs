@@ -151,7 +151,15 @@ impl Ledger<'_> {
         match self.find_way_home(None, &terms, &[], &mut outcome)? {
             Ok(()) => {}
             Err(Failure::Refused(evidence)) => return Ok(Cleared::No { evidence }),
-            Err(Failure::Stuck(operation)) => return Ok(Cleared::No { evidence: vec![operation.what] }),
+            Err(Failure::Stuck(operation)) => {
+                let evidence = vec![operation.what.clone()];
+                // Whoever looks next would hang too.
+                if let Some(quarantine) = self.quarantine_mut(&terms.functions) {
+                    quarantine.terms.stuck = Some(operation);
+                    self.store()?;
+                }
+                return Ok(Cleared::No { evidence });
+            }
         }
         self.record.quarantines.retain(|other| other.terms.functions != terms.functions);
         self.record.entries.retain(|entry| entry.knob != terms.knob());

@@ -42,7 +42,6 @@ let_go
 comes_and_goes
 
 # A service is named, stopped and started again.
-start_service_aside "ExecStartPre=/bin/true"
 cat >/etc/systemd/system/aside.service <<UNIT
 [Service]
 ExecStart=/bin/bash -c 'exec 3<>$card; exec -a uses-the-card sleep infinity'
@@ -72,10 +71,17 @@ refused "vh-holder (process $process"
 let_go
 
 # A display manager on this card.
-cat >/etc/systemd/system/greeter.service <<UNIT
-[Service]
-ExecStart=/bin/bash -c 'for f in /sys/bus/pci/devices/$gpu/drm/card*; do exec 3<>/dev/dri/\${f##*/}; done; exec -a Xorg sleep infinity'
-UNIT
+# greeter_on ADDRESS: it opens whatever DRM node that card has.
+greeter_on() {
+    cat >/usr/local/sbin/greeter <<END
+#!/bin/bash
+exec 3<>"/dev/dri/\$(cd /sys/bus/pci/devices/$1/drm && echo card*)"
+exec -a Xorg sleep infinity
+END
+    chmod +x /usr/local/sbin/greeter
+}
+greeter_on "$gpu"
+printf '[Service]\nExecStart=/usr/local/sbin/greeter\n' >/etc/systemd/system/greeter.service
 ln -sf /etc/systemd/system/greeter.service /etc/systemd/system/display-manager.service
 systemctl daemon-reload
 systemctl start greeter
@@ -88,15 +94,14 @@ destroy gpu
 same_as "$before" 20
 wait_active greeter
 lsof_card=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo card*)
-ls -l "/proc/$(systemctl show -P MainPID greeter)/fd" | grep "$lsof_card" >/dev/null || fail "it is not on the card"
+[[ $(readlink "/proc/$(systemctl show -P MainPID greeter)/fd/3") == "$lsof_card" ]] || fail "it is not on the card"
 # Not on this card: it is left alone.
 systemctl stop greeter
-sed -i "s|/sys/bus/pci/devices/$gpu|/sys/bus/pci/devices/0000:04:00.0|" /etc/systemd/system/greeter.service
-systemctl daemon-reload
+greeter_on 0000:04:00.0
 systemctl start greeter
 pid=$(systemctl show -P MainPID greeter)
 comes_and_goes
 expect "greeter" "$(systemctl show -P MainPID greeter)" "$pid"
 systemctl stop greeter
-rm /etc/systemd/system/{greeter,display-manager}.service
+rm /etc/systemd/system/{greeter,display-manager}.service /usr/local/sbin/greeter
 systemctl daemon-reload

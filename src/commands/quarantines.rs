@@ -1,0 +1,93 @@
+//! Cards in quarantine and operations that hang in the kernel, as commands show them.
+
+use serde::Serialize;
+
+use super::output::age;
+use crate::guest::GuestName;
+use crate::host::Host;
+use crate::ledger::{CardTerms, Quarantine, StuckOperation};
+use crate::pci::{PciAddress, PciSlot};
+
+/// A card in quarantine.
+#[derive(Debug, Serialize)]
+pub(super) struct QuarantineView {
+    /// What it is, for people.
+    pub(super) card: String,
+    pub(super) functions: Vec<PciAddress>,
+    /// The guest that had it, or was to have it.
+    pub(super) guest: String,
+    /// Seconds since 1970.
+    pub(super) since: u64,
+    /// What was seen.
+    pub(super) evidence: Vec<String>,
+    #[serde(skip)]
+    pub(super) slot: PciSlot,
+}
+
+/// An operation that the kernel has not come back from.
+#[derive(Debug, Serialize)]
+pub(super) struct StuckView {
+    /// What the card is, for people.
+    card: String,
+    /// The number of the process that hangs.
+    pub(super) process: i32,
+    /// What it does.
+    what: String,
+    /// Seconds since 1970.
+    since: u64,
+}
+
+impl From<&Quarantine> for QuarantineView {
+    fn from(quarantine: &Quarantine) -> Self {
+        let Quarantine { terms, guest, since, evidence } = quarantine;
+        Self {
+            card: terms.name.clone(),
+            functions: terms.functions.as_slice().to_vec(),
+            guest: GuestName::new(guest).to_string(),
+            since: *since,
+            evidence: evidence.clone(),
+            slot: terms.functions.slot(),
+        }
+    }
+}
+
+impl StuckView {
+    /// One that still hangs.
+    fn of(host: &Host, card: &str, stuck: Option<&StuckOperation>) -> Option<Self> {
+        let StuckOperation { process, what, since } = stuck?;
+        let hangs = host.is_alive(*process);
+        hangs.then(|| Self { card: card.to_owned(), process: process.pid, what: what.clone(), since: *since })
+    }
+
+    /// `process 4711 since 5 min: failed to write ...`.
+    pub(super) fn in_words(&self) -> String {
+        format!("process {} since {}: {}", self.process, age(self.since), self.what)
+    }
+}
+
+/// The operations that hang on cards, each process once.
+pub(super) fn stuck<'a>(host: &Host, cards: impl Iterator<Item = &'a CardTerms>) -> Vec<StuckView> {
+    let mut stuck: Vec<StuckView> =
+        cards.filter_map(|terms| StuckView::of(host, &terms.name, terms.stuck.as_ref())).collect();
+    stuck.sort_by_key(|stuck| stuck.process);
+    stuck.dedup_by_key(|stuck| stuck.process);
+    stuck
+}
+
+/// What `status` says of them.
+pub(super) fn lines(quarantines: &[QuarantineView], stuck: &[StuckView]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for QuarantineView { card, guest, since, evidence, slot, .. } in quarantines {
+        lines.push(format!("{card}: in quarantine since {}, guest {guest}", age(*since)));
+        lines.extend(evidence.first().map(|first| format!("  {first}")));
+        lines.push(format!(
+            "  `vfio-hook gpu {slot}` shows it, `vfio-hook gpu clear {slot}` looks at it again"
+        ));
+    }
+    for stuck in stuck {
+        lines.push(format!("{}: an operation hangs in the kernel", stuck.card));
+        lines.push(format!("  {}", stuck.in_words()));
+        lines.push("  it cannot be ended: only restarting the host frees the card".to_owned());
+    }
+    lines
+}
