@@ -153,9 +153,8 @@ impl Ledger<'_> {
             Err(Failure::Refused(evidence)) => return Ok(Cleared::No { evidence }),
             Err(Failure::Stuck(operation)) => return Ok(Cleared::No { evidence: vec![operation.what] }),
         }
-        self.record.quarantines.retain(|other| other.terms.functions != terms.functions);
         self.record.entries.retain(|entry| entry.knob != terms.knob());
-        outcome.absorb(self.give_back_what_is_left(BTreeSet::new())?);
+        outcome.absorb(self.give_back_what_is_left(&BTreeSet::new(), Some(&terms.functions))?);
         Ok(Cleared::Yes(outcome))
     }
 

@@ -1,7 +1,10 @@
 //! Guests with a graphics card: it is handed over whole, and comes back, or is known not to.
 
 mod failures;
+mod hangs;
 mod kills;
+mod locks;
+mod recovery;
 mod returns;
 mod wedged;
 
