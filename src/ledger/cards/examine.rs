@@ -18,6 +18,9 @@ const LETS_GO: Duration = Duration::from_secs(45);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long one look through all processes may take.
+const ONE_LOOK: Duration = Duration::from_secs(3);
+
 /// How long a card may take to answer.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -29,27 +32,26 @@ const SETTLE: Duration = Duration::from_secs(5);
 const RUNG: Duration = Duration::from_secs(75);
 
 impl Ledger<'_> {
-    /// How a card is, once nobody has it any more. One that does not answer is asked once more, after a while.
+    /// How a card is, once nobody has it any more. One that does not answer is asked once more, after a while. A failure
+    /// where somebody may still have it: then nothing may be tried.
     pub(super) fn examine(
         &mut self,
         owner: Option<GuestUuid>,
         terms: &CardTerms,
-    ) -> Result<Verdict, LedgerError> {
+    ) -> Result<Result<Verdict, Failure>, LedgerError> {
         if let Some(operation) = terms.stuck_operation(self.host) {
-            return Ok(Verdict::Stuck(operation.clone()));
+            return Ok(Err(Failure::Stuck(operation.clone())));
         }
         self.unlocked(|host, deadline| {
             let lets_go = Deadline::after(LETS_GO).earlier(deadline);
-            if let Err(verdict) = wait_until_free(host, owner, terms, lets_go) {
-                return verdict;
-            }
-            match look_at(host, terms) {
+            wait_until_free(host, owner, terms, lets_go)?;
+            Ok(match look_at(host, terms) {
                 Verdict::Dead(_) => {
                     host.let_pci_settle(SETTLE, deadline);
                     look_at(host, terms)
                 }
                 verdict => verdict,
-            }
+            })
         })
     }
 
@@ -77,8 +79,9 @@ fn wait_until_free(
     owner: Option<GuestUuid>,
     terms: &CardTerms,
     deadline: Deadline,
-) -> Result<(), Verdict> {
+) -> Result<(), Failure> {
     loop {
+        let is_last = deadline.has_passed();
         let qemu = owner.and_then(|guest| host.qemu_of(&guest.to_string())).and_then(ProcessId::of);
         let holder = match qemu {
             Some(process) => Ok(Some((
@@ -86,16 +89,15 @@ fn wait_until_free(
                 format!("QEMU (process {}) does not end, and still has the card", process.pid),
             ))),
             None => host
-                .holders_of(terms.functions.as_slice(), deadline)
+                .holders_of(terms.functions.as_slice(), Deadline::after(ONE_LOOK))
                 .map(|holders| holders.first().map(|holder| (holder.process, holder.to_string()))),
         };
-        let is_last = deadline.has_passed();
         match holder {
             Ok(None) => return Ok(()),
             Ok(Some((process, what))) if is_last => {
-                return Err(Verdict::Stuck(StuckOperation::new(process, what)));
+                return Err(Failure::Stuck(StuckOperation::new(process, what)));
             }
-            Err(error) if is_last => return Err(Verdict::Dead(vec![error.to_string()])),
+            Err(error) if is_last => return Err(Failure::Refused(vec![error.to_string()])),
             _ => deadline.pause(LOOK),
         }
     }

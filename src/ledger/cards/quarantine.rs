@@ -161,9 +161,8 @@ impl Ledger<'_> {
                 return Ok(Cleared::No { evidence });
             }
         }
-        self.record.quarantines.retain(|other| other.terms.functions != terms.functions);
         self.record.entries.retain(|entry| entry.knob != terms.knob());
-        outcome.absorb(self.give_back_what_is_left(BTreeSet::new())?);
+        outcome.absorb(self.give_back_what_is_left(&BTreeSet::new(), Some(&terms.functions))?);
         Ok(Cleared::Yes(outcome))
     }
 

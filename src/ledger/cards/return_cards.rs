@@ -1,9 +1,11 @@
 //! The way home: from the guest to where the card was, or to the certainty that it does not come back.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::verdict::{Destination, destination};
 use super::{CardTerms, Failure, Verdict};
+use crate::deadline::Deadline;
 use crate::gpu::Rung;
 use crate::guest::GuestUuid;
 use crate::host::Bindings;
@@ -15,6 +17,10 @@ use crate::ledger::open::Ledger;
 use crate::ledger::plan::{Change, Extent, Note, Plan};
 use crate::ledger::record::Pending;
 use crate::ledger::value::Value;
+use crate::pci::PciFunctions;
+
+/// How long one setting may take: the kernel may wake the device up for it, or wait for whoever draws on a console.
+const SETTING: Duration = Duration::from_secs(30);
 
 impl Ledger<'_> {
     /// Whether a guest has cards that are to be taken back.
@@ -34,7 +40,7 @@ impl Ledger<'_> {
             self.return_card(uuid, terms, &mut outcome)?;
         }
         // Their power, consoles and framebuffers.
-        outcome.absorb(self.give_back_what_is_left([uuid].into())?);
+        outcome.absorb(self.give_back_what_is_left(&[uuid].into(), None)?);
         Ok(outcome)
     }
 
@@ -89,22 +95,23 @@ impl Ledger<'_> {
         let mut ladder = ladder.iter();
         loop {
             let failure = match self.examine(owner, terms)? {
-                Verdict::Dead(lines) => Failure::Refused(lines),
-                Verdict::Stuck(operation) => Failure::Stuck(operation),
-                answers => match self.bring_home(terms, &answers, outcome)? {
+                Err(failure) => return Ok(Err(failure)),
+                Ok(Verdict::Dead(lines)) => Failure::Refused(lines),
+                Ok(Verdict::Stuck(operation)) => Failure::Stuck(operation),
+                Ok(answers) => match self.bring_home(terms, &answers, outcome)? {
                     Ok(()) => return Ok(Ok(())),
                     Err(failure) => failure,
                 },
             };
             match failure {
-                Failure::Refused(lines) => evidence.extend(lines),
+                Failure::Refused(lines) => add_new(lines, &mut evidence),
                 stuck @ Failure::Stuck(_) => return Ok(Err(stuck)),
             }
             let Some(rung) = ladder.next() else { return Ok(Err(Failure::Refused(evidence))) };
             outcome.notes.push(Note::warning(format!("{} does not come back: trying `{rung}`", terms.name)));
             match self.climb(owner, terms, *rung)? {
                 Ok(()) => {}
-                Err(Failure::Refused(lines)) => evidence.extend(lines),
+                Err(Failure::Refused(lines)) => add_new(lines, &mut evidence),
                 Err(stuck) => return Ok(Err(stuck)),
             }
         }
@@ -158,12 +165,62 @@ impl Ledger<'_> {
         Ok(done)
     }
 
+    /// Gives back what else was taken for cards: their power, consoles and framebuffers. Others get at the ledger
+    /// meanwhile, and leave alone what still has a claim or belongs to the card that is being cleared.
     pub(super) fn give_back_what_is_left(
         &mut self,
-        leaving: BTreeSet<GuestUuid>,
+        leaving: &BTreeSet<GuestUuid>,
+        cleared: Option<&PciFunctions>,
     ) -> Result<Outcome, LedgerError> {
-        let plan = Plan::give_back(&self.record, self.host, &leaving, Extent::Cards, self.deadline)?;
-        self.carry_out_giving_back(plan)
+        let mut outcome = Outcome::default();
+        let mut refused = Vec::new();
+        let Plan { changes, record: planned, .. } = self.plan_rest(leaving, cleared)?;
+        for change in changes {
+            if let Some(entry) = self.record.entry_mut(&change.knob) {
+                // What was announced before and is there now was written by us, whoever was killed after it.
+                entry.written = change.now.clone();
+                if let Some(planned) = planned.entry(&change.knob) {
+                    entry.baseline = planned.baseline.clone();
+                }
+                entry.pending = Some(Pending { value: change.then.clone(), beneficiary: None });
+            }
+            let written = self.unlocked(|host, end| {
+                change.knob.write(host, &change.then, Deadline::after(SETTING).earlier(end))?;
+                change.knob.read_back(host, end)
+            })?;
+            match (written, self.record.entry_mut(&change.knob)) {
+                (Ok(kept), Some(entry)) => {
+                    entry.written = kept;
+                    entry.pending = None;
+                    outcome.changes.push(change);
+                }
+                (Ok(_), None) => outcome.changes.push(change),
+                (Err(error), _) => {
+                    outcome.failures.push(format!("{} not given back: {error}", change.knob));
+                    refused.push(change);
+                }
+            }
+        }
+        // By now there is nothing to write, or somebody else changed it meanwhile.
+        let mut plan = self.plan_rest(leaving, cleared)?;
+        plan.changes.retain(|change| refused.iter().all(|refused| refused.knob != change.knob));
+        for change in refused {
+            if let Some(entry) = plan.record.entry_mut(&change.knob) {
+                entry.pending = Some(Pending { value: change.then, beneficiary: None });
+            }
+        }
+        outcome.absorb(self.carry_out_giving_back(plan)?);
+        Ok(outcome)
+    }
+
+    fn plan_rest(
+        &self,
+        leaving: &BTreeSet<GuestUuid>,
+        cleared: Option<&PciFunctions>,
+    ) -> Result<Plan, LedgerError> {
+        let mut record = self.record.clone();
+        record.quarantines.retain(|quarantine| Some(&quarantine.terms.functions) != cleared);
+        Plan::give_back(&record, self.host, leaving, Extent::Cards, self.deadline)
     }
 
     /// The card is where it belongs, and the guest holds it no more.
@@ -174,5 +231,14 @@ impl Ledger<'_> {
         }
         self.record.entries.retain(|entry| entry.knob != knob || !entry.claims.is_empty());
         self.store()
+    }
+}
+
+/// Each rung may find the card as the one before left it: that is said once.
+fn add_new(lines: Vec<String>, evidence: &mut Vec<String>) {
+    for line in lines {
+        if !evidence.contains(&line) {
+            evidence.push(line);
+        }
     }
 }

@@ -1,0 +1,142 @@
+//! The kernel does not come back from something that was done to a card.
+
+use std::fs;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use vfio_hook::deadline::Deadline;
+use vfio_hook::host::manifest;
+use vfio_hook::ledger::Cleared;
+use vfio_hook::lifecycle;
+
+use super::{CARD, HOST_DRIVERS, gamer, machine};
+use crate::support::{Machine, greedy};
+
+/// A process that "hangs in the kernel" until this ends it.
+struct Hanging(Child);
+
+impl Hanging {
+    fn new() -> Self {
+        Self(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    fn fault(&self, name: &str) -> String {
+        format!("{name} {}", self.0.id())
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Known to hang, left alone by everybody, and no obstacle to others. Afterwards it is healed and comes home.
+fn assert_stuck_until_it_ends(machine: &Machine, hanging: Hanging, context: &str) {
+    let quarantine = machine.quarantine().unwrap_or_else(|| panic!("{context}: no quarantine"));
+    let stuck = quarantine.terms.stuck.as_ref().unwrap_or_else(|| panic!("{context}: {quarantine:#?}"));
+    assert_eq!(stuck.process.pid, i32::try_from(hanging.0.id()).unwrap(), "{context}");
+    assert!(machine.record().unwrap().leases.is_empty(), "{context}");
+    let left = machine.files();
+
+    let error = machine.prepare(&gamer("gpu: {}")).unwrap_err().to_string();
+    let words =
+        format!("process {} hangs in the kernel and cannot be ended: only restarting", stuck.process.pid);
+    assert!(error.contains(&words), "{context}: {error}");
+    let other = greedy(machine, 2, "4-5", 10);
+    machine.prepare(&other).unwrap();
+    machine.release(&other).unwrap();
+    machine.open_and_close();
+    let Cleared::No { evidence } = machine.clear_quarantine() else { panic!("{context}: cleared") };
+    assert_eq!(evidence, [stuck.what.clone()], "{context}");
+    crate::support::assert_same(&machine.files(), &left, context);
+    drop(hanging);
+}
+
+#[test]
+fn what_hangs_before_the_guest_is_told_by_its_process() {
+    for (index, fault) in [
+        (0, "config-hangs"),
+        (1, "config-hangs"),
+        (0, "unbind-hangs amdgpu"),
+        (1, "unbind-hangs snd_hda_intel"),
+        (3, "unbind-hangs"),
+        (0, "probe-hangs vfio-pci"),
+        (2, "probe-hangs vfio-pci"),
+    ] {
+        let machine = machine();
+        let before = machine.files();
+        let hanging = Hanging::new();
+        let context = format!("{} {fault}", CARD[index]);
+        machine.breaks(CARD[index], &hanging.fault(fault));
+        machine.prepare(&gamer("gpu: {}")).unwrap_err();
+        machine.release(&gamer("gpu: {}")).unwrap();
+        assert_stuck_until_it_ends(&machine, hanging, &context);
+        machine.heals(CARD[index]);
+        let Cleared::Yes(_) = machine.clear_quarantine() else { panic!("{context}: not cleared") };
+        machine.assert_is(&before, &context);
+    }
+}
+
+#[test]
+fn what_hangs_after_the_guest_is_told_by_its_process() {
+    for (index, fault) in [
+        (0, "config-hangs"),
+        (3, "config-hangs"),
+        (0, "unbind-hangs vfio-pci"),
+        (2, "unbind-hangs vfio-pci"),
+        (0, "probe-hangs amdgpu"),
+        (1, "probe-hangs snd_hda_intel"),
+    ] {
+        let machine = machine();
+        let before = machine.files();
+        let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
+        machine.prepare(&life).unwrap();
+        let hanging = Hanging::new();
+        let context = format!("{} {fault}", CARD[index]);
+        machine.breaks(CARD[index], &hanging.fault(fault));
+        let outcome = machine.release(&life).unwrap();
+        // Nothing is tried on top of it.
+        assert!(outcome.notes.iter().all(|note| !note.text.contains("trying")), "{context}: {outcome:?}");
+        assert_stuck_until_it_ends(&machine, hanging, &context);
+        machine.heals(CARD[index]);
+        let Cleared::Yes(_) = machine.clear_quarantine() else { panic!("{context}: not cleared") };
+        machine.assert_is(&before, &context);
+    }
+}
+
+/// libvirt kills QEMU, and goes on after a while even where the kernel does not let it end.
+#[test]
+fn a_qemu_that_does_not_end_keeps_the_card() {
+    for holds in ["the guest", "the device"] {
+        let machine = machine();
+        let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
+        machine.prepare(&life).unwrap();
+        let hanging = Hanging::new();
+        let (pid, uuid) = (hanging.0.id(), life.guest.uuid);
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let stat = format!("/proc/{pid}/stat = {}\n", stat.trim_end());
+        let (what, words) = match holds {
+            "the guest" => (
+                format!("/proc/{pid}/cmdline = qemu\0-uuid\0{uuid}\0\n"),
+                format!("QEMU (process {pid}) does not end, and still has the card"),
+            ),
+            _ => (
+                format!("/proc/{pid}/fd/30 -> /dev/vfio/24\n/sys/class/vfio/24/dev = 511:0\n"),
+                format!("sleep (process {pid}) has /dev/vfio/24 open"),
+            ),
+        };
+        manifest::lay_out(&format!("{stat}{what}"), &machine.root()).unwrap();
+        let taken = machine.drivers();
+        let soon = Deadline::after(Duration::from_millis(500));
+        let outcome = lifecycle::release(&mut machine.host(), uuid, "destroyed", soon).unwrap();
+        assert_eq!(machine.drivers(), taken, "{holds}");
+        assert!(outcome.notes.iter().any(|note| note.text.contains(&words)), "{holds}: {outcome:?}");
+        assert!(outcome.notes.iter().all(|note| !note.text.contains("trying")), "{holds}: {outcome:?}");
+        assert_stuck_until_it_ends(&machine, hanging, holds);
+        fs::remove_dir_all(machine.path(&format!("/proc/{pid}"))).unwrap();
+        assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+        assert_eq!(machine.drivers(), HOST_DRIVERS, "{holds}");
+    }
+}
