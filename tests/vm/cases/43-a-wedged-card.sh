@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# A card that does not answer is given to no guest and to no driver of the host's: before a guest has it, while it has,
+# in one function, below the port; and it works again once it answers and was looked at.
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+
+gpu=${test_card[0]} sound=${test_card[1]}
+load_faults powered
+load_gpu
+start gpu
+destroy gpu
+before=$(mktemp)
+snapshot "$before"
+configure gpu <<<'gpu: {guest_reboot: allow, recover: [reset]}'
+configure plain <<<'block_sleep: {}'
+probes=$(gpu_knob probes)
+
+drivers() { echo "$(driver_of "$gpu") $(driver_of "$sound")"; }
+
+# refused WORDS...
+refused() {
+    local said word
+    ! said=$(start gpu 2>&1) || fail "gpu was started"
+    for word in "$@"; do
+        [[ $said == *"$word"* ]] || fail "no '$word' in: $said"
+    done
+}
+
+# is_quarantined ADDRESS: with the evidence; refused without asking the card, and in under a second.
+is_quarantined() {
+    local deadline=$((SECONDS + 30)) began ended
+    until vfio-hook status | grep -A3 quarantine | grep "$1" >/dev/null; do
+        ((SECONDS < deadline)) || fail "not in quarantine with $1: $(vfio-hook status)"
+        sleep 0.5
+    done
+    wait_no_keepers
+    # All accesses to the card would be slow now.
+    for function in "${test_card[@]}"; do
+        echo "$function 20" >$test_faults/slow
+    done
+    virsh -q dumpxml gpu >/tmp/gpu.xml
+    began=$(date +%s%N)
+    ! hook gpu prepare begin - </tmp/gpu.xml 2>/tmp/said || fail "prepared"
+    ended=$(date +%s%N)
+    ((ended - began < 1000000000)) || fail "refused after $(((ended - began) / 1000000)) ms"
+    grep -q "in quarantine.*$1" /tmp/said || fail "$(cat /tmp/said)"
+    grep -q 'help: .*vfio-hook gpu clear' /tmp/said || fail "$(cat /tmp/said)"
+    refused "in quarantine" "$1"
+    echo "figure: refused after $(((ended - began) / 1000000)) ms ($2)"
+}
+
+# is_healed DRIVERS: and works.
+is_healed() {
+    heal all
+    vfio-hook gpu clear | tee /tmp/cleared
+    expect "drivers" "$(drivers)" "$1"
+    same_as "$before"
+    start gpu
+    destroy gpu
+    wait_no_keepers
+    same_as "$before"
+}
+
+# Before the guest has it: the driver it has keeps it.
+wedge "$gpu"
+refused "does not answer" "$gpu: config space reads ff" help:
+is_quarantined "$gpu: config space reads ff" "wedged before"
+expect "drivers" "$(drivers)" "vhgpu snd_hda_intel"
+# It is looked at again, and stays.
+! vfio-hook gpu clear >/tmp/cleared || fail "cleared"
+is_healed "vhgpu snd_hda_intel"
+
+# wedged_meanwhile WHAT EVIDENCE: while a guest has it.
+wedged_meanwhile() {
+    probes=$(gpu_knob probes)
+    start gpu
+    # shellcheck disable=SC2086 # it may be two words
+    wedge $1
+    destroy gpu
+    is_quarantined "$2" "wedged: $1"
+    expect "drivers" "$(drivers)" "vfio-pci vfio-pci"
+    expect "probes of the host's driver" "$(gpu_knob probes)" "$probes"
+    # Others are not touched by it.
+    start plain
+    destroy plain
+    is_healed "vhgpu snd_hda_intel"
+}
+wedged_meanwhile "$gpu" "$gpu: config space reads ff"
+wedged_meanwhile "$sound" "$sound: config space reads ff"
+wedged_meanwhile "below $test_port" "$gpu: config space reads ff"
+wedged_meanwhile "$test_port" "port $test_port: config space reads ff"
+
+# A moment only: it is asked twice.
+start gpu
+wedge "$gpu" 3000
+destroy gpu
+wait_no_keepers
+expect "drivers" "$(drivers)" "vhgpu snd_hda_intel"
+same_as "$before"
+
+# A reset brings it back: the ladder.
+configure gpu <<<'gpu: {guest_reboot: allow, recover: [reset, bus-reset, rescan]}'
+start gpu
+wedge "$gpu" 9000
+destroy gpu
+sleep 1
+wait_no_keepers 30
+said 'trying .reset'
+said 'trying .bus-reset'
+expect "drivers" "$(drivers)" "vhgpu snd_hda_intel"
+
+# The host's driver does not take it: it is kept from all drivers.
+configure gpu <<<'gpu: {guest_reboot: allow}'
+start gpu
+gpu_knob probe_error 5
+destroy gpu
+is_quarantined "driver vhgpu did not take $gpu" "a driver that fails"
+expect "driver" "$(driver_of "$gpu")" ""
+expect "override" "$(<"/sys/bus/pci/devices/$gpu/driver_override")" none
+gpu_knob probe_error 0
+is_healed "vhgpu snd_hda_intel"
+# It takes it, but not without complaints.
+start gpu
+gpu_knob probe_noise 1
+destroy gpu
+is_quarantined "ring gfx_0.0.0 test failed" "a driver that complains"
+[[ $(driver_of "$gpu") != vhgpu ]] || fail "vhgpu has it"
+gpu_knob probe_noise 0
+is_healed "vhgpu snd_hda_intel"

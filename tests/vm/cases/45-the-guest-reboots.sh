@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# A guest that reboots itself is stopped, gives its card back and starts again, three times; one that is switched off,
+# from inside or from outside, stays off.
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+
+load_gpu
+start gpu
+destroy gpu
+before=$(mktemp)
+snapshot "$before"
+
+# starts GUEST: how often `prepare` was called for it since.
+since=$(date '+%F %T')
+lives() { journalctl -q -t vfio-hook -o cat --since "$since" VFIO_HOOK_GUEST="$1" | grep -c '^prepare: ' || true; }
+# stays_off GUEST
+stays_off() {
+    wait_no_keepers
+    sleep 8
+    expect "$1" "$(virsh -q domstate "$1")" "shut off"
+    [[ ! $(systemctl list-units --plain --no-legend 'vfio-hook-start*') ]] || fail "somebody is starting it"
+    same_as "$before"
+}
+
+# Three times, then no more: each time the card was back with its driver in between.
+configure gpu-reboot <<<'gpu: {guest_reboot: restart}'
+probes=$(gpu_knob probes)
+start gpu-reboot
+deadline=$((SECONDS + 240))
+until journalctl -q -t vfio-hook -o cat --since "$since" | grep '3 times in 5 minutes' >/dev/null; do
+    ((SECONDS < deadline)) || fail "after $(lives gpu-reboot) lives: $(virsh -q domstate gpu-reboot)"
+    sleep 1
+done
+expect "returns of the card" "$(($(gpu_knob probes) - probes))" 4
+stays_off gpu-reboot
+said 'the guest rebooted itself: it is started again' "$since"
+
+# What is not asked for is not done.
+rm -f /run/vfio-hook/*.restarts
+configure gpu-reboot <<<'gpu: {guest_reboot: refuse}'
+start gpu-reboot
+wait_off gpu-reboot 60
+stays_off gpu-reboot
+
+# Switched off from inside.
+virsh -q dumpxml --inactive gpu-poweroff | sed 's|<on_reboot>[a-z]*</on_reboot>|<on_reboot>destroy</on_reboot>|' >/tmp/off.xml
+virsh -q define /tmp/off.xml
+configure gpu-poweroff <<<'gpu: {guest_reboot: restart}'
+start gpu-poweroff
+wait_off gpu-poweroff 60
+stays_off gpu-poweroff
+
+# Destroyed, just before it would reboot.
+configure gpu-reboot <<<'gpu: {guest_reboot: restart}'
+start gpu-reboot
+destroy gpu-reboot
+stays_off gpu-reboot
+
+# libvirtd is restarted while it runs, and is listened to again.
+rm -f /run/vfio-hook/*.restarts
+since=$(date '+%F %T')
+start gpu-reboot
+systemctl restart libvirtd
+deadline=$((SECONDS + 120))
+until journalctl -q -t vfio-hook -o cat --since "$since" | grep 'it is started again' >/dev/null; do
+    ((SECONDS < deadline)) || break
+    sleep 1
+done
+virsh -q destroy gpu-reboot 2>/dev/null || true
+wait_no_keepers
+virsh -q destroy gpu-reboot 2>/dev/null || true
+rm -f /run/vfio-hook/*.restarts
