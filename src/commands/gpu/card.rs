@@ -177,9 +177,10 @@ impl CardView {
         let members: Vec<PciFunction> =
             present.iter().map(|address| host.pci_function(*address)).collect::<Result<_, _>>()?;
         let terms = terms_of(record, slot);
-        let ports = match present.first() {
-            Some(first) => host.pci_ports_above(*first)?,
-            None => PortsAbove::default(),
+        let ports = match (present.first(), terms.first()) {
+            (Some(first), _) => host.pci_ports_above(*first)?,
+            (None, Some(terms)) => ports_in(terms),
+            (None, None) => PortsAbove::default(),
         };
         let stuck = quarantines::stuck(host, terms.iter().copied());
         let expected = expected(&members, &terms);
@@ -193,7 +194,7 @@ impl CardView {
             boot_display: is_boot_display(host, &present)?,
             drm_cards: drm_cards(host, &present)?,
             users: users(host, &present),
-            health: health(host, &expected, &ports, &terms, &stuck)?,
+            health: health(host, &expected, &ports, &stuck)?,
             ports: PortsView { card: ports.card, mainboard: ports.mainboard, root: ports.root },
             guest: record.and_then(|record| guest(record, slot)),
             quarantines: record.map_or_else(Vec::new, |record| quarantines_of(record, slot)),
@@ -237,6 +238,14 @@ fn terms_of(record: Option<&Record>, slot: PciSlot) -> Vec<&CardTerms> {
     let quarantined = record.quarantines.iter().map(|quarantine| &quarantine.terms);
     let all = quarantined.chain(record.leases.values().flat_map(|lease| &lease.cards));
     all.filter(|terms| terms.functions.slot() == slot).collect()
+}
+
+/// The ports above a card that the kernel no longer has.
+fn ports_in(terms: &CardTerms) -> PortsAbove {
+    let mut others: Vec<PciAddress> =
+        terms.ports.iter().filter(|port| !terms.card_ports.contains(port)).copied().collect();
+    let root = others.pop();
+    PortsAbove { card: terms.card_ports.clone(), mainboard: others, root }
 }
 
 /// What each function should say it is: what was handed over, then what the kernel found.
@@ -329,16 +338,12 @@ fn health(
     host: &Host,
     expected: &[Expected],
     ports: &PortsAbove,
-    terms: &[&CardTerms],
     stuck: &[StuckView],
 ) -> Result<HealthView, HostError> {
     if !stuck.is_empty() {
         return Ok(HealthView { state: HealthState::NotAsked, evidence: Vec::new(), link: None });
     }
-    let mut above: Vec<PciAddress> = ports.nearest_first().collect();
-    if above.is_empty() {
-        above = terms.first().map_or_else(Vec::new, |terms| terms.ports.clone());
-    }
+    let above: Vec<PciAddress> = ports.nearest_first().collect();
     let report = host.probe_pci(expected, &above, Deadline::after(PROBE))?;
     let link = report.functions.values().find_map(|probed| probed.link);
     let (state, evidence) = match Verdict::of(&report, &[]) {

@@ -19,6 +19,9 @@ use crate::pci::PciSlot;
 pub(super) struct View {
     pub(super) cards: Vec<CardView>,
     problems: Vec<ProblemView>,
+    /// How many cards there are, those too that could not be looked at.
+    #[serde(skip)]
+    found: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,7 +57,9 @@ pub(super) fn view(host: &Host, wanted: Option<PciSlot>) -> anyhow::Result<View>
     });
     let known = Known { host, record: record.as_ref(), config: &config };
     let mut cards = Vec::new();
-    for slot in slots(host, record.as_ref(), wanted)? {
+    let slots = slots(host, record.as_ref(), wanted)?;
+    let found = slots.len();
+    for slot in slots {
         match CardView::of(known, slot) {
             Ok(card) => cards.push(card),
             Err(error) => problems.push(ProblemView {
@@ -63,7 +68,7 @@ pub(super) fn view(host: &Host, wanted: Option<PciSlot>) -> anyhow::Result<View>
             }),
         }
     }
-    Ok(View { cards, problems })
+    Ok(View { cards, problems, found })
 }
 
 impl ProblemView {
@@ -120,7 +125,7 @@ pub(super) fn lines(view: &View) -> Vec<String> {
         }
         lines.extend(sheet::of_card(card));
     }
-    if view.cards.is_empty() && view.problems.is_empty() {
+    if view.found == 0 {
         lines.push("this host has no graphics card".to_owned());
     }
     for ProblemView { problem, help } in &view.problems {

@@ -154,7 +154,7 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
     lines.push(String::new());
     match &report.kernel_log {
         KernelLogView::Lines(log) if log.is_empty() => {
-            lines.push("the kernel's log says nothing about it (any more)".to_owned());
+            lines.push("the kernel's log says nothing about a graphics card (any more)".to_owned());
         }
         KernelLogView::Lines(log) => {
             lines.push(format!("the kernel's log about it, the last {}:", output::count(log.len(), "line")));

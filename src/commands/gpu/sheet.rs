@@ -59,7 +59,7 @@ pub(super) fn of_card(card: &CardView) -> Vec<String> {
     sheet.row("ports", ports(&card.ports));
     sheet.row("iommu", iommu(card));
     sheet.row("health", health(card));
-    sheet.row("reset", [reset(card)]);
+    sheet.row("reset", [reset(&card.functions, &card.bus_reset)]);
     if let Some(family) = &card.family {
         sheet.row("family", family_rows(family));
     }
@@ -154,16 +154,15 @@ fn health(card: &CardView) -> Vec<String> {
 }
 
 /// What the kernel can do between two guests.
-fn reset(card: &CardView) -> String {
-    let own: Vec<String> = card
-        .functions
+fn reset(functions: &[FunctionView], bus_reset: &BusResetView) -> String {
+    let own: Vec<String> = functions
         .iter()
         .filter(|function| !function.reset_methods.is_empty())
         .map(|function| format!("{} by {}", function.address, function.reset_methods.join(", ")))
         .collect();
     let own = own.join("; ");
     let is_none = own.is_empty();
-    match &card.bus_reset {
+    match bus_reset {
         BusResetView::OnlyTheCard if is_none => "the whole bus, which has nothing but this card".to_owned(),
         BusResetView::OnlyTheCard => format!("{own}; or the whole bus"),
         BusResetView::Others(others) if is_none => {
@@ -222,6 +221,49 @@ fn listed(addresses: &[PciAddress]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn function(reset_methods: &[&str]) -> FunctionView {
+        FunctionView {
+            address: "0000:03:00.0".parse().unwrap(),
+            model: "1002:73bf".parse().unwrap(),
+            class: Some("VGA controller".to_owned()),
+            driver: None,
+            power_state: Some("D0".to_owned()),
+            iommu_group: None,
+            reset_methods: reset_methods.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn every_way_to_reset_a_card_is_told() {
+        let (none, two) = ([function(&[])], [function(&["flr", "pm"])]);
+        let others = || BusResetView::Others(vec!["0000:05:00.0".parse().unwrap()]);
+        for (functions, bus_reset, words) in [
+            (&none, BusResetView::OnlyTheCard, "the whole bus, which has nothing but this card"),
+            (&two, BusResetView::OnlyTheCard, "0000:03:00.0 by flr, pm; or the whole bus"),
+            (&none, others(), "none: its bus cannot be reset, as 0000:05:00.0 would be too"),
+            (
+                &two,
+                others(),
+                "0000:03:00.0 by flr, pm; not the whole bus, as 0000:05:00.0 would be reset too",
+            ),
+            (&none, BusResetView::NoPort, "none: there is no port above it"),
+            (&two, BusResetView::NoPort, "0000:03:00.0 by flr, pm"),
+            (&none, BusResetView::Unknown, "none: the kernel no longer has it"),
+        ] {
+            assert_eq!(reset(functions, &bus_reset), words);
+        }
+    }
+
+    #[test]
+    fn who_cannot_see_users_is_not_told_that_there_are_none() {
+        assert_eq!(users(&UsersView::OnlyRoot), ["not known: only root can see that"]);
+        assert_eq!(
+            users(&UsersView::Unknown("it took too long".to_owned())),
+            ["not known: it took too long"]
+        );
+        assert_eq!(users(&UsersView::Known(Vec::new())), ["nobody"]);
+    }
 
     #[test]
     fn long_texts_are_broken_between_words() {

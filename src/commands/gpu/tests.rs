@@ -283,6 +283,7 @@ fn a_card_that_fell_off_the_bus_is_still_shown() {
                   0000:03:00.1  1002:ab28  gone
                   0000:03:00.2  1002:73a6  gone
                   0000:03:00.3  1002:73a4  gone
+      ports       0000:02:00.0, 0000:01:00.0 on the card, then 0000:00:01.1 of the processor
       health      does not work:
                   0000:03:00.0: the kernel has no such function
                   0000:03:00.1: the kernel has no such function
@@ -453,6 +454,18 @@ fn a_card_that_hangs_stays_and_is_not_asked() {
     help: only restarting the host frees it; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
     ");
     assert_eq!(exit, Exit::Failed);
+}
+
+#[test]
+fn a_card_that_hangs_while_it_is_cleared_is_not_asked_again() {
+    let machine = Machine::new();
+    machine.quarantine(None);
+    machine.fault("0000:03:00.0", "config-hangs");
+    let (text, exit) = clear(&machine, None, soon());
+    assert_eq!(exit, Exit::Failed);
+    assert!(text.contains("process 1 hangs in the kernel"), "{text}");
+    assert!(text.contains("help: only restarting the host frees it"), "{text}");
+    assert!(shown(&machine).contains("not asked: the kernel already hangs on it"));
 }
 
 #[test]
