@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 gpu=${test_card[0]} sound=${test_card[1]}
-load_faults powered
+load_faults
 load_gpu
 start gpu
 destroy gpu
