@@ -66,8 +66,8 @@ pub(super) fn propose(
     }
     tell_resets(card, &ports, situation, proposal)?;
     warn_of_unmanaged(card, situation, proposal);
+    keep_awake(card, &terms, proposal);
     if card.role == Role::Graphics {
-        keep_awake(&terms, proposal);
         choose_reset(config, card, situation, proposal)?;
     }
     let bindings = wanted(config, card, situation, proposal)?;
@@ -150,8 +150,17 @@ fn wanted(
     Ok(Bindings(wanted))
 }
 
-/// vfio-pci puts an idle card to sleep at once, and some do not wake up any more.
-fn keep_awake(terms: &CardTerms, proposal: &mut Proposal) {
+/// vfio-pci puts an idle card to sleep at once, and some do not wake up any more. Any other device may sleep with its
+/// power on; it is kept awake because vfio's driver leaves it so when it is unbound (`vfio_pci_core_unregister_device`),
+/// and only what was claimed is put back.
+fn keep_awake(card: &Card, terms: &CardTerms, proposal: &mut Proposal) {
+    if card.role == Role::Companion {
+        for address in card.functions.as_slice() {
+            let knob = Knob::PciAttribute { address: *address, attribute: PciAttribute::PowerControl };
+            proposal.claim(knob, Want::Text(ON.to_owned()));
+        }
+        return;
+    }
     for address in terms.addresses() {
         for (attribute, value) in
             [(PciAttribute::D3coldAllowed, NOT_ALLOWED), (PciAttribute::PowerControl, ON)]
