@@ -80,8 +80,12 @@ pub struct Problem {
 }
 
 impl Proposal {
+    /// Claims a knob, once: two cards may have a port or a desktop in common.
     fn claim(&mut self, knob: Knob, want: Want) {
-        self.claims.push(Claim { knob, want, now: None });
+        let claim = Claim { knob, want, now: None };
+        if !self.claims.contains(&claim) {
+            self.claims.push(claim);
+        }
     }
 
     /// Claims CPUs of a mask that holds some of them, or will again when another guest is gone.

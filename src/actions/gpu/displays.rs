@@ -36,11 +36,11 @@ pub(super) fn propose(
         _ => None,
     };
     let framebuffers = situation.host.firmware_framebuffers_on(functions)?;
+    let all = holders.len();
     if config.display_manager == DisplayManager::Stop {
         let desktops = Desktops::of(situation)?;
-        let before = holders.len();
         holders.retain(|holder| !desktops.have(holder));
-        if holders.len() < before {
+        if holders.len() < all {
             desktops.claim(situation, proposal)?;
         }
         if let Some(number) = console {
@@ -53,8 +53,11 @@ pub(super) fn propose(
     } else {
         refuse_consoles(card, console, &framebuffers, situation, proposal)?;
     }
-    services::claim_stopped(&config.holders.stop, &["gpu", "holders", "stop"], situation, proposal)?;
-    holders.retain(|holder| !is_stopped(holder, &config.holders.stop) && !holder.is_session_broker());
+    holders.retain(|holder| !is_stopped(holder, &config.holders.stop));
+    // A broker lets go when those end that it has the card for: the others that were found.
+    if holders.len() < all || !holders.iter().all(Holder::is_session_broker) {
+        holders.retain(|holder| !holder.is_session_broker());
+    }
     if !holders.is_empty() && config.holders.wait.is_zero() {
         refuse_holders(card, &holders, proposal);
     }

@@ -8,7 +8,7 @@ mod safety;
 
 use std::time::Duration;
 
-use super::{Proposal, Situation};
+use super::{Proposal, Situation, services};
 use crate::config::{DisplayManager, Gpu, OtherDevices};
 use crate::host::{HostError, PciFunction};
 use crate::ledger::{CardPatience, CardTerms};
@@ -61,6 +61,9 @@ pub(super) fn propose(
     let mut cards = choose::graphics_cards(config, situation, proposal)?;
     if config.other_devices == OtherDevices::Bind {
         cards.extend(choose::companions(&cards, situation, proposal)?);
+    }
+    if !cards.is_empty() {
+        services::claim_stopped(&config.holders.stop, &["gpu", "holders", "stop"], situation, proposal)?;
     }
     for card in &cards {
         if !safety::is_free(card, situation, proposal) {
