@@ -1,9 +1,15 @@
 //! Guests with a graphics card: it is handed over whole, and comes back, or is known not to.
 
+mod choice;
+mod companions;
+mod desktops;
 mod failures;
 mod hangs;
+mod holders;
 mod kills;
+mod ledger_file;
 mod locks;
+mod reboots;
 mod recovery;
 mod returns;
 mod wedged;
@@ -47,6 +53,17 @@ pub(crate) fn drm() -> String {
     format!(
         "{DISPLAY}/drm/card1/dev = 226:1\n\
          {DISPLAY}/drm/card1/uevent = MAJOR=226\\nMINOR=1\\nDEVNAME=dri/card1\\nDEVTYPE=drm_minor\n"
+    )
+}
+
+/// A process that has one file of a card open, in a control group.
+pub(crate) fn process(pid: i32, name: &str, cgroup: &str, file: &str) -> String {
+    // `starttime` is the 22nd field.
+    let fields = format!("{}4242 {}", "0 ".repeat(18), "0 ".repeat(30));
+    format!(
+        "/proc/{pid}/stat = {pid} ({name}) S {fields}\n\
+         /proc/{pid}/cgroup = 0::{cgroup}\n\
+         /proc/{pid}/fd/9 -> {file}\n"
     )
 }
 

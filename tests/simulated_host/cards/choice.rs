@@ -1,0 +1,141 @@
+//! Which cards a guest may have.
+
+use super::{CARD, DISPLAY, HOST_DRIVERS, ON_VFIO, USB, gamer, machine, machine_with, player};
+use crate::support::{Machine, life};
+
+const XML: &str = "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>";
+
+/// The refusal; the host is left alone.
+fn refusal(machine: &Machine, functions: &[&str], yaml: &str) -> String {
+    let before = machine.files();
+    let error = machine.prepare(&player(1, functions, XML, yaml)).unwrap_err().to_string();
+    machine.assert_is(&before, &error);
+    error
+}
+
+#[test]
+fn what_cannot_be_handed_over_is_refused() {
+    let plain = machine();
+    let mut told = vec![
+        ("functions left out", refusal(&plain, &CARD[..2], "gpu: {}")),
+        ("no such card", refusal(&plain, &["0000:05:00.0", "0000:05:00.1"], "gpu: {}")),
+        ("no card", refusal(&plain, &[USB], "gpu: {}")),
+        ("nothing at all", refusal(&plain, &[], "gpu: {}")),
+        ("not in the XML", refusal(&plain, &CARD, "gpu:\n  devices:\n  - 0000:03:00.0\n  - 0000:0e:00.0\n")),
+        ("a BAR that cannot be resized", refusal(&plain, &CARD, "gpu:\n  bars:\n    5: 1 GiB\n")),
+    ];
+    let crowded = machine_with(
+        "/sys/kernel/iommu_groups/24/devices/0000:0f:00.3 -> ../../../../devices/pci0000:00/0000:00:08.3/0000:0f:00.3\n\
+         /sys/kernel/iommu_groups/24/devices/0000:02:00.0 -> ../../../../devices/pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0\n",
+    );
+    told.push(("somebody else in the group", refusal(&crowded, &CARD, "gpu: {}")));
+    let bare = machine();
+    std::fs::remove_file(bare.path(&format!("{DISPLAY}/iommu_group"))).unwrap();
+    told.push(("no IOMMU", refusal(&bare, &CARD, "gpu: {}")));
+    let told: Vec<String> = told.into_iter().map(|(what, error)| format!("{what}\n{error}")).collect();
+    insta::assert_snapshot!("refused", told.join("\n\n"));
+
+    // Handed over too, the other one in the group is no obstacle.
+    let all: Vec<&str> = CARD.into_iter().chain([USB]).collect();
+    let before = crowded.files();
+    let both = player(1, &all, XML, "gpu: {}");
+    crowded.prepare(&both).unwrap();
+    crowded.release(&both).unwrap();
+    crowded.assert_is(&before, "both handed over");
+}
+
+#[test]
+fn one_card_is_for_one_guest() {
+    let machine = machine();
+    let before = machine.files();
+    let (first, second) = (gamer("gpu: {}"), player(2, &CARD, XML, "gpu: {}"));
+    machine.prepare(&first).unwrap();
+    let taken = machine.files();
+    let error = machine.prepare(&second).unwrap_err().to_string();
+    insta::assert_snapshot!("taken", error);
+    machine.release(&second).unwrap();
+    crate::support::assert_same(&machine.files(), &taken, "refused");
+    machine.release(&first).unwrap();
+    machine.assert_is(&before, "released");
+    machine.prepare(&second).unwrap();
+    assert_eq!(machine.drivers(), ON_VFIO);
+    machine.release(&second).unwrap();
+    machine.assert_is(&before, "released again");
+}
+
+#[test]
+fn two_cards_are_for_two_guests() {
+    let machine = machine();
+    let before = machine.files();
+    let (first, second) = (gamer("gpu: {}"), player(2, &["0000:0e:00.0", "0000:0e:00.1"], XML, "gpu: {}"));
+    machine.prepare(&first).unwrap();
+    machine.prepare(&second).unwrap();
+    assert_eq!(machine.driver("0000:0e:00.0"), "vfio-pci");
+    machine.release(&first).unwrap();
+    assert_eq!(machine.drivers(), HOST_DRIVERS);
+    assert_eq!(machine.driver("0000:0e:00.0"), "vfio-pci");
+    machine.release(&second).unwrap();
+    machine.assert_is(&before, "both released");
+    // Or for one.
+    let both: Vec<&str> = CARD.into_iter().chain(["0000:0e:00.0", "0000:0e:00.1"]).collect();
+    let greedy = player(1, &both, XML, "gpu: {}");
+    machine.prepare(&greedy).unwrap();
+    assert_eq!(machine.record().unwrap().leases[&greedy.guest.uuid].cards.len(), 2);
+    machine.release(&greedy).unwrap();
+    machine.assert_is(&before, "one has both");
+}
+
+#[test]
+fn virtual_functions_are_left_to_libvirt() {
+    let virtual_function = "/sys/devices/pci0000:00/0000:00:08.1/0000:0e:00.1";
+    let machine = machine_with(&format!("{virtual_function}/physfn -> ../0000:0e:00.0\n"));
+    let before = machine.files();
+    let all: Vec<&str> = CARD.into_iter().chain(["0000:0e:00.1"]).collect();
+    let life = player(1, &all, XML, "gpu: {}");
+    let outcome = machine.prepare(&life).unwrap();
+    assert_eq!(machine.driver("0000:0e:00.1"), "snd_hda_intel");
+    let words = "0000:0e:00.1 is a virtual function: it is left to libvirt";
+    assert!(outcome.notes.iter().any(|note| note.text == words), "{outcome:?}");
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn an_unmanaged_device_is_bound_all_the_same() {
+    let machine = machine();
+    let before = machine.files();
+    let devices = super::hostdevs(&CARD).replacen("managed='yes'", "managed='no'", 2);
+    let life = life(crate::support::guest(1, "2-3", &format!("{XML}{devices}")), "gpu: {}");
+    let outcome = machine.prepare(&life).unwrap();
+    assert_eq!(machine.drivers(), ON_VFIO);
+    let words = "0000:03:00.0, 0000:03:00.1: managed='yes' in the guest's XML is safer, should this hook ever be missing";
+    assert!(outcome.notes.iter().any(|note| note.text == words), "{outcome:?}");
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn bars_and_resets_are_as_the_file_says_and_come_back() {
+    let machine = machine_with(&format!(
+        "{DISPLAY}/reset_method = pm bus\n\
+         /simulated/pci/{0}/reset_methods = pm bus\n\
+         /simulated/pci/{0}/room = 16 GiB\n",
+        CARD[0]
+    ));
+    let before = machine.files();
+    let life = player(1, &CARD, XML, "gpu: {bars: {0: 256 MiB, 2: 8 MiB}, reset_method: [bus]}");
+    let outcome = machine.prepare(&life).unwrap();
+    assert_eq!(machine.attribute(CARD[0], "reset_method"), "bus");
+    let last = outcome.changes.last().unwrap().to_string();
+    assert!(
+        last.ends_with(" -> vfio-pci, BAR 0 of 0000:03:00.0 256 MiB, BAR 2 of 0000:03:00.0 8 MiB"),
+        "{last}"
+    );
+    machine.release(&life).unwrap();
+    // Another place for the BAR is as good.
+    let same = |files: crate::support::Files| {
+        files.into_iter().filter(|(path, _)| !path.ends_with("/resource")).collect::<crate::support::Files>()
+    };
+    crate::support::assert_same(&same(machine.files()), &same(before), "released");
+    assert!(!machine.has_ledger());
+}

@@ -1,0 +1,159 @@
+//! The card that the host's own desktop is on.
+
+use super::{CARD, DISPLAY, ON_VFIO, drm, gamer, machine_with, process};
+use crate::support::Machine;
+
+const USERS: &str = "/user.slice/user-1000.slice/user@1000.service/session.slice/wireplumber.service";
+
+/// Consoles, and a framebuffer that a card's driver made.
+fn console(display: &str) -> String {
+    let up = display.trim_start_matches("/sys/");
+    format!(
+        "/sys/class/vtconsole/vtcon0/name = (S) dummy device\n\
+         /sys/class/vtconsole/vtcon0/bind = 0\n\
+         /sys/class/vtconsole/vtcon1/name = (M) frame buffer device\n\
+         /sys/class/vtconsole/vtcon1/bind = 1\n\
+         {display}/graphics/fb0/name = amdgpudrmfb\n\
+         /sys/class/graphics/fb0 -> ../../{up}/graphics/fb0\n"
+    )
+}
+
+/// The firmware's picture, below the card.
+fn picture(display: &str) -> String {
+    let up = display.trim_start_matches("/sys/");
+    let depth = "../".repeat(up.split('/').count() + 1);
+    format!(
+        "/sys/bus/platform/devices/simple-framebuffer.0 -> ../../../{up}/simple-framebuffer.0\n\
+         {display}/simple-framebuffer.0/driver -> {depth}bus/platform/drivers/simple-framebuffer\n\
+         /sys/bus/platform/drivers/simple-framebuffer/bind =\n\
+         /sys/bus/platform/drivers/simple-framebuffer/unbind =\n"
+    )
+}
+
+/// A display manager, anna's session and what her manager runs, all on one card.
+fn desktop(card: &str) -> String {
+    [
+        "/etc/systemd/system/display-manager.service -> /usr/lib/systemd/system/sddm.service\n".to_owned(),
+        "/simulated/systemd/sddm.service/ActiveState = active\n".to_owned(),
+        "/run/user/1000/systemd/private =\n".to_owned(),
+        "/simulated/systemd-of-1000/graphical-session.target/ActiveState = active\n".to_owned(),
+        "/simulated/systemd-of-1000/graphical-session.target/RequiredBy = wireplumber.service\n".to_owned(),
+        "/etc/passwd = root:x:0:0::/root:/bin/sh\\nanna:x:1000:1000::/home/anna:/bin/sh\n".to_owned(),
+        "/etc/group =\n".to_owned(),
+        "/simulated/logind/sessions/2 = User=1000 Name=anna Seat=seat0 Type=wayland Class=user Active=yes Leader=900\n"
+            .to_owned(),
+        process(700, "systemd-logind", "/system.slice/systemd-logind.service", card),
+        process(880, "Xorg", "/system.slice/sddm.service", card),
+        process(900, "kwin_wayland", "/user.slice/user-1000.slice/session-2.scope", card),
+        process(910, "wireplumber", USERS, card),
+    ]
+    .concat()
+}
+
+/// What is not put back: the session, and what ended with it.
+fn but_sessions(machine: &Machine) -> crate::support::Files {
+    let mut files = machine.files();
+    let is_session = |path: &str| {
+        [
+            "/simulated/logind/sessions/",
+            "/simulated/ended/",
+            "/proc/900/",
+            "/proc/910/",
+            "/simulated/systemd-of-1000/",
+        ]
+        .iter()
+        .any(|start| path.starts_with(start))
+    };
+    files.retain(|path, _| !is_session(path));
+    files
+}
+
+#[test]
+fn a_desktop_on_the_card_refuses_the_start() {
+    let machine =
+        machine_with(&format!("{}{}{}", desktop("/dev/dri/card1"), console(DISPLAY), picture(DISPLAY)));
+    let before = machine.files();
+    insta::assert_snapshot!("desktop", machine.prepare(&gamer("gpu: {}")).unwrap_err().to_string());
+    machine.assert_is(&before, "refused");
+}
+
+#[test]
+fn the_desktop_ends_and_the_login_comes_back() {
+    let machine =
+        machine_with(&format!("{}{}{}", desktop("/dev/dri/card1"), console(DISPLAY), picture(DISPLAY)));
+    // logind lets go once the session is gone.
+    let (from, to) = (machine.path("/proc/700"), machine.path("/simulated/700"));
+    machine.faults.interrupt("/simulated/logind/sessions/2", {
+        let (from, to) = (from.clone(), to.clone());
+        move || std::fs::rename(from, to).unwrap()
+    });
+    let before = but_sessions(&machine);
+    let life = gamer("gpu: {display_manager: stop}");
+    let taken = machine.prepare(&life).unwrap();
+    assert_eq!(machine.drivers(), ON_VFIO);
+    assert_eq!(machine.get("/sys/class/vtconsole/vtcon1/bind"), "0");
+    assert_eq!(machine.get("/simulated/systemd/sddm.service/ActiveState"), "inactive");
+    assert!(!machine.path("/simulated/logind/sessions/2").exists());
+    assert!(!machine.path(&format!("{DISPLAY}/simple-framebuffer.0/driver")).exists());
+    let returned = machine.release(&life).unwrap();
+    std::fs::rename(to, from).unwrap();
+    let order = |outcome: &vfio_hook::ledger::Outcome| {
+        let is_power = |name: &String| name.starts_with("d3cold") || name.starts_with("power/");
+        let names: Vec<String> = outcome.changes.iter().map(|change| change.knob.to_string()).collect();
+        names.into_iter().filter(|name| !is_power(name)).collect::<Vec<_>>()
+    };
+    let there = [
+        "keeper",
+        "sddm.service",
+        "desktops",
+        "users of 0000:03:00.{0,1,2,3}",
+        "text console vtcon1",
+        "driver of simple-framebuffer.0",
+        "driver of 0000:03:00.{0,1,2,3}",
+    ];
+    assert_eq!(order(&taken), there);
+    let mut back: Vec<&str> =
+        there.into_iter().filter(|name| *name != "desktops" && !name.starts_with("users")).collect();
+    back.reverse();
+    assert_eq!(order(&returned), back);
+    assert_eq!(returned.failures, [""; 0]);
+    crate::support::assert_same(&but_sessions(&machine), &before, "released");
+    assert!(!machine.has_ledger());
+}
+
+#[test]
+fn a_desktop_on_another_card_is_left_alone() {
+    let other = "/sys/devices/pci0000:00/0000:00:08.1/0000:0e:00.0";
+    let card0 = drm()
+        .replace(DISPLAY, other)
+        .replace("card1", "card0")
+        .replace("226:1", "226:0")
+        .replace("MINOR=1", "MINOR=0");
+    let lines = format!("{card0}{}{}{}", desktop("/dev/dri/card0"), console(other), picture(other));
+    for manager in ["keep", "stop"] {
+        let machine = machine_with(&lines);
+        let before = machine.files();
+        let life = gamer(&format!("gpu: {{display_manager: {manager}}}"));
+        machine.prepare(&life).unwrap();
+        assert_eq!(machine.get("/simulated/systemd/sddm.service/ActiveState"), "active");
+        assert_eq!(machine.get("/sys/class/vtconsole/vtcon1/bind"), "1");
+        assert!(machine.path(&format!("{other}/simple-framebuffer.0/driver")).exists());
+        assert!(machine.path("/simulated/logind/sessions/2").exists());
+        assert_eq!(machine.drivers(), ON_VFIO);
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, manager);
+    }
+}
+
+#[test]
+fn a_start_that_fails_late_brings_the_login_back() {
+    let machine =
+        machine_with(&format!("{}{}{}", desktop("/dev/dri/card1"), console(DISPLAY), picture(DISPLAY)));
+    std::fs::remove_dir_all(machine.path("/proc/700")).unwrap();
+    let before = but_sessions(&machine);
+    machine.breaks(CARD[0], "probe-fails vfio-pci");
+    machine.prepare(&gamer("gpu: {display_manager: stop}")).unwrap_err();
+    machine.heals(CARD[0]);
+    crate::support::assert_same(&but_sessions(&machine), &before, "refused");
+    assert!(!machine.has_ledger(), "{:#?}", machine.record());
+}
