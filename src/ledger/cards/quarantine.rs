@@ -55,10 +55,7 @@ impl Record {
     pub(in crate::ledger) fn is_quarantined(&self, knob: &Knob) -> bool {
         match knob {
             Knob::PciBindings(functions) => self.quarantine_of(functions).is_some(),
-            Knob::PciAttribute { address, .. } => {
-                self.quarantines.iter().any(|quarantine| quarantine.terms.addresses().contains(address))
-            }
-            _ => false,
+            _ => self.quarantines.iter().any(|quarantine| quarantine.terms.has(knob)),
         }
     }
 }
@@ -102,13 +99,7 @@ impl Ledger<'_> {
             terms.name,
             terms.functions.slot()
         )));
-        let addresses = terms.addresses();
-        let is_its = |knob: &Knob| match knob {
-            Knob::PciBindings(functions) => *functions == terms.functions,
-            Knob::PciAttribute { address, .. } => addresses.contains(address),
-            _ => false,
-        };
-        for entry in self.record.entries.iter_mut().filter(|entry| is_its(&entry.knob)) {
+        for entry in self.record.entries.iter_mut().filter(|entry| terms.has(&entry.knob)) {
             entry.claims.remove(&uuid);
         }
         let quarantine = Quarantine { guest, since: seconds_since_1970(), evidence, terms: terms.clone() };

@@ -267,3 +267,21 @@ fn of_two_cards_only_the_dead_one_stays() {
     assert!(record.leases.is_empty());
     assert_eq!(record.quarantines.len(), 1);
 }
+
+#[test]
+fn a_start_that_meets_its_own_dead_card_is_told_so() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    machine.prepare(&life).unwrap();
+    machine.breaks(CARD[0], "dead");
+    // No event in between: libvirt was killed with its guest.
+    let error = machine.prepare(&life).unwrap_err().to_string();
+    assert!(
+        error.contains("is in quarantine since guest guest1, 0 min ago: 0000:03:00.0: config"),
+        "{error}"
+    );
+    machine.heals(CARD[0]);
+    assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+    machine.assert_is(&before, "cleared");
+}
