@@ -97,13 +97,17 @@ impl Proposal {
     }
 
     fn refuse(&mut self, path: &'static [&'static str], message: impl Into<String>, help: impl Into<String>) {
-        let path = path.iter().map(|key| (*key).to_owned()).collect();
-        self.problems.push(Problem { path, message: message.into(), help: help.into() });
+        let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
+        self.refuse_at(&path, message, help);
     }
 
     /// As [`Self::refuse`], in an element of a list.
     fn refuse_at(&mut self, path: &[String], message: impl Into<String>, help: impl Into<String>) {
-        self.problems.push(Problem { path: path.to_vec(), message: message.into(), help: help.into() });
+        let problem = Problem { path: path.to_vec(), message: message.into(), help: help.into() };
+        // Several functions of one card may have the same to say.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     fn warn(&mut self, text: impl Into<String>) {

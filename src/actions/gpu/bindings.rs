@@ -97,6 +97,7 @@ fn terms(
         handed_over: Bindings::default(),
         ports: ports.nearest_first().collect(),
         card_ports: ports.card.clone(),
+        framebuffers: situation.host.firmware_framebuffers_on(card.functions.as_slice())?,
         expected: card.members.iter().map(Expected::from).collect(),
         return_to: config.return_to,
         recover: config.recover.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Card, DEVICES, GPU, Role};
+use super::{Card, DEVICES, GPU, Role, safety};
 use crate::actions::{Proposal, Situation};
 use crate::config::{DeviceChoice, Gpu};
 use crate::host::{HostError, PciFunction};
@@ -92,15 +92,24 @@ fn present_hostdevs(
                 proposal.inform(format!("{address} is a virtual function of a card: it is left to libvirt"));
             }
             Ok(function) => present.push(function),
-            Err(error) if error.is_absent() => proposal.refuse(
-                DEVICES,
-                format!("the guest's XML hands over {address}, but this host has no such device"),
-                "`lspci -D` shows the addresses; they change when cards are added or the firmware is set up anew",
-            ),
+            Err(error) if error.is_absent() => refuse_absent(address, situation, proposal),
             Err(error) => return Err(error),
         }
     }
     Ok(present)
+}
+
+/// One that fell off the bus and did not come back is in quarantine.
+fn refuse_absent(address: PciAddress, situation: Situation<'_>, proposal: &mut Proposal) {
+    let quarantines = &situation.record.quarantines;
+    match quarantines.iter().find(|quarantine| quarantine.terms.functions.contains(address)) {
+        Some(quarantine) => safety::refuse_quarantined(quarantine, situation, proposal),
+        None => proposal.refuse(
+            DEVICES,
+            format!("the guest's XML hands over {address}, but this host has no such device"),
+            "`lspci -D` shows the addresses; they change when cards are added or the firmware is set up anew",
+        ),
+    }
 }
 
 fn is_in_xml(situation: Situation<'_>, address: PciAddress) -> bool {

@@ -31,7 +31,8 @@ pub(super) fn is_free(card: &Card, situation: Situation<'_>, proposal: &mut Prop
     true
 }
 
-fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'_>, proposal: &mut Proposal) {
+/// Says what is known of a card in quarantine, and what may help.
+pub(super) fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'_>, proposal: &mut Proposal) {
     let Quarantine { terms, guest, since, evidence } = quarantine;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let minutes = Duration::from_secs(now.saturating_sub(*since)).as_secs() / 60;

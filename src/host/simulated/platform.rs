@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::iter;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
@@ -26,7 +27,11 @@ impl SimulatedFiles {
         match now {
             Some(_) if there.ends_with("bind") => Err(Errno::EBUSY.into()),
             None if there.ends_with("bind") => {
-                make_link(&link, &Path::new("../../../bus/platform/drivers").join(driver))
+                let sys = fs::canonicalize(self.locate("/sys".as_ref()))?;
+                let real = fs::canonicalize(&folder)?;
+                let depth = real.strip_prefix(&sys).map_or(0, |below| below.components().count());
+                let up: PathBuf = iter::repeat_n("..", depth).collect();
+                make_link(&link, &up.join("bus/platform/drivers").join(driver))
             }
             Some(now) if now.file_name() == Some(driver) => remove_any(&link),
             _ => Err(Errno::ENODEV.into()),

@@ -42,9 +42,13 @@ impl Ledger<'_> {
         if let Some(operation) = terms.stuck_operation(self.host) {
             return Ok(Err(Failure::Stuck(operation.clone())));
         }
+        let was_taken = self.record.entry(&terms.knob()).is_some();
         self.unlocked(|host, deadline| {
-            let lets_go = Deadline::after(LETS_GO).earlier(deadline);
-            wait_until_free(host, owner, terms, lets_go)?;
+            // One that was never taken may be used by the host's programs.
+            if was_taken {
+                let lets_go = Deadline::after(LETS_GO).earlier(deadline);
+                wait_until_free(host, owner, terms, lets_go)?;
+            }
             Ok(match look_at(host, terms) {
                 Verdict::Dead(_) => {
                     host.let_pci_settle(SETTLE, deadline);

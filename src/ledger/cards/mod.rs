@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::knob::Knob;
 use super::record::seconds_since_1970;
 use crate::gpu::{ReturnTo, Rung};
-use crate::host::{Bindings, Expected, Host, HostError, KernelLogPosition, ProcessId};
+use crate::host::{Bindings, Expected, FirmwareFramebuffer, Host, HostError, KernelLogPosition, ProcessId};
 use crate::pci::{PciAddress, PciFunctions};
 
 pub use quarantine::{Cleared, Quarantine};
@@ -40,6 +40,9 @@ pub struct CardTerms {
     /// The first of them, as far as they are on the card itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub card_ports: Vec<PciAddress>,
+    /// The firmware's pictures that lie in its memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub framebuffers: Vec<FirmwareFramebuffer>,
     /// What each function is, to know it again.
     pub expected: Vec<Expected>,
     /// Where it goes after the guest.
@@ -91,6 +94,17 @@ impl CardTerms {
     #[must_use]
     pub fn knob(&self) -> Knob {
         Knob::PciBindings(self.functions.clone())
+    }
+
+    /// Whether a knob is of the card itself: who writes it reaches the card.
+    #[must_use]
+    pub fn has(&self, knob: &Knob) -> bool {
+        match knob {
+            Knob::PciBindings(functions) => *functions == self.functions,
+            Knob::PciAttribute { address, .. } => self.addresses().contains(address),
+            Knob::FirmwareFramebuffer(framebuffer) => self.framebuffers.contains(framebuffer),
+            _ => false,
+        }
     }
 
     /// The operation on it that the kernel has still not come back from.

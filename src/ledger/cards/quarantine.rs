@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{CardTerms, Failure};
+use crate::gpu::Rung;
 use crate::guest::GuestUuid;
 use crate::ledger::carry_out::Outcome;
 use crate::ledger::error::LedgerError;
@@ -55,10 +56,7 @@ impl Record {
     pub(in crate::ledger) fn is_quarantined(&self, knob: &Knob) -> bool {
         match knob {
             Knob::PciBindings(functions) => self.quarantine_of(functions).is_some(),
-            Knob::PciAttribute { address, .. } => {
-                self.quarantines.iter().any(|quarantine| quarantine.terms.addresses().contains(address))
-            }
-            _ => false,
+            _ => self.quarantines.iter().any(|quarantine| quarantine.terms.has(knob)),
         }
     }
 }
@@ -102,13 +100,7 @@ impl Ledger<'_> {
             terms.name,
             terms.functions.slot()
         )));
-        let addresses = terms.addresses();
-        let is_its = |knob: &Knob| match knob {
-            Knob::PciBindings(functions) => *functions == terms.functions,
-            Knob::PciAttribute { address, .. } => addresses.contains(address),
-            _ => false,
-        };
-        for entry in self.record.entries.iter_mut().filter(|entry| is_its(&entry.knob)) {
+        for entry in self.record.entries.iter_mut().filter(|entry| terms.has(&entry.knob)) {
             entry.claims.remove(&uuid);
         }
         let quarantine = Quarantine { guest, since: seconds_since_1970(), evidence, terms: terms.clone() };
@@ -137,7 +129,8 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Looks at a card in quarantine again: one that answers goes where it belongs.
+    /// Looks at a card in quarantine again: one that answers goes where it belongs. With one that does not, the rungs of
+    /// the ladder are tried once more.
     ///
     /// # Errors
     /// The ledger cannot be written.
@@ -148,7 +141,10 @@ impl Ledger<'_> {
         let mut outcome = Outcome::default();
         // What the kernel said before is known.
         let terms = CardTerms { log_position: self.host.kernel_log_position()?, ..quarantine.terms };
-        match self.find_way_home(None, &terms, &[], &mut outcome)? {
+        // One that nobody has taken is left with the driver that it has.
+        let is_taken = self.record.entry(&terms.knob()).is_some();
+        let ladder: &[Rung] = if is_taken { &terms.recover } else { &[] };
+        match self.find_way_home(None, &terms, ladder, &mut outcome)? {
             Ok(()) => {}
             Err(Failure::Refused(evidence)) => return Ok(Cleared::No { evidence }),
             Err(Failure::Stuck(operation)) => {

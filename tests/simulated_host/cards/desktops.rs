@@ -157,3 +157,21 @@ fn a_start_that_fails_late_brings_the_login_back() {
     crate::support::assert_same(&but_sessions(&machine), &before, "refused");
     assert!(!machine.has_ledger(), "{:#?}", machine.record());
 }
+
+/// The picture's driver would draw into a card that does not answer.
+#[test]
+fn the_firmwares_picture_stays_away_from_a_card_in_quarantine() {
+    let machine = machine_with(&picture(DISPLAY));
+    let before = machine.files();
+    let life = gamer("gpu: {display_manager: stop}");
+    machine.prepare(&life).unwrap();
+    machine.breaks(CARD[0], "dead");
+    machine.release(&life).unwrap();
+    machine.open_and_close();
+    let driver = machine.path(&format!("{DISPLAY}/simple-framebuffer.0/driver"));
+    assert!(!driver.is_symlink());
+    machine.heals(CARD[0]);
+    machine.clear_quarantine();
+    assert!(driver.is_symlink());
+    machine.assert_is(&before, "cleared");
+}

@@ -1,6 +1,8 @@
 //! The program is killed before every write that a card needs.
 
 use super::{CARD, HOST_DRIVERS, ON_VFIO, USB, machine, player};
+use vfio_hook::ledger::Cleared;
+
 use crate::support::{Killed, Life, Machine, guest, life};
 
 fn kill_at<T>(machine: &Machine, nth: usize, what: impl FnOnce() -> T) -> Result<T, Killed> {
@@ -79,7 +81,7 @@ fn a_killed_mender_is_mended() {
     let machine = machine();
     let before = machine.files();
     let life = somebody();
-    for first in 25..35 {
+    for first in [28, 36, 44] {
         for second in 1.. {
             kill_at(&machine, first, || machine.prepare(&life).unwrap()).unwrap_err();
             let mended = kill_at(&machine, second, || mend(&machine, &life, first + second));
@@ -128,6 +130,56 @@ fn a_card_that_was_to_stay_with_vfio_is_in_one_of_both_places() {
         } else {
             assert_eq!(machine.drivers(), ON_VFIO, "{nth}");
         }
+        if outcome.is_ok() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_killed_release_of_a_card_that_does_not_come_back_ends_in_quarantine() {
+    for (function, fault) in [(CARD[1], "dead"), (CARD[1], "probe-fails snd_hda_intel")] {
+        let machine = machine();
+        let before = machine.files();
+        let life = somebody();
+        for nth in 1.. {
+            let context = format!("{fault}, killed at write {nth} of release");
+            machine.prepare(&life).unwrap();
+            machine.breaks(function, fault);
+            let outcome = kill_at(&machine, nth, || machine.release(&life).unwrap());
+            machine.open_and_close();
+            machine.release(&life).unwrap();
+            machine.open_and_close();
+            let record = machine.record().unwrap();
+            assert_eq!(record.quarantines.len(), 1, "{context}");
+            assert!(record.leases.is_empty(), "{context}");
+            let kept = |driver: &String| driver.is_empty() || driver == "vfio-pci";
+            assert!(machine.drivers().iter().all(kept), "{context}: {:?}", machine.drivers());
+            machine.heals(function);
+            assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)), "{context}");
+            machine.assert_is(&before, &context);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_clear_is_made_again() {
+    let machine = machine();
+    let before = machine.files();
+    let life = somebody();
+    for nth in 1.. {
+        let context = format!("killed at write {nth} of clear");
+        machine.prepare(&life).unwrap();
+        machine.breaks(CARD[0], "dead");
+        machine.release(&life).unwrap();
+        machine.heals(CARD[0]);
+        let outcome = kill_at(&machine, nth, || machine.clear_quarantine());
+        machine.open_and_close();
+        assert!(!matches!(machine.clear_quarantine(), Cleared::No { .. }), "{context}");
+        machine.assert_is(&before, &context);
         if outcome.is_ok() {
             break;
         }

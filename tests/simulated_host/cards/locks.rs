@@ -94,3 +94,23 @@ fn two_cards_on_their_way_at_once_do_not_disturb_each_other() {
     }
     machine.assert_is(&before, "both released");
 }
+
+#[test]
+fn events_in_the_middle_of_a_return_do_not_disturb_it() {
+    let machine = machine_with("");
+    let before = machine.files();
+    let xml = "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>";
+    let (life, other) = (player(1, &CARD, xml, "gpu: {}"), player(2, &CARD, xml, "gpu: {}"));
+    machine.prepare(&life).unwrap();
+    let (root, uuid) = (machine.root(), life.guest.uuid);
+    machine.faults.interrupt("/sys/bus/pci/drivers_probe", move || {
+        let mut host = Host::simulated(&root, &Faults::default());
+        let again = lifecycle::release(&mut host, uuid, "shutdown", soon()).unwrap();
+        assert!(again.changes.is_empty(), "{again:?}");
+        let error =
+            lifecycle::prepare(&mut host, Some(&other.loaded), &other.guest, b"", soon()).unwrap_err();
+        assert!(error.to_string().contains("belongs to guest guest1"), "{error}");
+    });
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+}

@@ -1,5 +1,10 @@
 //! What is tried to bring a card back, step by step.
 
+use std::time::Duration;
+
+use vfio_hook::deadline::Deadline;
+use vfio_hook::lifecycle;
+
 use super::{CARD, DISPLAY, HOST_DRIVERS, PORTS, gamer, machine_with};
 use crate::support::Machine;
 
@@ -113,15 +118,19 @@ fn functions_that_stay_away_are_in_quarantine_too() {
     machine.prepare(&life).unwrap();
     machine.breaks(CARD[0], "dead\nstays-away");
     // The wait for them has an end.
-    vfio_hook::lifecycle::release(
-        &mut machine.host(),
-        life.guest.uuid,
-        "shutdown",
-        vfio_hook::deadline::Deadline::after(std::time::Duration::from_secs(2)),
-    )
-    .unwrap();
-    let quarantine = machine.quarantine().unwrap();
-    eprintln!("{:#?}", quarantine.evidence);
+    let soon = Deadline::after(Duration::from_secs(2));
+    lifecycle::release(&mut machine.host(), life.guest.uuid, "shutdown", soon).unwrap();
+    let evidence = machine.quarantine().unwrap().evidence;
+    assert_eq!(
+        evidence,
+        [
+            "0000:03:00.0: config space reads ff",
+            "not found again: 0000:03:00.0",
+            "0000:03:00.0: the kernel has no such function",
+        ]
+    );
+    // It is not only gone.
     let error = machine.prepare(&life).unwrap_err().to_string();
     assert!(error.contains("is in quarantine since guest guest1"), "{error}");
+    assert_eq!(error.lines().count(), 2, "{error}");
 }

@@ -3,12 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Machine, pages, soon};
+use crate::support::{Life, Machine, pages, soon};
 use vfio_hook::gpu::ReturnTo;
 use vfio_hook::ledger::{Ledger, LedgerError};
 use vfio_hook::lifecycle::{self, LifecycleError};
 
 use super::{CARD, HOST_DRIVERS, ON_VFIO, PORTS, gamer, machine, machine_with, player};
+
+/// How a guest's life ends for its lease.
+type End = fn(&Machine, &Life);
 
 fn assert_handed_over(machine: &Machine) {
     assert_eq!(machine.drivers(), ON_VFIO);
@@ -47,7 +50,7 @@ fn every_way_back_leads_to_where_the_card_belongs() {
     for return_to in ReturnTo::ALL {
         let machine = machine();
         let life = gamer(&format!("gpu: {{return_to: {return_to}}}\n"));
-        let ends: [(&str, fn(&Machine, &crate::support::Life)); 5] = [
+        let ends: [(&str, End); 5] = [
             ("released", |machine, life| drop(machine.release(life).unwrap())),
             ("released twice", |machine, life| {
                 machine.release(life).unwrap();

@@ -210,3 +210,78 @@ fn a_host_driver_that_is_not_content_loses_the_card_again() {
         machine.assert_is(&before, fault);
     }
 }
+
+#[test]
+fn a_card_that_the_host_never_lost_is_cleared_while_the_host_uses_it() {
+    let machine = machine();
+    let life = gamer("gpu: {}");
+    machine.breaks(CARD[0], "dead");
+    machine.prepare(&life).unwrap_err();
+    machine.heals(CARD[0]);
+    let user =
+        super::process(901, "firefox", "/user.slice/user-1000.slice/session-2.scope", "/dev/dri/card1");
+    vfio_hook::host::manifest::lay_out(&user, &machine.root()).unwrap();
+    let before = machine.files();
+    assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+    machine.assert_is(&before, "cleared");
+}
+
+#[test]
+fn a_card_that_dies_on_its_way_to_the_guest_refuses_the_start() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    let fault = machine.path(&format!("/simulated/pci/{}/fault", CARD[0]));
+    machine.faults.interrupt("/sys/bus/pci/drivers_probe", move || {
+        std::fs::create_dir_all(fault.parent().unwrap()).unwrap();
+        std::fs::write(fault, "dead\n").unwrap();
+    });
+    let error = machine.prepare(&life).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) does not answer once it is handed over: \
+         0000:03:00.0: config space reads ff"
+    );
+    assert_eq!(machine.drivers(), ON_VFIO);
+    assert!(machine.quarantine().is_some());
+    machine.release(&life).unwrap();
+    machine.heals(CARD[0]);
+    assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+    machine.assert_is(&before, "cleared");
+}
+
+/// Nothing may keep the other card of a guest from coming home.
+#[test]
+fn of_two_cards_only_the_dead_one_stays() {
+    let machine = machine();
+    let both: Vec<&str> = CARD.into_iter().chain(["0000:0e:00.0", "0000:0e:00.1"]).collect();
+    let xml = "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>";
+    let life = super::player(1, &both, xml, "gpu: {}");
+    machine.prepare(&life).unwrap();
+    machine.breaks("0000:03:00.2", "dead");
+    machine.release(&life).unwrap();
+    assert_eq!(machine.drivers(), ON_VFIO);
+    assert_eq!(machine.driver("0000:0e:00.0"), "amdgpu");
+    assert_eq!(machine.driver("0000:0e:00.1"), "snd_hda_intel");
+    let record = machine.record().unwrap();
+    assert!(record.leases.is_empty());
+    assert_eq!(record.quarantines.len(), 1);
+}
+
+#[test]
+fn a_start_that_meets_its_own_dead_card_is_told_so() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    machine.prepare(&life).unwrap();
+    machine.breaks(CARD[0], "dead");
+    // No event in between: libvirt was killed with its guest.
+    let error = machine.prepare(&life).unwrap_err().to_string();
+    assert!(
+        error.contains("is in quarantine since guest guest1, 0 min ago: 0000:03:00.0: config"),
+        "{error}"
+    );
+    machine.heals(CARD[0]);
+    assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+    machine.assert_is(&before, "cleared");
+}

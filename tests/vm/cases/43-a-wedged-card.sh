@@ -49,9 +49,29 @@ is_quarantined() {
     echo "figure: refused after $(((ended - began) / 1000000)) ms ($2)"
 }
 
+# A card that was reset under a fault has lost the addresses of its memory, as it would not where its power was cut and
+# the kernel gave them back: they are written again.
+restore_registers() {
+    local function bar start flags wide
+    for function in "${test_card[@]}"; do
+        bar=0 wide=''
+        while read -r start _ flags && ((bar < 6)); do
+            if [[ ! $wide ]] && ((flags & 0x200)); then
+                setpci -s "$function" "$(printf '%x' $((0x10 + 4 * bar))).l=$(printf '%x' $((start & 0xffffffff)))"
+                ((flags & 0x100000)) && wide=$((start >> 32))
+            elif [[ $wide ]]; then
+                setpci -s "$function" "$(printf '%x' $((0x10 + 4 * bar))).l=$(printf '%x' "$wide")"
+                wide=''
+            fi
+            bar=$((bar + 1))
+        done <"/sys/bus/pci/devices/$function/resource"
+    done
+}
+
 # is_healed DRIVERS: and works.
 is_healed() {
     heal all
+    restore_registers
     vfio-hook gpu clear | tee /tmp/cleared
     expect "drivers" "$(drivers)" "$1"
     same_as "$before"
