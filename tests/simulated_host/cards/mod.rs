@@ -6,6 +6,7 @@ mod desktops;
 mod failures;
 mod hangs;
 mod holders;
+mod interleavings;
 mod kills;
 mod ledger_file;
 mod locks;
