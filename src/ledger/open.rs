@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::cards::CardUsage;
 use super::carry_out::Outcome;
 use super::combine::pages_of;
 use super::error::LedgerError;
@@ -182,7 +183,12 @@ impl<'h> Ledger<'h> {
     /// The ledger cannot be written.
     pub fn mark_started(&mut self, uuid: GuestUuid) -> Result<(), LedgerError> {
         match self.record.leases.get_mut(&uuid) {
-            Some(lease) if lease.phase == Phase::Prepared => lease.phase = Phase::Started,
+            Some(lease) if lease.phase == Phase::Prepared => {
+                lease.phase = Phase::Started;
+                for card in &mut lease.cards {
+                    card.usage = CardUsage::ByGuest;
+                }
+            }
             _ => return Ok(()),
         }
         self.store()

@@ -342,9 +342,9 @@ guest_xml() {
     cat "$(dirname "${BASH_SOURCE[0]}")/guests/$1.xml"
 }
 
-# The keepers are gone a moment after the lease is.
+# wait_no_keepers [SECONDS]: the keepers are gone a moment after the lease is.
 wait_no_keepers() {
-    local deadline=$((SECONDS + 10)) left
+    local deadline=$((SECONDS + ${1-10})) left
     while left=$(pgrep -af '^vfio-hook keeper'); do
         ((SECONDS < deadline)) || fail "left running: $left"
         sleep 0.2

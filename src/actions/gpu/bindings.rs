@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 use crate::gpu::{ResetMethod, VendorReset};
 use crate::guest::Managed;
 use crate::host::{Binding, Bindings, Expected, HostError, PciAttribute, PortsAbove};
-use crate::ledger::{CardKind, CardTerms, Knob, Verdict, Want};
+use crate::ledger::{CardKind, CardTerms, CardUsage, Knob, Verdict, Want};
 use crate::pci::PciAddress;
 
 /// How long a card may take to answer.
@@ -100,6 +100,7 @@ fn terms(
         framebuffers: situation.host.firmware_framebuffers_on(card.functions.as_slice())?,
         expected: card.members.iter().map(Expected::from).collect(),
         return_to: config.return_to,
+        usage: CardUsage::NotYet,
         recover: config.recover.clone(),
         timeout: config.timeout,
         log_position: situation.host.kernel_log_position()?,

@@ -47,6 +47,9 @@ pub struct CardTerms {
     pub expected: Vec<Expected>,
     /// Where it goes after the guest.
     pub return_to: ReturnTo,
+    /// Whether the guest has had it: after a start that failed it goes back to where it was.
+    #[serde(default)]
+    pub usage: CardUsage,
     /// What is tried when it does not answer, in this order.
     pub recover: Vec<Rung>,
     /// How long a driver may take to let go of it, or to take it.
@@ -56,6 +59,17 @@ pub struct CardTerms {
     /// An operation on it that the kernel has not come back from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<StuckOperation>,
+}
+
+/// Whether a guest has had its card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CardUsage {
+    /// It has not run yet.
+    #[default]
+    NotYet,
+    /// It has.
+    ByGuest,
 }
 
 /// What kind of device is handed over.

@@ -128,7 +128,7 @@ impl Ledger<'_> {
         else {
             return Ok(Ok(()));
         };
-        let then = match destination(terms.return_to, baseline, verdict) {
+        let then = match destination(terms.return_to, terms.usage, baseline, verdict) {
             Destination::Baseline => baseline.clone(),
             Destination::Vfio => terms.handed_over.clone(),
         };

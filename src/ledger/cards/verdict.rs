@@ -1,6 +1,6 @@
 //! How a card is, after all that can be seen from outside.
 
-use super::StuckOperation;
+use super::{CardUsage, StuckOperation};
 use crate::gpu::{ReturnTo, Sign};
 use crate::host::{Bindings, ProbeReport};
 
@@ -44,9 +44,15 @@ impl Verdict {
 }
 
 /// Where a card that answers goes: never to a host driver that it did not come from.
-pub(super) fn destination(return_to: ReturnTo, baseline: &Bindings, verdict: &Verdict) -> Destination {
+pub(super) fn destination(
+    return_to: ReturnTo,
+    usage: CardUsage,
+    baseline: &Bindings,
+    verdict: &Verdict,
+) -> Destination {
     match (return_to, verdict) {
         _ if !baseline.has_host_driver() => Destination::Baseline,
+        (ReturnTo::Vfio, Verdict::Clean) if usage == CardUsage::NotYet => Destination::Baseline,
         (ReturnTo::Host, _) | (ReturnTo::HostIfClean, Verdict::Clean) => Destination::Baseline,
         (ReturnTo::Vfio | ReturnTo::HostIfClean, _) => Destination::Vfio,
     }
@@ -95,7 +101,10 @@ mod tests {
             (ReturnTo::Vfio, &vfio, &Verdict::Clean, Destination::Baseline),
             (ReturnTo::Host, &vfio, &Verdict::Clean, Destination::Baseline),
         ] {
-            assert_eq!(destination(return_to, baseline, verdict), expected, "{return_to} {verdict:?}");
+            let destination = destination(return_to, CardUsage::ByGuest, baseline, verdict);
+            assert_eq!(destination, expected, "{return_to} {verdict:?}");
         }
+        let unused = destination(ReturnTo::Vfio, CardUsage::NotYet, &host, &Verdict::Clean);
+        assert_eq!(unused, Destination::Baseline, "a start that failed");
     }
 }

@@ -72,6 +72,7 @@ fn a_card_that_dies_with_the_guest_is_kept_from_all_drivers_until_it_answers() {
             machine.prepare(&life).unwrap();
             let taken = machine.files();
             forget_log(&machine);
+            machine.started(&life).unwrap();
             machine.breaks(address, "dead");
             let outcome = machine.release(&life).unwrap();
             let context = format!("{address}, {return_to}");
