@@ -15,7 +15,7 @@ mod topology;
 use std::time::Duration;
 
 use crate::command::Command;
-use crate::config::{GuestConfig, HostConfig};
+use crate::config::{Gpu, GuestConfig, HostConfig};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::gpu::GuestReboot;
@@ -149,6 +149,16 @@ pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposa
     if !proposal.claims.is_empty() || !proposal.commands.is_empty() || !proposal.monitors.is_empty() {
         proposal.claim(Knob::Keeper(situation.guest.uuid), Want::Text(RUNS.to_owned()));
     }
+    Ok(proposal)
+}
+
+/// The preflight checks of the cards alone, and what they want.
+///
+/// # Errors
+/// As [`propose`].
+pub fn propose_cards(config: &Gpu, situation: Situation<'_>) -> Result<Proposal, HostError> {
+    let mut proposal = Proposal::default();
+    gpu::propose(config, situation, &mut proposal)?;
     Ok(proposal)
 }
 
