@@ -72,6 +72,11 @@ impl Ledger<'_> {
         terms: CardTerms,
         evidence: Vec<String>,
     ) -> Result<(), LedgerError> {
+        // Another guest may have found out at the same time, or even have got it just before.
+        let knob = terms.knob();
+        if self.record.quarantine_of(&terms.functions).is_some() || self.record.entry(&knob).is_some() {
+            return Ok(());
+        }
         let quarantine = Quarantine { guest: guest.to_owned(), since: seconds_since_1970(), evidence, terms };
         self.record.quarantines.push(quarantine);
         self.store()
