@@ -299,7 +299,8 @@ knobs() {
     find /run/systemd/system -maxdepth 1 -lname /dev/null 2>/dev/null || true
     find /run/systemd/logind.conf.d -type f 2>/dev/null || true
 
-    find /run/vfio-hook ! -type d ! -name '*lock*' 2>/dev/null || true
+    # How often a guest was started again is forgotten after five minutes.
+    find /run/vfio-hook ! -type d ! -name '*lock*' ! -name '*.restarts' 2>/dev/null || true
 }
 
 # snapshot FILE
@@ -342,9 +343,12 @@ guest_xml() {
     cat "$(dirname "${BASH_SOURCE[0]}")/guests/$1.xml"
 }
 
-# wait_no_keepers [SECONDS]: the keepers are gone a moment after the lease is.
-wait_no_keepers() {
-    local deadline=$((SECONDS + ${1-10})) left
+# The keepers are gone a moment after the lease is.
+wait_no_keepers() { wait_no_keepers_for 10; }
+
+# wait_no_keepers_for SECONDS
+wait_no_keepers_for() {
+    local deadline=$((SECONDS + $1)) left
     while left=$(pgrep -af '^vfio-hook keeper'); do
         ((SECONDS < deadline)) || fail "left running: $left"
         sleep 0.2

@@ -148,18 +148,20 @@ impl Ledger<'_> {
     ) -> Result<Result<(), Failure>, LedgerError> {
         let knob = terms.knob();
         let Some(entry) = self.record.entry_mut(&knob) else { return Ok(Ok(())) };
-        let now = entry.written.clone();
+        let known = entry.written.clone();
         entry.pending = Some(Pending { value: Value::Bindings(then.clone()), beneficiary: None });
-        let (done, kept) = self.unlocked(|host, deadline| {
+        let (now, done, kept) = self.unlocked(|host, deadline| {
+            // A rung, or a driver that failed, may have left it otherwise than it was written.
+            let now = knob.read(host, deadline).unwrap_or(known);
             let done = super::examine::bind_and_look(host, terms, then, deadline);
-            (done, knob.read(host, deadline))
+            (now, done, knob.read(host, deadline))
         })?;
         if let (Some(entry), Ok(kept)) = (self.record.entry_mut(&knob), kept) {
             entry.written = kept;
             entry.pending = None;
         }
         self.store()?;
-        if done.is_ok() {
+        if done.is_ok() && now != Value::Bindings(then.clone()) {
             outcome.changes.push(Change { knob, now, then: Value::Bindings(then.clone()) });
         }
         Ok(done)

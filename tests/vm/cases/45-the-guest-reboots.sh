@@ -16,7 +16,7 @@ lives() { journalctl -q -t vfio-hook -o cat --since "$since" VFIO_HOOK_GUEST="$1
 # stays_off GUEST
 stays_off() {
     wait_no_keepers
-    sleep 8
+    sleep 5
     expect "$1" "$(virsh -q domstate "$1")" "shut off"
     [[ ! $(systemctl list-units --plain --no-legend 'vfio-hook-start*') ]] || fail "somebody is starting it"
     same_as "$before"
@@ -60,13 +60,23 @@ stays_off gpu-reboot
 rm -f /run/vfio-hook/*.restarts
 since=$(date '+%F %T')
 start gpu-reboot
+virsh -q suspend gpu-reboot
 systemctl restart libvirtd
-deadline=$((SECONDS + 120))
-until journalctl -q -t vfio-hook -o cat --since "$since" | grep 'it is started again' >/dev/null; do
-    ((SECONDS < deadline)) || break
-    sleep 1
+# It is asked again every two seconds.
+until pgrep -f 'qemu-monitor-event.*000000000092' >/dev/null; do
+    sleep 0.2
 done
-virsh -q destroy gpu-reboot 2>/dev/null || true
-wait_no_keepers
-virsh -q destroy gpu-reboot 2>/dev/null || true
-rm -f /run/vfio-hook/*.restarts
+sleep 4
+virsh -q resume gpu-reboot
+deadline=$((SECONDS + 60))
+until journalctl -q -t vfio-hook -o cat --since "$since" | grep 'it is started again' >/dev/null; do
+    ((SECONDS < deadline)) || fail "not noticed: $(virsh -q domstate gpu-reboot)"
+    sleep 0.5
+done
+# It would go on so.
+deadline=$((SECONDS + 30))
+until virsh -q destroy gpu-reboot 2>/dev/null; do
+    ((SECONDS < deadline)) || fail "it was not started"
+    sleep 0.2
+done
+stays_off gpu-reboot
