@@ -35,6 +35,8 @@ pub(super) struct StuckView {
     what: String,
     /// Seconds since 1970.
     since: u64,
+    /// What a person can do about it.
+    help: String,
 }
 
 impl From<&Quarantine> for QuarantineView {
@@ -54,9 +56,14 @@ impl From<&Quarantine> for QuarantineView {
 impl StuckView {
     /// One that still hangs.
     fn of(host: &Host, card: &str, stuck: Option<&StuckOperation>) -> Option<Self> {
-        let StuckOperation { process, what, since } = stuck?;
-        let hangs = host.is_alive(*process);
-        hangs.then(|| Self { card: card.to_owned(), process: process.pid, what: what.clone(), since: *since })
+        let stuck = stuck.filter(|stuck| host.is_alive(stuck.process))?;
+        Some(Self {
+            card: card.to_owned(),
+            process: stuck.process.pid,
+            what: stuck.what.clone(),
+            since: stuck.since,
+            help: stuck.help(),
+        })
     }
 
     /// `process 4711 since 5 min: failed to write ...`.
@@ -85,9 +92,9 @@ pub(super) fn lines(quarantines: &[QuarantineView], stuck: &[StuckView]) -> Vec<
         ));
     }
     for stuck in stuck {
-        lines.push(format!("{}: an operation hangs in the kernel", stuck.card));
+        lines.push(format!("{}: nobody may touch it", stuck.card));
         lines.push(format!("  {}", stuck.in_words()));
-        lines.push("  it cannot be ended: only restarting the host frees the card".to_owned());
+        lines.push(format!("  {}", stuck.help));
     }
     lines
 }

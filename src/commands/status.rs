@@ -237,9 +237,9 @@ mod tests {
         graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): in quarantine since 2 h, guest win11
           0000:03:00.0: config space reads ff
           `vfio-hook gpu 0000:03:00` shows it, `vfio-hook gpu clear 0000:03:00` looks at it again
-        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation hangs in the kernel
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): nobody may touch it
           process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
-          it cannot be ended: only restarting the host frees the card
+          process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card
         ");
 
         let machine = Machine::new();
@@ -256,9 +256,9 @@ mod tests {
         );
         let lines: Vec<&str> = shown.lines().collect();
         insta::assert_snapshot!(lines[lines.len() - 3..].join("\n"), @"
-        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation hangs in the kernel
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): nobody may touch it
           process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
-          it cannot be ended: only restarting the host frees the card
+          process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card
         ");
     }
 
@@ -295,7 +295,8 @@ mod tests {
               "card": "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x)",
               "process": 1,
               "what": "failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)",
-              "since": 1700000000
+              "since": 1700000000,
+              "help": "process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card"
             }
           ]
         }

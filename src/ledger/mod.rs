@@ -21,7 +21,7 @@ mod promises;
 mod record;
 mod value;
 
-pub use cards::{CardKind, CardTerms, CardUsage, Cleared, Quarantine, StuckOperation, Verdict};
+pub use cards::{CardKind, CardTerms, CardUsage, Cleared, Quarantine, StuckKind, StuckOperation, Verdict};
 pub use carry_out::Outcome;
 pub use commands::{Commands, Progress};
 pub use error::{LedgerError, Shortage};

@@ -28,7 +28,7 @@ pub use load::{
 pub use monitors::{follow_monitors, note_monitors, return_monitors};
 pub use prepare::{PreparePlan, plan_prepare, prepare};
 pub use restart::{AfterTheEnd, start_again_after_reboot};
-pub use verify::{verify_cards, verify_isolation, verify_pages};
+pub use verify::{signs_of_trouble, verify_cards, verify_isolation, verify_pages};
 
 /// How often it is looked whether a keeper has given everything back.
 const LOOK_AT_KEEPER: Duration = Duration::from_millis(10);
@@ -203,6 +203,7 @@ pub fn started(
     drop(ledger);
     tell_keeper(host, &record, uuid, deadline, &mut report);
     report.notes.extend(verify_isolation(host, &record, uuid, deadline));
+    report.notes.extend(signs_of_trouble(host, &record, uuid));
     Ok(report)
 }
 

@@ -13,7 +13,7 @@ use crate::guest::{Guest, GuestUuid};
 use crate::host::manifest::lay_out;
 use crate::host::simulated::Faults;
 use crate::host::{Host, ProcessId, STATE_DIR};
-use crate::ledger::{FILE, Knob, Ledger, Quarantine, Record, StuckOperation};
+use crate::ledger::{FILE, Knob, Ledger, Quarantine, Record, StuckKind, StuckOperation};
 
 /// A desktop with a Radeon RX 6800 behind a switch of its own, and graphics in the processor.
 const DESKTOP: &str = include_str!("../commands/demo/ryzen-7950x.host");
@@ -118,5 +118,10 @@ pub(crate) fn soon() -> Deadline {
 pub(crate) fn stuck() -> StuckOperation {
     let what = "failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back \
                 within 30 s (process 1)";
-    StuckOperation { process: ProcessId::of(1).unwrap(), what: what.to_owned(), since: 0 }
+    StuckOperation {
+        process: ProcessId::of(1).unwrap(),
+        kind: StuckKind::InKernel,
+        what: what.to_owned(),
+        since: 0,
+    }
 }

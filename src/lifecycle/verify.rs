@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::LifecycleError;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
+use crate::gpu::Severity;
 use crate::guest::GuestUuid;
 use crate::host::{Binding, DriverName, Host};
 use crate::ledger::{Knob, Note, Record, Value, Want, available_pages};
@@ -85,6 +86,24 @@ fn listed(words: impl Iterator<Item = String>) -> String {
         words.truncate(1);
     }
     words.join(", ")
+}
+
+/// What the kernel has said of a guest's cards since they were handed over: one that died when QEMU reset it does not keep
+/// QEMU from running, without a picture.
+#[must_use]
+pub fn signs_of_trouble(host: &Host, record: &Record, uuid: GuestUuid) -> Vec<Note> {
+    let cards = record.leases.get(&uuid).map_or(&[][..], |lease| &lease.cards);
+    let mut notes = Vec::new();
+    for terms in cards {
+        for sign in terms.signs(host) {
+            let text = format!("{}: {sign}", terms.name);
+            notes.push(match sign.severity {
+                Severity::Wedged => Note::warning(format!("{text}; the guest may not get a picture from it")),
+                Severity::Suspicious => Note::info(text),
+            });
+        }
+    }
+    notes
 }
 
 /// Whether anything of the host may still run on a guest's CPUs.

@@ -39,10 +39,7 @@ pub(super) fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'
     let evidence = evidence.first().map_or("it did not answer", String::as_str);
     let slot = terms.functions.slot();
     let help = match terms.stuck_operation(situation.host) {
-        Some(stuck) => format!(
-            "process {} hangs in the kernel and cannot be ended: only restarting the host frees the card",
-            stuck.process.pid
-        ),
+        Some(stuck) => stuck.help(),
         None => format!(
             "`vfio-hook gpu clear {slot}` looks at it again; if it does not answer, switching the host off and on \
              does it; `vfio-hook gpu report {slot}` says more"

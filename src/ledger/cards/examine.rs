@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CardKind, CardTerms, Failure, StuckOperation, Verdict};
+use super::{CardKind, CardTerms, Failure, StuckKind, StuckOperation, Verdict};
 use crate::deadline::Deadline;
 use crate::gpu::{Rung, Sign, signs_in};
 use crate::guest::GuestUuid;
@@ -66,8 +66,9 @@ impl Ledger<'_> {
         terms: &CardTerms,
         rung: Rung,
     ) -> Result<Result<(), Failure>, LedgerError> {
-        let is_needed_awake = self.record.leases.keys().any(|guest| Some(*guest) != owner);
-        if rung == Rung::DeepSleep && is_needed_awake {
+        // Those that are just starting, and those of which nothing is known here.
+        let has_others = self.record.leases.keys().any(|guest| Some(*guest) != owner);
+        if rung == Rung::DeepSleep && (has_others || self.host.has_other_guests(owner)) {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }
         self.unlocked(|host, deadline| {
@@ -99,7 +100,7 @@ fn wait_until_free(
         match holder {
             Ok(None) => return Ok(()),
             Ok(Some((process, what))) if is_last => {
-                return Err(Failure::Stuck(StuckOperation::new(process, what)));
+                return Err(Failure::Stuck(StuckOperation::new(process, StuckKind::HasCard, what)));
             }
             Err(error) if is_last => return Err(Failure::Refused(vec![error.to_string()])),
             _ => deadline.pause(LOOK),
@@ -116,7 +117,7 @@ pub(super) fn look_at(host: &Host, terms: &CardTerms) -> Verdict {
     }
 }
 
-fn signs_since(host: &Host, terms: &CardTerms, position: KernelLogPosition) -> Vec<Sign> {
+pub(super) fn signs_since(host: &Host, terms: &CardTerms, position: KernelLogPosition) -> Vec<Sign> {
     // Without the log there are only no signs.
     host.kernel_log_since(position).map(|log| signs_in(&log, &terms.addresses())).unwrap_or_default()
 }

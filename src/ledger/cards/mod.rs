@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::knob::Knob;
 use super::record::seconds_since_1970;
-use crate::gpu::{ReturnTo, Rung};
+use crate::gpu::{ReturnTo, Rung, Sign};
 use crate::host::{Bindings, Expected, FirmwareFramebuffer, Host, HostError, KernelLogPosition, ProcessId};
 use crate::pci::{PciAddress, PciFunctions};
 
@@ -82,16 +82,30 @@ pub enum CardKind {
     Other,
 }
 
-/// A write that hangs in the kernel: its process cannot be killed, and whatever it touches must be left alone.
+/// What keeps everybody from a card: whoever touches it would hang too, or take it from under somebody's feet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StuckOperation {
-    /// Who makes it.
+    /// Whose it is.
     pub process: ProcessId,
-    /// What was tried, for people.
+    /// What kind of operation it is.
+    #[serde(default)]
+    pub kind: StuckKind,
+    /// What it is, for people.
     pub what: String,
     /// Since when, in seconds since 1970.
     pub since: u64,
+}
+
+/// Why an operation does not end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StuckKind {
+    /// The kernel does not come back from it, and its process cannot be killed.
+    #[default]
+    InKernel,
+    /// The process has the card, and may let go of it yet.
+    HasCard,
 }
 
 /// Why a card is not where it belongs.
@@ -127,6 +141,12 @@ impl CardTerms {
         self.stuck.as_ref().filter(|stuck| host.is_alive(stuck.process))
     }
 
+    /// What the kernel has said of it since it was handed over that speaks of trouble.
+    #[must_use]
+    pub fn signs(&self, host: &Host) -> Vec<Sign> {
+        examine::signs_since(host, self, self.log_position)
+    }
+
     /// All addresses whose lines in the kernel's log are about it.
     #[must_use]
     pub fn addresses(&self) -> Vec<PciAddress> {
@@ -138,11 +158,28 @@ impl StuckOperation {
     /// What an error says about one.
     #[must_use]
     pub fn in_error(error: &HostError) -> Option<Self> {
-        Some(Self::new(error.stuck_process()?, error.to_string()))
+        Some(Self::new(error.stuck_process()?, StuckKind::InKernel, error.to_string()))
     }
 
-    pub(super) fn new(process: ProcessId, what: String) -> Self {
-        Self { process, what, since: seconds_since_1970() }
+    pub(super) fn new(process: ProcessId, kind: StuckKind, what: String) -> Self {
+        Self { process, kind, what, since: seconds_since_1970() }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn help(&self) -> String {
+        let pid = self.process.pid;
+        match self.kind {
+            StuckKind::InKernel => {
+                format!(
+                    "process {pid} hangs in the kernel and cannot be ended: only restarting the host frees the card"
+                )
+            }
+            StuckKind::HasCard => format!(
+                "once process {pid} has ended, `vfio-hook gpu clear` brings the card back; if it cannot be ended, only \
+                 restarting the host frees the card"
+            ),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a card is, after all that can be seen from outside.
 
-use super::{CardUsage, StuckOperation};
+use super::{CardUsage, StuckKind, StuckOperation};
 use crate::gpu::{ReturnTo, Sign};
 use crate::host::{Bindings, ProbeReport};
 
@@ -32,7 +32,7 @@ impl Verdict {
     pub fn of(report: &ProbeReport, signs: &[Sign]) -> Self {
         let mut evidence = report.evidence();
         if let Some(process) = report.stuck {
-            return Self::Stuck(StuckOperation::new(process, evidence.join("; ")));
+            return Self::Stuck(StuckOperation::new(process, StuckKind::InKernel, evidence.join("; ")));
         }
         evidence.extend(signs.iter().map(Sign::to_string));
         match evidence.is_empty() {

@@ -286,3 +286,19 @@ fn a_start_that_meets_its_own_dead_card_is_told_so() {
     assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
     machine.assert_is(&before, "cleared");
 }
+
+#[test]
+fn a_card_that_died_when_qemu_reset_it_is_told_when_the_guest_is_up() {
+    let machine = logging();
+    let life = gamer("gpu: {}");
+    machine.prepare(&life).unwrap();
+    let line = "4,2000,12345678,-;vfio-pci 0000:03:00.0: not ready 65535ms after bus reset; giving up";
+    machine.set("/dev/kmsg", line);
+    machine.qemu_runs(life.guest.uuid);
+    let notes = machine.started(&life).unwrap();
+    let told =
+        notes.iter().filter(|note| note.text.contains("the guest may not get a picture from it")).count();
+    assert_eq!(told, 1, "{notes:?}");
+    machine.qemu_is_gone();
+    machine.release(&life).unwrap();
+}
