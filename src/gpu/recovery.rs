@@ -15,7 +15,7 @@ pub enum Rung {
     RescanCard,
     /// The slot's power is turned off and on, where the board can do that.
     SlotPower,
-    /// The driver of the host takes the card: amdgpu resets one that still runs its firmware.
+    /// The driver of the host gets a card that answers once more: amdgpu resets one that still runs its firmware.
     HostDriver,
     /// The host sleeps for two seconds (S3), which takes the slot's power away.
     DeepSleep,
