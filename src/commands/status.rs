@@ -85,7 +85,11 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
         since: lease.since,
         phase: phase(lease.phase),
         runs: lifecycle::guest_runs(host, record, *uuid),
-        held: record.entries_of(*uuid).map(|entry| held(host, entry, *uuid, &shown, deadline)).collect(),
+        held: record
+            .entries_of(*uuid)
+            .filter(|entry| entry.knob.is_put_back())
+            .map(|entry| held(host, entry, *uuid, &shown, deadline))
+            .collect(),
     });
     let unsettled =
         record.entries.iter().filter(|entry| !record.is_at_rest(entry, host) && !entry.is_fading());

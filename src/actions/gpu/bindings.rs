@@ -9,7 +9,7 @@ use crate::config::Gpu;
 use crate::deadline::Deadline;
 use crate::gpu::{ResetMethod, VendorReset};
 use crate::guest::Managed;
-use crate::host::{Binding, Bindings, Expected, HostError, PciAttribute, PortsAbove};
+use crate::host::{Binding, Bindings, BusReset, Expected, HostError, PciAttribute, PortsAbove};
 use crate::ledger::{CardKind, CardTerms, CardUsage, Knob, Verdict, Want};
 use crate::pci::PciAddress;
 
@@ -64,7 +64,7 @@ pub(super) fn propose(
             return Ok(());
         }
     }
-    tell_resets(card, &ports, situation, proposal)?;
+    tell_resets(card, situation, proposal)?;
     warn_of_unmanaged(card, situation, proposal);
     keep_awake(card, &terms, proposal);
     if card.role == Role::Graphics {
@@ -198,12 +198,7 @@ fn choose_reset(
 }
 
 /// Says how the card will be reset between two guests, as far as the kernel can.
-fn tell_resets(
-    card: &Card,
-    ports: &PortsAbove,
-    situation: Situation<'_>,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
+fn tell_resets(card: &Card, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
     let mut own = Vec::new();
     for function in card.functions.as_slice() {
         let methods = situation.host.pci_reset_methods(*function)?;
@@ -212,12 +207,7 @@ fn tell_resets(
         }
     }
     // vfio's hot reset: everything on the bus has to be the guest's.
-    let is_whole_bus = match ports.nearest_first().next() {
-        Some(port) => {
-            situation.host.pci_functions_behind(port)?.iter().all(|other| card.functions.contains(*other))
-        }
-        None => false,
-    };
+    let is_whole_bus = situation.host.pci_bus_reset(card.functions.as_slice())? == BusReset::OnlyThem;
     match (own.is_empty(), is_whole_bus) {
         (false, true) => proposal.inform(format!("reset: {}, or the whole bus", own.join("; "))),
         (false, false) => proposal.inform(format!("reset: {}", own.join("; "))),

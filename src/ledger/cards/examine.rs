@@ -6,7 +6,7 @@ use super::{CardKind, CardTerms, Failure, StuckKind, StuckOperation, Verdict};
 use crate::deadline::Deadline;
 use crate::gpu::{Rung, Sign, signs_in};
 use crate::guest::GuestUuid;
-use crate::host::{AskedBars, Bindings, Host, HostError, KernelLogPosition, ProcessId};
+use crate::host::{AskedBars, Bindings, BusReset, Host, HostError, KernelLogPosition, ProcessId};
 use crate::ledger::error::LedgerError;
 use crate::ledger::open::Ledger;
 use crate::pci::PciAddress;
@@ -153,13 +153,13 @@ fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> 
     let Some(port) = terms.ports.first().copied() else { return reset(host, functions, deadline) };
     match rung {
         Rung::Reset => reset(host, functions, deadline),
-        Rung::BusReset => {
-            let others = host.pci_functions_behind(port)?;
-            match others.iter().find(|other| !terms.functions.contains(**other)) {
-                Some(other) => Err(HostError::gone(format!("below {port} there is {other} too: not reset"))),
-                None => host.reset_subordinate(port, deadline),
+        Rung::BusReset => match host.pci_bus_reset(functions)? {
+            BusReset::Others(others) => {
+                let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+                Err(HostError::gone(format!("below {port} there is {} too: not reset", others.join(", "))))
             }
-        }
+            BusReset::OnlyThem | BusReset::NoPort => host.reset_subordinate(port, deadline),
+        },
         Rung::Rescan => {
             host.remove_functions(functions, deadline)?;
             host.rescan(port, functions, deadline)

@@ -242,6 +242,12 @@ impl Knob {
         matches!(self, Self::SleepMasks | Self::PciBindings(_))
     }
 
+    /// Whether what it held before comes back: programs and desktops that had to go do not.
+    #[must_use]
+    pub fn is_put_back(&self) -> bool {
+        self.rule() != CombineRule::Emptied
+    }
+
     /// Whether its guest's keeper, or whoever ends the lease without one, looks after it until it is back: nobody else
     /// touches it.
     #[must_use]
