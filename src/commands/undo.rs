@@ -82,7 +82,17 @@ fn leaving(host: &Host, record: &Record, whose: &Whose) -> anyhow::Result<Vec<Gu
             let is_stale = |uuid: &GuestUuid| !runs(*uuid) && !lifecycle::guest_starts(host, record, *uuid);
             Ok(record.leases.keys().copied().filter(is_stale).collect())
         }
-        Whose::Forced(name) => Ok(find(record, name)?.into_iter().collect()),
+        Whose::Forced(name) => {
+            let Some(uuid) = find(record, name)? else { return Ok(Vec::new()) };
+            let card = record.leases.get(&uuid).and_then(|lease| lease.cards.first());
+            if let Some(card) = card.filter(|_| runs(uuid)) {
+                anyhow::bail!(
+                    "{name} runs and has the {}, which cannot be taken from a running guest\nhelp: shut it down",
+                    card.name
+                );
+            }
+            Ok(vec![uuid])
+        }
         Whose::Stopped(name) => {
             let Some(uuid) = find(record, name)? else { return Ok(Vec::new()) };
             anyhow::ensure!(
@@ -126,4 +136,27 @@ fn print(outcome: &Outcome, format: Format) -> Exit {
         }
     }
     if outcome.failures.is_empty() { Exit::Done } else { Exit::Failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::lifecycle::testing::{GUEST, Machine};
+
+    #[test]
+    fn a_card_is_not_taken_from_a_running_guest() {
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let leaving = || leaving(&machine.host(), &machine.record(), &Whose::Forced(GuestName::new("win11")));
+        let process = machine.path("/proc/4242");
+        fs::create_dir_all(&process).unwrap();
+        fs::write(process.join("cmdline"), format!("qemu\0-uuid\0{GUEST}\0")).unwrap();
+        fs::write(process.join("stat"), format!("4242 (qemu) S {}\n", "0 ".repeat(49))).unwrap();
+        let error = leaving().unwrap_err().to_string();
+        assert!(error.starts_with("win11 runs and has the graphics card 0000:03:00"), "{error}");
+        fs::remove_dir_all(&process).unwrap();
+        assert_eq!(leaving().unwrap(), [GUEST]);
+    }
 }
