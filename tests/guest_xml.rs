@@ -62,6 +62,7 @@ fn win11() -> Guest {
         iothread_pins: pins(&[(1, "0")]),
         partition: None,
         pci_hostdevs: vec![],
+        mediated_devices: 0,
         on_reboot: LifecycleAction::Restart,
     }
 }
@@ -197,6 +198,7 @@ fn everything_is_read() {
             hostdev("0000:0b:00.1", Managed::Yes),
             hostdev("10000:e1:1f.7", Managed::No),
         ],
+        mediated_devices: 0,
         on_reboot: LifecycleAction::Destroy,
     };
     assert_eq!(Guest::parse(&everything()).unwrap(), guest);

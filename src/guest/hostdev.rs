@@ -36,6 +36,12 @@ pub(super) fn pci_hostdevs(domain: &Element<'_>) -> Result<Vec<PciHostdev>, Gues
         .collect()
 }
 
+/// How many mediated devices of the host's cards the guest gets: `<hostdev type='mdev'>`.
+pub(super) fn mediated_devices(domain: &Element<'_>) -> usize {
+    let hostdevs = domain.find_all("devices/hostdev");
+    hostdevs.iter().filter(|hostdev| hostdev.attribute("type") == Some("mdev")).count()
+}
+
 fn pci_hostdev(hostdev: &Element<'_>) -> Result<PciHostdev, GuestError> {
     let managed = hostdev.choice("managed", &[("yes", Managed::Yes), ("no", Managed::No)], "yes, no")?;
     // The direct child <address> is where the guest sees the device.
@@ -91,6 +97,7 @@ mod tests {
         );
         let address = "0000:03:00.0".parse().unwrap();
         assert_eq!(guest.pci_hostdevs, [PciHostdev { address, managed: Managed::Yes }]);
+        assert_eq!(guest.mediated_devices, 1);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Guest {
     pub partition: Option<String>,
     /// The host's PCI devices that it gets.
     pub pci_hostdevs: Vec<PciHostdev>,
+    /// How many mediated devices it gets: parts of cards that stay with the host.
+    pub mediated_devices: usize,
     /// What happens when the guest reboots.
     pub on_reboot: LifecycleAction,
 }

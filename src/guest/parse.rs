@@ -50,6 +50,7 @@ impl Guest {
             iothread_pins: vcpus::iothread_pins(domain)?,
             partition: domain.find("resource/partition").map(|partition| partition.text()),
             pci_hostdevs: hostdev::pci_hostdevs(domain)?,
+            mediated_devices: hostdev::mediated_devices(domain),
             on_reboot: lifecycle::on_reboot(domain),
             numa_cells,
             memory_devices,

@@ -15,6 +15,11 @@ pub(super) fn graphics_cards(
     proposal: &mut Proposal,
 ) -> Result<Vec<Card>, HostError> {
     let handed_over = present_hostdevs(situation, proposal)?;
+    match situation.guest.mediated_devices {
+        0 => {}
+        1 => proposal.inform("the guest's mediated device is left to libvirt"),
+        several => proposal.inform(format!("the guest's {several} mediated devices are left to libvirt")),
+    }
     let chosen: Vec<PciAddress> = match &config.devices {
         DeviceChoice::Auto => {
             let displays = handed_over.iter().filter(|function| function.class.is_display());
