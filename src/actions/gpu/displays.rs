@@ -8,7 +8,7 @@ use crate::actions::{Proposal, Situation, services};
 use crate::config::{DisplayManager, Gpu, StoppedUnit};
 use crate::deadline::Deadline;
 use crate::gpu::services_of_driver;
-use crate::host::{ConsoleBinding, Holder, HolderUnit, HostError, LoginSession, ServiceUnit, SessionClass};
+use crate::host::{ConsoleBinding, Holder, HolderUnit, HostError, LoginSession, ServiceUnit};
 use crate::ledger::{EMPTY, Knob, Want};
 
 /// How long the look through all processes may take.
@@ -61,6 +61,14 @@ pub(super) fn propose(
     if !holders.is_empty() && config.holders.wait.is_zero() {
         refuse_holders(card, &holders, proposal);
     }
+    let disks = situation.host.disks_in_use(functions)?;
+    if !disks.is_empty() {
+        proposal.refuse(
+            DEVICES,
+            format!("{} has disks that the host uses: {}", card.functions, disks.join("; ")),
+            "unmount them first, or leave the device to the host",
+        );
+    }
     proposal.claim(Knob::CardUsers(card.functions.clone()), Want::Text(EMPTY.to_owned()));
     Ok(())
 }
@@ -68,8 +76,7 @@ pub(super) fn propose(
 impl Desktops {
     fn of(situation: Situation<'_>) -> Result<Self, HostError> {
         let unit = situation.host.display_manager_unit();
-        let mut sessions = situation.host.graphical_sessions(situation.deadline)?;
-        sessions.retain(|session| session.class == SessionClass::User);
+        let sessions = situation.host.graphical_sessions(situation.deadline)?;
         Ok(Self { display_manager: unit.map(|unit| StoppedUnit { unit, user: None }), sessions })
     }
 

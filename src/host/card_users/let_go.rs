@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::host::display::SessionClass;
 use crate::host::{Host, HostError, UserName};
 use crate::pci::PciAddress;
 
@@ -32,14 +31,13 @@ impl Host {
         }
     }
 
-    /// Ends the desktops of users on the host's seats: their sessions, and what their own managers run of them. Login
-    /// screens go with the display manager.
+    /// Ends the desktops on the host's seats, and what the login screen left behind: the sessions, and what the users' own
+    /// managers run of them. The display manager has to be stopped before, or it opens new ones.
     ///
     /// # Errors
     /// logind or a user's manager refuses, or it takes longer than there is time.
     pub fn end_graphical_sessions(&mut self, deadline: Deadline) -> Result<(), HostError> {
-        let mut sessions = self.graphical_sessions(deadline)?;
-        sessions.retain(|session| session.class == SessionClass::User);
+        let sessions = self.graphical_sessions(deadline)?;
         for session in &sessions {
             self.terminate_session(&session.id, deadline)?;
         }

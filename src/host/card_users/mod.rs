@@ -2,6 +2,7 @@
 //!
 //! Unbinding it all the same is the classic way to an oops or to a hang that only a reboot ends.
 
+mod disks;
 mod driver_nodes;
 mod holder_unit;
 mod holders;

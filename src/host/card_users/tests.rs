@@ -312,3 +312,37 @@ fn nodes_of_a_firmware_framebuffer_are_the_cards() {
     assert!(!paths("0000:03:00.0").contains(&"/dev/fb0".to_owned()));
     assert_eq!(paths("0000:0e:00.0"), ["/dev/dri/card0", "/dev/fb0"]);
 }
+
+/// An NVMe disk with two partitions.
+const DISK: &str = "
+/sys/bus/pci/devices/0000:0a:00.0 -> ../../../devices/pci0000:00/0000:00:03.1/0000:0a:00.0
+/sys/devices/pci0000:00/0000:00:03.1/0000:0a:00.0/nvme/nvme0/nvme0n1/dev = 259:0
+/sys/devices/pci0000:00/0000:00:03.1/0000:0a:00.0/nvme/nvme0/nvme0n1/uevent = DEVNAME=nvme0n1
+/sys/devices/pci0000:00/0000:00:03.1/0000:0a:00.0/nvme/nvme0/nvme0n1/subsystem -> ../../../../../../../class/block
+/sys/devices/pci0000:00/0000:00:03.1/0000:0a:00.0/nvme/nvme0/nvme0n1/nvme0n1p2/dev = 259:2
+/sys/devices/pci0000:00/0000:00:03.1/0000:0a:00.0/nvme/nvme0/nvme0n1/nvme0n1p2/uevent = DEVNAME=nvme0n1p2
+/sys/devices/pci0000:00/0000:00:03.1/0000:0a:00.0/nvme/nvme0/nvme0n1/nvme0n1p2/subsystem -> ../../../../../../../../class/block
+";
+
+#[test]
+fn a_disk_that_is_mounted_or_part_of_a_volume_is_in_use() {
+    let disk: PciAddress = "0000:0a:00.0".parse().unwrap();
+    let machine = Machine::with(DISK);
+    let uses = || machine.host().disks_in_use(&[disk]).unwrap();
+    assert_eq!(uses(), [""; 0]);
+    machine.add(
+        "/proc/1/mountinfo = 22 1 259:2 / /srv/games rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw\\n\
+         23 1 0:40 / /home rw,relatime shared:2 - btrfs /dev/nvme0n1 rw\\n24 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+         /proc/swaps = Filename Type Size Used Priority\\n/dev/nvme0n1p2 partition 8388604 0 -2\n\
+         /sys/class/block/nvme0n1p2/holders/dm-0/\n",
+    );
+    assert_eq!(
+        uses(),
+        [
+            "/srv/games is mounted from /dev/nvme0n1p2",
+            "/home is mounted from /dev/nvme0n1",
+            "/dev/nvme0n1p2 is swapped to",
+            "/dev/nvme0n1p2 is a part of dm-0",
+        ]
+    );
+}

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::{Knob, LOADED, NONE, RUNS};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{AllowedCpus, Host, HostError, I2cDev, KeeperState, Request, SessionClass};
+use crate::host::{AllowedCpus, Host, HostError, I2cDev, KeeperState, Request};
 use crate::ledger::value::Value;
 
 impl Knob {
@@ -58,11 +58,7 @@ impl Knob {
                 I2cDev::Absent => Value::word(NONE),
                 I2cDev::Loaded | I2cDev::BuiltIn => Value::word(LOADED),
             },
-            Self::GraphicalSessions => {
-                let sessions = host.graphical_sessions(deadline)?;
-                let users = sessions.iter().filter(|session| session.class == SessionClass::User);
-                words(users)
-            }
+            Self::GraphicalSessions => words(host.graphical_sessions(deadline)?.iter()),
             Self::CardUsers(functions) => words(host.holders_of(functions.as_slice(), deadline)?.iter()),
             Self::VtConsole(number) => Value::Text(host.vtconsole_bind(*number)?.to_string()),
             Self::FirmwareFramebuffer(framebuffer) => {

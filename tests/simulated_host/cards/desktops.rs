@@ -175,3 +175,24 @@ fn the_firmwares_picture_stays_away_from_a_card_in_quarantine() {
     assert!(driver.is_symlink());
     machine.assert_is(&before, "cleared");
 }
+
+#[test]
+fn a_login_screen_with_nobody_logged_in_goes_too() {
+    let lines = [
+        "/etc/systemd/system/display-manager.service -> /usr/lib/systemd/system/gdm.service\n".to_owned(),
+        "/simulated/systemd/gdm.service/ActiveState = active\n".to_owned(),
+        "/etc/passwd = root:x:0:0::/root:/bin/sh\\ngdm:x:120:120::/var/lib/gdm:/bin/false\n".to_owned(),
+        "/etc/group =\n".to_owned(),
+        "/simulated/logind/sessions/c1 = User=120 Name=gdm Seat=seat0 Type=wayland Class=greeter Active=yes Leader=900\n"
+            .to_owned(),
+        process(880, "gdm", "/system.slice/gdm.service", "/dev/dri/card1"),
+        process(900, "gnome-shell", "/user.slice/user-120.slice/session-c1.scope", "/dev/dri/card1"),
+    ];
+    let machine = machine_with(&lines.concat());
+    let life = gamer("gpu: {display_manager: stop}");
+    machine.prepare(&life).unwrap();
+    assert_eq!(machine.drivers(), ON_VFIO);
+    machine.started(&life).unwrap();
+    machine.release(&life).unwrap();
+    assert_eq!(machine.get("/simulated/systemd/gdm.service/ActiveState"), "active");
+}
