@@ -33,6 +33,12 @@ impl Rung {
         Self::DeepSleep,
     ];
 
+    /// Whether the kernel finds the functions anew, and would bind drivers to them.
+    #[must_use]
+    pub const fn finds_anew(self) -> bool {
+        matches!(self, Self::Rescan | Self::RescanCard | Self::SlotPower)
+    }
+
     /// Its word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

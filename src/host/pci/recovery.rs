@@ -196,6 +196,22 @@ impl Host {
         }
     }
 
+    /// `/sys/bus/pci/drivers_autoprobe`: whether the kernel binds a driver to a function that it finds (`1`) or not (`0`).
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn drivers_autoprobe(&self) -> Result<String, HostError> {
+        self.text(AUTOPROBE)
+    }
+
+    /// Sets `/sys/bus/pci/drivers_autoprobe`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_drivers_autoprobe(&mut self, value: &str, deadline: Deadline) -> Result<(), HostError> {
+        self.write_bounded(AUTOPROBE.as_ref(), value, deadline)
+    }
+
     fn without_autoprobe(
         &mut self,
         deadline: Deadline,

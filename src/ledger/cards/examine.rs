@@ -8,7 +8,10 @@ use crate::gpu::{Rung, Sign, signs_in};
 use crate::guest::GuestUuid;
 use crate::host::{AskedBars, Bindings, BusReset, Host, HostError, KernelLogPosition, ProcessId};
 use crate::ledger::error::LedgerError;
+use crate::ledger::knob::Knob;
 use crate::ledger::open::Ledger;
+use crate::ledger::record::{Entry, Pending};
+use crate::ledger::value::{Value, Want};
 use crate::pci::PciAddress;
 
 /// How long QEMU may take to let go of a card: libvirt kills for up to 40 s, and 2 s more for each device
@@ -30,6 +33,12 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long a rung may take: the kernel waits up to 60 s for a device after a reset (`PCIE_RESET_READY_POLL_MS` in its
 /// `drivers/pci/pci.c`), and links are trained on top of that.
 const RUNG: Duration = Duration::from_secs(75);
+
+/// How long the kernel may take to be told whether it binds drivers by itself.
+const PUT_BACK: Duration = Duration::from_secs(5);
+
+/// What `drivers_autoprobe` holds while the kernel binds no driver by itself.
+const OFF: &str = "0";
 
 impl Ledger<'_> {
     /// How a card is, once nobody has it any more. One that does not answer is asked once more, after a while. A failure
@@ -71,10 +80,59 @@ impl Ledger<'_> {
         if rung == Rung::DeepSleep && (has_others || self.host.has_other_guests(owner)) {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }
-        self.unlocked(|host, deadline| {
+        // Written down for a guest's lease: whoever is killed in the middle is cleaned up after.
+        let autoprobe = owner.filter(|_| rung.finds_anew());
+        if let Some(guest) = autoprobe {
+            self.hold_drivers_autoprobe(guest)?;
+        }
+        let climbed = self.unlocked(|host, deadline| {
             let deadline = Deadline::after(RUNG).earlier(deadline);
             climb(host, terms, rung, deadline).map_err(|error| Failure::of(&error))
-        })
+        })?;
+        if let Some(guest) = autoprobe {
+            self.let_go_of_drivers_autoprobe(guest)?;
+        }
+        Ok(climbed)
+    }
+
+    fn hold_drivers_autoprobe(&mut self, guest: GuestUuid) -> Result<(), LedgerError> {
+        let knob = Knob::DriversAutoprobe;
+        let now = knob.read(self.host, self.deadline)?;
+        let then = Value::Text(OFF.to_owned());
+        let mut entry =
+            self.record.entry(&knob).cloned().unwrap_or_else(|| Entry::new(knob.clone(), now.clone()));
+        entry.claims.insert(guest, Want::Text(OFF.to_owned()));
+        let is_off = now == then;
+        entry.pending = (!is_off).then(|| Pending { value: then.clone(), beneficiary: Some(guest) });
+        self.record.entries.retain(|other| other.knob != knob);
+        self.record.entries.push(entry);
+        self.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+        self.store()?;
+        if is_off { Ok(()) } else { self.write_drivers_autoprobe(&then) }
+    }
+
+    /// Quick, and not to be left undone because the card took all the time.
+    fn write_drivers_autoprobe(&mut self, then: &Value) -> Result<(), LedgerError> {
+        let knob = Knob::DriversAutoprobe;
+        knob.write(self.host, then, Deadline::after(PUT_BACK))?;
+        if let Some(entry) = self.record.entry_mut(&knob) {
+            entry.written = then.clone();
+            entry.pending = None;
+        }
+        self.store()
+    }
+
+    fn let_go_of_drivers_autoprobe(&mut self, guest: GuestUuid) -> Result<(), LedgerError> {
+        let knob = Knob::DriversAutoprobe;
+        let Some(entry) = self.record.entry_mut(&knob) else { return Ok(()) };
+        entry.claims.remove(&guest);
+        if !entry.claims.is_empty() {
+            return self.store();
+        }
+        let then = entry.baseline.clone();
+        self.write_drivers_autoprobe(&then)?;
+        self.record.entries.retain(|entry| entry.knob != knob);
+        self.store()
     }
 }
 

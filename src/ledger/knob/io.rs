@@ -68,6 +68,7 @@ impl Knob {
             Self::PciAttribute { address, attribute } => {
                 Value::Text(host.pci_attribute(*address, *attribute)?)
             }
+            Self::DriversAutoprobe => Value::Text(host.drivers_autoprobe()?),
             Self::PciBindings(functions) => {
                 let functions = functions.as_slice();
                 Value::Bindings(host.bindings(functions, &host.resizable_bars(functions))?)
@@ -163,6 +164,7 @@ impl Knob {
             (Self::PciAttribute { address, attribute }, Value::Text(text)) => {
                 host.set_pci_attribute(*address, *attribute, text, deadline)
             }
+            (Self::DriversAutoprobe, Value::Text(text)) => host.set_drivers_autoprobe(text, deadline),
             (Self::PciBindings(_), Value::Bindings(bindings)) => host.set_bindings(bindings, deadline),
             (Self::MonitorFeature(feature), Value::Input(value) | Value::Vcp(value)) => {
                 host.set_vcp_features(&[(feature.clone(), *value)], deadline).remove(0)

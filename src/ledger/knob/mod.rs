@@ -64,6 +64,9 @@ pub enum Knob {
         /// Of what.
         attribute: PciAttribute,
     },
+    /// Whether the kernel binds drivers to PCI functions that it finds: not while a card is looked for that is to come
+    /// back without one.
+    DriversAutoprobe,
     /// The drivers of functions that are handed over together, and the sizes of their BARs.
     PciBindings(PciFunctions),
     /// A node's pool of pages of one size.
@@ -197,6 +200,7 @@ impl Knob {
             | Self::VtConsole(_)
             | Self::FirmwareFramebuffer(_)
             | Self::PciAttribute { .. }
+            | Self::DriversAutoprobe
             | Self::EnergyPerformancePreference { .. }
             | Self::ScalingGovernor { .. }
             | Self::ResumeLatency { .. } => CombineRule::SameText,
@@ -221,6 +225,7 @@ impl Knob {
             | Self::VtConsole(_)
             | Self::FirmwareFramebuffer(_)
             | Self::PciAttribute { .. }
+            | Self::DriversAutoprobe
             | Self::PciBindings(_) => Turn::Cards,
             _ => Turn::WithinCommands,
         }

@@ -30,6 +30,7 @@ impl fmt::Display for Knob {
             Self::VtConsole(number) => write!(f, "text console vtcon{number}"),
             Self::FirmwareFramebuffer(framebuffer) => write!(f, "driver of {framebuffer}"),
             Self::PciAttribute { address, attribute } => write!(f, "{attribute} of {address}"),
+            Self::DriversAutoprobe => f.write_str("drivers_autoprobe of PCI"),
             Self::PciBindings(functions) => write!(f, "driver of {functions}"),
             Self::I2cDev => f.write_str("kernel module i2c-dev"),
             Self::MonitorFeature(feature) => feature.fmt(f),

@@ -134,3 +134,25 @@ fn functions_that_stay_away_are_in_quarantine_too() {
     assert!(error.contains("is in quarantine since guest guest1"), "{error}");
     assert_eq!(error.lines().count(), 2, "{error}");
 }
+
+#[test]
+fn whoever_is_killed_while_a_card_is_found_anew_leaves_no_trace() {
+    const AUTOPROBE: &str = "/sys/bus/pci/drivers_autoprobe";
+    for nth in 1.. {
+        let machine = machine();
+        let life = gamer("gpu: {recover: [rescan]}");
+        machine.prepare(&life).unwrap();
+        machine.breaks(CARD[0], "dead until rescan");
+        machine.faults.panic_at_write(nth);
+        let killed = machine.until_killed(|| machine.release(&life).unwrap()).is_err();
+        machine.faults.clear();
+        machine.open_and_close();
+        machine.release(&life).unwrap();
+        assert_eq!(machine.get(AUTOPROBE), "1", "killed at write {nth}");
+        assert!(machine.record().is_none_or(|record| record.leases.is_empty()), "killed at write {nth}");
+        if !killed {
+            assert!(nth > 20, "only {nth} writes");
+            return;
+        }
+    }
+}
