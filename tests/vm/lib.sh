@@ -97,6 +97,16 @@ load_gpu_with() {
     insert_module vh_gpu "$@"
 }
 
+# What the first guest changes for good is changed: an interrupt that the sound function gets, the VGA console that goes
+# when vfio-pci takes the card. With the hook: libvirt leaves a card with vfio-pci that the hook once gave it there.
+warm_up_gpu() {
+    configure gpu <<<'gpu: {guest_reboot: allow}'
+    start gpu
+    destroy gpu
+    wait_no_keepers
+    rm /etc/vfio-hook/hooks.d/gpu.yaml
+}
+
 # Nobody waits in the driver any more, or holds something of the card.
 free_gpu() {
     gpu_knob probe_hang 0

@@ -10,10 +10,7 @@ rounds=$([[ ${SOAK-} ]] && echo 20 || echo 1)
 began=0
 load_faults powered
 load_gpu
-# Once without a file: an interrupt of the sound function, and the firmware's text console, which goes for good when
-# vfio-pci takes a VGA card (vga_remove_vgacon).
-start gpu
-destroy gpu
+warm_up_gpu
 before=$(mktemp)
 snapshot "$before"
 

@@ -8,8 +8,7 @@ gpu=${test_card[0]} sound=${test_card[1]}
 # shellcheck disable=SC2119 # without its argument
 load_faults
 load_gpu
-start gpu
-destroy gpu
+warm_up_gpu
 before=$(mktemp)
 snapshot "$before"
 configure gpu <<<'gpu: {guest_reboot: allow, recover: [reset]}'

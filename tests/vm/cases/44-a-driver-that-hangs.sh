@@ -4,8 +4,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 load_gpu
-start gpu
-destroy gpu
+warm_up_gpu
 before=$(mktemp)
 snapshot "$before"
 configure gpu <<<'gpu: {guest_reboot: allow, timeout: 5s}'

@@ -5,8 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 load_gpu
-start gpu
-destroy gpu
+warm_up_gpu
 before=$(mktemp)
 snapshot "$before"
 

@@ -7,8 +7,7 @@
 gpu=${test_card[0]} sound=${test_card[1]}
 step=$([[ ${SOAK-} ]] && echo 1 || echo 7)
 load_gpu
-start gpu
-destroy gpu
+warm_up_gpu
 before=$(mktemp)
 configure gpu <<<'gpu: {guest_reboot: allow}'
 configure pinned-b <<<$'hugepages: {}'

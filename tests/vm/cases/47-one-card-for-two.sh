@@ -5,8 +5,7 @@
 
 gpu=${test_card[0]}
 load_gpu
-start gpu
-destroy gpu
+warm_up_gpu
 before=$(mktemp)
 snapshot "$before"
 configure gpu <<<'gpu: {guest_reboot: allow}'
