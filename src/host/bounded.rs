@@ -120,8 +120,9 @@ impl Host {
     /// node takes seconds and cannot be interrupted otherwise, and a driver may never let go of a device.
     ///
     /// # Errors
-    /// No time is left, and nothing is done; the kernel refuses the value; it took too long ([`io::ErrorKind::TimedOut`]), and the child may hang in it
-    /// ([`HostError::stuck_process`]); no process can be started.
+    /// No time is left, and nothing is done; the kernel refuses the value; it took too long
+    /// ([`io::ErrorKind::TimedOut`]), and the child may hang in it ([`HostError::stuck_process`]); no process can be
+    /// started.
     pub fn write_bounded(&mut self, path: &Path, value: &str, deadline: Deadline) -> Result<(), HostError> {
         let waited = deadline.remaining();
         if waited.is_zero() {

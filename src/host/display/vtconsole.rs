@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::host::{Host, HostError};
@@ -11,6 +12,9 @@ use crate::pci::PciAddress;
 use crate::serde_as_text::serde_as_text;
 
 const VTCONSOLES: &str = "/sys/class/vtconsole";
+
+/// How long the kernel may take to say whether a text console is shown.
+const READ: Duration = Duration::from_secs(5);
 
 /// The end of the name of the driver that draws on framebuffers; `(M)` or `(S)` stands before it
 /// (`show_name` in `drivers/tty/vt/vt.c`, `fb_display_desc` in `drivers/video/fbdev/core/fbcon.c`).
@@ -75,13 +79,17 @@ impl Host {
         Ok(None)
     }
 
-    /// `/sys/class/vtconsole/vtconN/bind`. The kernel answers when nobody draws on a text console.
+    /// `/sys/class/vtconsole/vtconN/bind`. The kernel answers when nobody draws on a text console, which a driver that
+    /// hangs does for ever.
     ///
     /// # Errors
-    /// There is no such driver, or its file cannot be read.
+    /// There is no such driver, its file cannot be read, or not in time.
     pub fn vtconsole_bind(&self, number: u32) -> Result<ConsoleBinding, HostError> {
         let path = bind_path(number);
-        match self.text(&path)?.as_str() {
+        let mut texts = self.read_bounded(std::slice::from_ref(&path), Deadline::after(READ))?;
+        let text = texts.pop().flatten();
+        let text = text.ok_or_else(|| HostError::gone(format!("the host has no {}", path.display())))?;
+        match text.as_str() {
             "1" => Ok(ConsoleBinding::Bound),
             "0" => Ok(ConsoleBinding::Unbound),
             other => Err(HostError::content(&path, format!("`{other}` is neither 0 nor 1"))),
