@@ -18,9 +18,9 @@ use crate::host::{AnswerAt, Errand, HostError, KeeperState, ProcessId, Request, 
 pub const AT_THE_END: [Operation; 2] = [Operation::Stopped, Operation::Release];
 
 impl Ledger<'_> {
-    /// Gives a lease back. If that takes time (the guest has commands for it, a card, or monitors that are not back yet), or its
-    /// keeper is still at those of `stopped`, the keeper gives the rest back, and this does not wait for it: the lease
-    /// stays until then. An heir, the process that starts the guest again, gets the monitors as they are.
+    /// Gives a lease back. If that takes time (the guest has commands for it, a card, or monitors that are not back
+    /// yet), or its keeper is still at those of `stopped`, the keeper gives the rest back, and this does not wait for
+    /// it: the lease stays until then. An heir, the process that starts the guest again, gets the monitors as they are.
     ///
     /// # Errors
     /// The ledger cannot be written. A knob that cannot be written is in the outcome, and stays in the ledger.

@@ -129,6 +129,22 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Adds claims to a lease that a guest has.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub(super) fn add(
+        record: &Record,
+        host: &Host,
+        uuid: GuestUuid,
+        claims: &[Claim],
+        deadline: Deadline,
+    ) -> Result<Self, LedgerError> {
+        let mut plan = Self::without_changes(record);
+        plan.add_claims(host, uuid, claims, deadline)?;
+        Ok(plan)
+    }
+
     fn add_claims(
         &mut self,
         host: &Host,

@@ -58,6 +58,17 @@ pub enum PciTrouble {
     /// The kernel cannot reset what is below a port.
     #[error("this kernel cannot reset what is below {0}")]
     NoSubordinateReset(PciAddress),
+    /// The bus has more than what is to be reset.
+    #[error("below {port} there is more than the card: {}", listed(.others))]
+    OthersOnBus {
+        /// The port above them.
+        port: PciAddress,
+        /// What there is.
+        others: Vec<PciAddress>,
+    },
+    /// The card has no switch that could be found anew.
+    #[error("the card of {0} has no switch of its own")]
+    NoOwnSwitch(PciAddress),
     /// Nothing can cut the power of the slot.
     #[error("no slot with a power switch holds {0}")]
     NoSlotPower(PciAddress),
@@ -123,7 +134,7 @@ impl PciTrouble {
             Self::NoSubordinateReset(_) => {
                 Some("`reset_subordinate` came with Linux 6.13; some older kernels of distributions have it")
             }
-            Self::NoSlotPower(_) => None,
+            Self::OthersOnBus { .. } | Self::NoOwnSwitch(_) | Self::NoSlotPower(_) => None,
             Self::NoDeepSleep(_) => {
                 Some("some firmware has it as `S3` or `Linux sleep` among its power settings")
             }

@@ -6,12 +6,12 @@ use super::{CardKind, CardTerms, Failure, StuckKind, StuckOperation, Verdict};
 use crate::deadline::Deadline;
 use crate::gpu::{Rung, Sign, signs_in};
 use crate::guest::GuestUuid;
-use crate::host::{AskedBars, Bindings, BusReset, Host, HostError, KernelLogPosition, ProcessId};
+use crate::host::{AskedBars, Bindings, BusReset, Host, HostError, KernelLogPosition, PciTrouble, ProcessId};
 use crate::ledger::error::LedgerError;
 use crate::ledger::knob::Knob;
 use crate::ledger::open::Ledger;
-use crate::ledger::record::{Entry, Pending};
-use crate::ledger::value::{Value, Want};
+use crate::ledger::plan::{Claim, Plan};
+use crate::ledger::value::Want;
 use crate::pci::PciAddress;
 
 /// How long QEMU may take to let go of a card: libvirt kills for up to 40 s, and 2 s more for each device
@@ -33,9 +33,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long a rung may take: the kernel waits up to 60 s for a device after a reset (`PCIE_RESET_READY_POLL_MS` in its
 /// `drivers/pci/pci.c`), and links are trained on top of that.
 const RUNG: Duration = Duration::from_secs(75);
-
-/// How long the kernel may take to be told whether it binds drivers by itself.
-const PUT_BACK: Duration = Duration::from_secs(5);
 
 /// What `drivers_autoprobe` holds while the kernel binds no driver by itself.
 const OFF: &str = "0";
@@ -80,59 +77,19 @@ impl Ledger<'_> {
         if rung == Rung::DeepSleep && (has_others || self.host.has_other_guests(owner)) {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }
-        // Written down for a guest's lease: whoever is killed in the middle is cleaned up after.
-        let autoprobe = owner.filter(|_| rung.finds_anew());
-        if let Some(guest) = autoprobe {
-            self.hold_drivers_autoprobe(guest)?;
+        // Claimed until the lease's cards are back: whoever is killed in the middle is cleaned up after.
+        if let Some(guest) = owner.filter(|_| rung.finds_anew()) {
+            let claim = Claim { knob: Knob::DriversAutoprobe, want: Want::Text(OFF.to_owned()), now: None };
+            let plan = Plan::add(&self.record, self.host, guest, &[claim], self.deadline)?;
+            let failures = self.carry_out_upholding(guest, plan)?.failures;
+            if !failures.is_empty() {
+                return Ok(Err(Failure::Refused(failures)));
+            }
         }
-        let climbed = self.unlocked(|host, deadline| {
+        self.unlocked(|host, deadline| {
             let deadline = Deadline::after(RUNG).earlier(deadline);
             climb(host, terms, rung, deadline).map_err(|error| Failure::of(&error))
-        })?;
-        if let Some(guest) = autoprobe {
-            self.let_go_of_drivers_autoprobe(guest)?;
-        }
-        Ok(climbed)
-    }
-
-    fn hold_drivers_autoprobe(&mut self, guest: GuestUuid) -> Result<(), LedgerError> {
-        let knob = Knob::DriversAutoprobe;
-        let now = knob.read(self.host, self.deadline)?;
-        let then = Value::Text(OFF.to_owned());
-        let mut entry =
-            self.record.entry(&knob).cloned().unwrap_or_else(|| Entry::new(knob.clone(), now.clone()));
-        entry.claims.insert(guest, Want::Text(OFF.to_owned()));
-        let is_off = now == then;
-        entry.pending = (!is_off).then(|| Pending { value: then.clone(), beneficiary: Some(guest) });
-        self.record.entries.retain(|other| other.knob != knob);
-        self.record.entries.push(entry);
-        self.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
-        self.store()?;
-        if is_off { Ok(()) } else { self.write_drivers_autoprobe(&then) }
-    }
-
-    /// Quick, and not to be left undone because the card took all the time.
-    fn write_drivers_autoprobe(&mut self, then: &Value) -> Result<(), LedgerError> {
-        let knob = Knob::DriversAutoprobe;
-        knob.write(self.host, then, Deadline::after(PUT_BACK))?;
-        if let Some(entry) = self.record.entry_mut(&knob) {
-            entry.written = then.clone();
-            entry.pending = None;
-        }
-        self.store()
-    }
-
-    fn let_go_of_drivers_autoprobe(&mut self, guest: GuestUuid) -> Result<(), LedgerError> {
-        let knob = Knob::DriversAutoprobe;
-        let Some(entry) = self.record.entry_mut(&knob) else { return Ok(()) };
-        entry.claims.remove(&guest);
-        if !entry.claims.is_empty() {
-            return self.store();
-        }
-        let then = entry.baseline.clone();
-        self.write_drivers_autoprobe(&then)?;
-        self.record.entries.retain(|entry| entry.knob != knob);
-        self.store()
+        })
     }
 }
 
@@ -212,10 +169,7 @@ fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> 
     match rung {
         Rung::Reset => reset(host, functions, deadline),
         Rung::BusReset => match host.pci_bus_reset(functions)? {
-            BusReset::Others(others) => {
-                let others: Vec<String> = others.iter().map(ToString::to_string).collect();
-                Err(HostError::gone(format!("below {port} there is {} too: not reset", others.join(", "))))
-            }
+            BusReset::Others(others) => Err(HostError::pci(PciTrouble::OthersOnBus { port, others })),
             BusReset::OnlyThem | BusReset::NoPort => host.reset_subordinate(port, deadline),
         },
         Rung::Rescan => {
@@ -228,7 +182,7 @@ fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> 
                 let above = terms.ports.get(terms.card_ports.len()).copied().unwrap_or(port);
                 host.rescan(above, functions, deadline)
             }
-            None => Err(HostError::gone(format!("{} has no switch of its own", terms.name))),
+            None => Err(HostError::pci(PciTrouble::NoOwnSwitch(functions[0]))),
         },
         Rung::SlotPower => host.power_cycle_slot(functions[0], functions, deadline),
         // Whoever climbs binds what answers.
