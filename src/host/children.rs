@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ChildStdout, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,12 @@ use crate::deadline::Deadline;
 
 /// How often a child is looked at on a kernel without pidfds (before Linux 5.3), and what is left of a group.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Has a program inherit nothing: no variables, no streams, no folder.
+pub(super) fn inherit_nothing(command: &mut Command) -> &mut Command {
+    let command = command.env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
 
 /// The children that some thread waits for by itself.
 static OWNED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());

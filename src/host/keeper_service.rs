@@ -4,13 +4,14 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
+use super::children::inherit_nothing;
 use super::keepers::{Answer, Keepers, Request, keeper_socket, no_answer};
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, stop_service};
 use super::{HostError, RUNNING_SYSTEMD};
@@ -165,17 +166,9 @@ fn kill_hung(guest: GuestUuid) -> io::Result<()> {
 
 /// A process of its own, with none of our streams: it makes itself a session when it runs.
 fn start_detached(guest: GuestUuid) -> Result<(), HostError> {
-    Command::new("/proc/self/exe")
-        .arg0("vfio-hook")
-        .args([KEEPER, &guest.to_string()])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map(drop)
-        .map_err(|error| no_answer(guest, error))
+    let mut keeper = Command::new("/proc/self/exe");
+    keeper.arg0("vfio-hook").args([KEEPER, &guest.to_string()]);
+    inherit_nothing(&mut keeper).spawn().map(drop).map_err(|error| no_answer(guest, error))
 }
 
 /// The program's own file. Where it was replaced since it was started, the kernel says so behind the path, and the new

@@ -4,13 +4,13 @@
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::unistd::setsid;
 
-use super::children::{OwnedChild, Wake};
+use super::children::{OwnedChild, Wake, inherit_nothing};
 use super::keeper_service::this_program;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService};
 use super::virsh::{Virsh, VirshError};
@@ -114,19 +114,8 @@ fn start_apart(guest: GuestUuid, name: &GuestName) -> Result<(), HostError> {
 
 fn this_again(options: &[&OsStr], guest: GuestUuid, name: &OsStr) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("vfio-hook")
-        .arg(START_AGAIN)
-        .args(options)
-        .arg(guest.to_string())
-        .arg("--")
-        .arg(name)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
+    command.arg0("vfio-hook").arg(START_AGAIN).args(options).arg(guest.to_string()).arg("--").arg(name);
+    inherit_nothing(&mut command).process_group(0);
     command
 }
 

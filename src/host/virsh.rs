@@ -6,14 +6,14 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
 use super::HostError;
-use super::children::{OwnedChild, Wake};
+use super::children::{OwnedChild, Wake, inherit_nothing};
 use super::root_path::{ROOT_PATH, find_program};
 use crate::deadline::Deadline;
 use crate::printable::printable;
@@ -81,16 +81,8 @@ impl Virsh {
     /// A command, with nothing inherited, in a process group of its own. `virsh` speaks English with it.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(["-q", "-c", CONNECTION])
-            .args(arguments)
-            .env_clear()
-            .envs([("LC_ALL", "C"), ("PATH", ROOT_PATH)])
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
+        command.args(["-q", "-c", CONNECTION]).args(arguments);
+        inherit_nothing(&mut command).envs([("LC_ALL", "C"), ("PATH", ROOT_PATH)]).process_group(0);
         command
     }
 
