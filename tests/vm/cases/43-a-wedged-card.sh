@@ -45,6 +45,10 @@ is_quarantined() {
     grep -q "in quarantine.*$1" /tmp/said || fail "$(cat /tmp/said)"
     grep -q 'help: .*vfio-hook gpu clear' /tmp/said || fail "$(cat /tmp/said)"
     refused "in quarantine" "$1"
+    vfio-hook gpu 03:00 >/tmp/shown
+    grep -F "$1" /tmp/shown >/dev/null || fail "gpu does not show it: $(cat /tmp/shown)"
+    vfio-hook gpu report >/tmp/report
+    grep -F "$1" /tmp/report >/dev/null || fail "not in the report: $(cat /tmp/report)"
     echo "figure: refused after $(((ended - began) / 1000000)) ms ($2)"
 }
 
