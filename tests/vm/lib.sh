@@ -330,6 +330,15 @@ start() {
     virsh -q start "$1"
 }
 
+# refused GUEST WORD...: it is not started, and the message has all the words.
+refused() {
+    local said word
+    said=$(start "$1" 2>&1) && fail "$1 was started"
+    for word in "${@:2}"; do
+        [[ $said == *"$word"* ]] || fail "no '$word' in: $said"
+    done
+}
+
 destroy() {
     virsh -q destroy "$1"
 }

@@ -7,31 +7,28 @@ before=$(mktemp)
 file=/etc/vfio-hook/hooks.d/plain.yaml
 snapshot "$before"
 
-refused() {
-    local message
-    message=$(start plain 2>&1) && fail "plain was started"
-    grep -qF -- "$1" <<<"$message" || fail "$message"
-    grep -qF -- "$2" <<<"$message" || fail "$message"
+plain_refused() {
+    refused plain "$@"
     same_as "$before"
 }
 
 configure plain <<<$'hugepages:\n  timeot: 20s'
 # shellcheck disable=SC2016 # the backticks are the message's
-refused "$file:2:3: unknown key" 'did you mean `timeout`'
+plain_refused "$file:2:3: unknown key" 'did you mean `timeout`'
 configure plain <<<$'hugepages: {}'
-refused 'asks for no huge pages' 'memoryBacking'
+plain_refused 'asks for no huge pages' 'memoryBacking'
 configure plain <<<$'isolate_cpus: {}'
-refused 'isolates none' 'vcpupin'
+plain_refused 'isolates none' 'vcpupin'
 configure plain <<<$'isolate_cpus:\n  cpus: 0-7'
-refused "$file:2:9" 'none is left for the host'
+plain_refused "$file:2:9" 'none is left for the host'
 configure plain <<<$'isolate_cpus:\n  cpus: "9"'
-refused 'does not exist' '0-7'
+plain_refused 'does not exist' '0-7'
 configure plain <<<$'isolate_cpus:\n  cpus: "7"\n'
 chown nobody "$file"
-refused 'belongs to uid 65534, not to root' 'chown root:root'
+plain_refused 'belongs to uid 65534, not to root' 'chown root:root'
 chown root "$file"
 chmod 666 "$file"
-refused '0666' 'chmod go-w'
+plain_refused '0666' 'chmod go-w'
 
 rm "$file"
 start plain

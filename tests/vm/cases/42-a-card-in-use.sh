@@ -12,13 +12,8 @@ card=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo card*)
 render=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo renderD*)
 sound=$(find "/sys/bus/pci/devices/${test_card[1]}/sound/" -name 'controlC*' -printf '/dev/snd/%f\n' -quit)
 
-# refused WORDS...
-refused() {
-    local said word
-    ! said=$(start gpu 2>&1) || fail "gpu was started"
-    for word in "$@"; do
-        [[ $said == *"$word"* ]] || fail "no '$word' in: $said"
-    done
+gpu_refused() {
+    refused gpu "$@"
     same_as "$before"
 }
 comes_and_goes() {
@@ -32,11 +27,11 @@ configure gpu <<<'gpu: {guest_reboot: allow}'
 for node in "$card" "$render" "$sound"; do
     [[ -c $node ]] || continue
     process=$(hold "$node")
-    refused "vh-holder (process $process" "has $node open"
+    gpu_refused "vh-holder (process $process" "has $node open"
     let_go
 done
 process=$(hold_mapped "/sys/bus/pci/devices/$gpu/resource2")
-refused "process $process" "resource2 mapped"
+gpu_refused "process $process" "resource2 mapped"
 let_go
 comes_and_goes
 
@@ -47,7 +42,7 @@ ExecStart=/bin/bash -c 'exec 3<>$card; exec -a uses-the-card sleep infinity'
 UNIT
 systemctl daemon-reload
 systemctl restart aside
-refused "aside.service) has $card open" 'holders: {stop: [...]}'
+gpu_refused "aside.service) has $card open" 'holders: {stop: [...]}'
 configure gpu <<<'gpu: {guest_reboot: allow, holders: {stop: [aside.service]}}'
 start gpu
 expect "aside" "$(systemctl is-active aside || true)" inactive
@@ -66,7 +61,7 @@ wait
 card=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo card*)
 process=$(hold "$card")
 configure gpu <<<'gpu: {guest_reboot: allow, holders: {wait: 2s}}'
-refused "vh-holder (process $process"
+gpu_refused "vh-holder (process $process"
 let_go
 
 # A display manager on this card.
@@ -85,7 +80,7 @@ ln -sf /etc/systemd/system/greeter.service /etc/systemd/system/display-manager.s
 systemctl daemon-reload
 systemctl start greeter
 configure gpu <<<'gpu: {guest_reboot: allow}'
-refused 'greeter.service) has /dev/dri/card' 'display_manager: stop'
+gpu_refused 'greeter.service) has /dev/dri/card' 'display_manager: stop'
 configure gpu <<<'gpu: {guest_reboot: allow, display_manager: stop}'
 start gpu
 expect "greeter" "$(systemctl is-active greeter || true)" inactive

@@ -16,15 +16,6 @@ probes=$(gpu_knob probes)
 
 drivers() { echo "$(driver_of "$gpu") $(driver_of "$sound")"; }
 
-# refused WORDS...
-refused() {
-    local said word
-    ! said=$(start gpu 2>&1) || fail "gpu was started"
-    for word in "$@"; do
-        [[ $said == *"$word"* ]] || fail "no '$word' in: $said"
-    done
-}
-
 # is_quarantined ADDRESS: with the evidence; refused without asking the card, and in under a second.
 is_quarantined() {
     local deadline=$((SECONDS + 30)) began ended
@@ -44,7 +35,7 @@ is_quarantined() {
     ((ended - began < 1000000000)) || fail "refused after $(((ended - began) / 1000000)) ms"
     grep -q "in quarantine.*$1" /tmp/said || fail "$(cat /tmp/said)"
     grep -q 'help: .*vfio-hook gpu clear' /tmp/said || fail "$(cat /tmp/said)"
-    refused "in quarantine" "$1"
+    refused gpu "in quarantine" "$1"
     vfio-hook gpu 03:00 >/tmp/shown
     grep -F "$1" /tmp/shown >/dev/null || fail "gpu does not show it: $(cat /tmp/shown)"
     vfio-hook gpu report >/tmp/report
@@ -82,7 +73,7 @@ is_healed() {
 
 # Before the guest has it: the driver it has keeps it.
 wedge "$gpu"
-refused "does not answer" "$gpu: config space reads ff" help:
+refused gpu "does not answer" "$gpu: config space reads ff" help:
 is_quarantined "$gpu: config space reads ff" "wedged before"
 expect "drivers" "$(drivers)" "vhgpu snd_hda_intel"
 # It is looked at again, and stays.
