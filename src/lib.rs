@@ -28,3 +28,4 @@ pub mod pages;
 pub mod pci;
 mod printable;
 mod serde_as_text;
+mod wall_clock;

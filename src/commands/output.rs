@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -129,16 +128,6 @@ pub(super) fn note_lines(notes: &[Note]) -> Vec<String> {
         NoteLevel::Warning => format!("  warning: {}", note.text),
     };
     notes.iter().map(line).collect()
-}
-
-/// How long ago, as people say it; `since` is in seconds since 1970.
-pub(super) fn age(since: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    match now.saturating_sub(since) {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
 }
 
 /// `1 change`, `2 changes`.

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::output::age;
 use crate::guest::GuestName;
 use crate::host::Host;
 use crate::ledger::{CardTerms, Quarantine, StuckOperation};
 use crate::pci::{PciAddress, PciSlot};
+use crate::wall_clock::age;
 
 /// A card in quarantine.
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ pub(super) struct StuckView {
     /// Seconds since 1970.
     since: u64,
     /// What a person can do about it.
-    help: String,
+    pub(super) help: String,
 }
 
 impl From<&Quarantine> for QuarantineView {
@@ -67,7 +67,7 @@ impl StuckView {
     }
 
     /// `process 4711 since 5 min: failed to write ...`.
-    pub(super) fn in_words(&self) -> String {
+    pub(super) fn line(&self) -> String {
         format!("process {} since {}: {}", self.process, age(self.since), self.what)
     }
 }
@@ -92,8 +92,8 @@ pub(super) fn lines(quarantines: &[QuarantineView], stuck: &[StuckView]) -> Vec<
         ));
     }
     for stuck in stuck {
-        lines.push(format!("{}: nobody may touch it", stuck.card));
-        lines.push(format!("  {}", stuck.in_words()));
+        lines.push(format!("{}: an operation on it has not ended", stuck.card));
+        lines.push(format!("  {}", stuck.line()));
         lines.push(format!("  {}", stuck.help));
     }
     lines

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::output::{self, Format, age};
+use super::output::{self, Format};
 use super::quarantines::{self, QuarantineView, StuckView};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::ledger::{Entry, Knob, Ledger, Phase, Record, Value, Want};
 use crate::lifecycle;
 use crate::monitor::MonitorFeature;
+use crate::wall_clock::age;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -241,7 +242,7 @@ mod tests {
         graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): in quarantine since 2 h, guest win11
           0000:03:00.0: config space reads ff
           `vfio-hook gpu 0000:03:00` shows it, `vfio-hook gpu clear 0000:03:00` looks at it again
-        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): nobody may touch it
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation on it has not ended
           process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
           process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card
         ");
@@ -260,7 +261,7 @@ mod tests {
         );
         let lines: Vec<&str> = shown.lines().collect();
         insta::assert_snapshot!(lines[lines.len() - 3..].join("\n"), @"
-        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): nobody may touch it
+        graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x): an operation on it has not ended
           process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
           process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card
         ");

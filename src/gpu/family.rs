@@ -48,6 +48,9 @@ pub enum Robustness {
     Fragile,
 }
 
+/// The kernel module that resets some cards of AMD.
+pub const VENDOR_RESET: &str = "vendor_reset";
+
 /// Whether the module vendor-reset (<https://github.com/gnif/vendor-reset>) can reset a card.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VendorReset {

@@ -14,13 +14,13 @@ mod signs;
 mod words;
 
 pub use bar_size::{BarSize, ParseBarSizeError};
-pub use family::{Family, FamilyName, Robustness, VendorReset};
+pub use family::{Family, FamilyName, Robustness, VENDOR_RESET, VendorReset};
 pub use guest_reboot::GuestReboot;
 pub use id_range::{IdRange, ParseIdRangeError};
 pub use known_services::services_of_driver;
 pub use recovery::Rung;
 pub use reset_method::ResetMethod;
-pub use restarts::{RestartVerdict, Restarts};
+pub use restarts::{MOST_RESTARTS, RESTARTS_WITHIN, RestartVerdict, Restarts};
 pub use return_to::ReturnTo;
 pub use signs::{KnownSign, SIGNS, Severity, Sign, records_about, signs_in};
 pub use words::UnknownWord;

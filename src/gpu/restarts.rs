@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// So many restarts are made within [`WITHIN`]: an update of Windows reboots two or three times.
-const MOST: usize = 3;
+/// So many restarts are made within [`RESTARTS_WITHIN`]: an update of Windows reboots two or three times.
+pub const MOST_RESTARTS: usize = 3;
 
 /// The time in which restarts are counted.
-const WITHIN: Duration = Duration::from_secs(300);
+pub const RESTARTS_WITHIN: Duration = Duration::from_mins(5);
 
 /// When a guest was started again, in seconds since the boot of the host, the earliest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ impl Restarts {
     pub fn admit(&mut self, now: Duration) -> RestartVerdict {
         let now = now.as_secs();
         // A moment that is yet to come is none of this boot.
-        self.0.retain(|at| *at <= now && now - at < WITHIN.as_secs());
-        if self.0.len() >= MOST {
+        self.0.retain(|at| *at <= now && now - at < RESTARTS_WITHIN.as_secs());
+        if self.0.len() >= MOST_RESTARTS {
             return RestartVerdict::TooMany;
         }
         self.0.push(now);

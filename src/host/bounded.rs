@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::children::{OwnedChild, Wake};
-use super::error::in_words;
+use super::error::rounded;
 use super::{Host, HostError, ProcessId};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
@@ -194,7 +194,7 @@ impl Host {
 }
 
 fn took_too_long(waited: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("it took longer than {}", in_words(waited)))
+    io::Error::new(io::ErrorKind::TimedOut, format!("it took longer than {}", rounded(waited)))
 }
 
 /// What a child says by its end.

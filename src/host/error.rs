@@ -107,9 +107,9 @@ impl HostError {
         Self { attempt: Attempt::Reach(attempt), place: PathBuf::from(bus), cause: Cause::Monitor(trouble) }
     }
 
-    /// A card that programs of the host use, in words that name them.
-    pub(crate) fn in_use(holders: String) -> Self {
-        Self { attempt: Attempt::LetGo, place: PathBuf::new(), cause: Cause::Text(holders) }
+    /// Functions that programs of the host use, in words that name both.
+    pub(crate) fn in_use(functions: &str, holders: String) -> Self {
+        Self { attempt: Attempt::LetGo, place: PathBuf::from(functions), cause: Cause::Text(holders) }
     }
 
     /// A thing that was there once and is no more.
@@ -199,6 +199,15 @@ impl HostError {
             }
             Cause::Io(_) | Cause::Text(_) => {}
         }
+        match &self.attempt {
+            Attempt::LetGo => {
+                return Some(
+                    "end these programs, or have `holders` of the YAML file `stop` their units or `wait` longer",
+                );
+            }
+            Attempt::Call("virsh") => return Some("`virsh` comes with libvirt's clients: is it installed?"),
+            _ => {}
+        }
         match (&self.attempt, self.kind()?) {
             (_, io::ErrorKind::PermissionDenied) => {
                 Some("run it as root; under AppArmor or SELinux look at the audit log")
@@ -241,7 +250,7 @@ impl fmt::Display for HostError {
             Attempt::List => write!(f, "failed to list {place}"),
             Attempt::Remove => write!(f, "failed to remove {place}"),
             Attempt::Find => Ok(()),
-            Attempt::LetGo => f.write_str("the card is still used"),
+            Attempt::LetGo => write!(f, "{place} still in use"),
             Attempt::Lock => write!(f, "failed to lock {place}"),
             Attempt::Call(method) => write!(f, "failed to call {method} for {place}"),
             Attempt::Reach(attempt) if self.place.as_os_str().is_empty() => write!(f, "failed to {attempt}"),
@@ -256,7 +265,7 @@ impl fmt::Display for HostError {
             Cause::Stuck { process, waited } => write!(
                 f,
                 ": the kernel has not come back within {} (process {})",
-                in_words(*waited),
+                rounded(*waited),
                 process.pid
             ),
         }
@@ -264,7 +273,7 @@ impl fmt::Display for HostError {
 }
 
 /// A wait as people say it: seconds, or milliseconds where it was shorter than two of those.
-pub(super) fn in_words(wait: Duration) -> String {
+pub(super) fn rounded(wait: Duration) -> String {
     // What is left of a deadline is a little less than what it was made of.
     let milliseconds = (wait.as_micros() + 500) / 1000;
     if milliseconds < 2000 {
@@ -298,7 +307,7 @@ mod tests {
     #[test]
     fn short_waits_are_said_in_milliseconds() {
         for (milliseconds, words) in [(200, "200 ms"), (1999, "1999 ms"), (2000, "2 s"), (59_600, "60 s")] {
-            assert_eq!(in_words(Duration::from_millis(milliseconds)), words);
+            assert_eq!(rounded(Duration::from_millis(milliseconds)), words);
         }
     }
 }

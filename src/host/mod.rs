@@ -192,7 +192,12 @@ impl Host {
     /// Who must own the files that decide what the program does: root, or on a host in a folder whoever made it.
     #[must_use]
     pub fn trusted_owner(&self) -> Uid {
-        if self.root() == Path::new("/") { Uid::from_raw(0) } else { Uid::effective() }
+        if self.is_real() { Uid::from_raw(0) } else { Uid::effective() }
+    }
+
+    /// Whether it is the machine itself, not one in a folder.
+    fn is_real(&self) -> bool {
+        self.root() == Path::new("/")
     }
 
     fn text(&self, path: impl AsRef<Path>) -> Result<String, HostError> {

@@ -54,13 +54,7 @@ pub(super) enum VirshError {
 impl Virsh {
     /// Looks for it.
     pub(super) fn find() -> Result<Self, HostError> {
-        let missing = || {
-            HostError::call(
-                "virsh",
-                CONNECTION,
-                format!("there is none in {ROOT_PATH}: install libvirt's clients"),
-            )
-        };
+        let missing = || HostError::call("virsh", CONNECTION, format!("there is none in {ROOT_PATH}"));
         Ok(Self { program: find_program("virsh").ok_or_else(missing)? })
     }
 

@@ -1,7 +1,6 @@
 //! What the ledger's file holds: baselines, claims and leases.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -16,6 +15,7 @@ use crate::gpu::GuestReboot;
 use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId};
 use crate::pci::PciAddress;
+use crate::wall_clock::seconds_since_1970;
 
 /// The version of the file's format; a program that meets a newer one leaves it alone. 2: leases with keepers; 3: cards.
 pub(super) const FORMAT: u32 = 3;
@@ -127,11 +127,6 @@ pub enum RecordError {
     /// A later version wrote it.
     #[error("the ledger has format {0}, this vfio-hook knows formats up to {FORMAT}")]
     Newer(u32),
-}
-
-/// The time, for people.
-pub(super) fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Record {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::LifecycleError;
 use crate::deadline::Deadline;
-use crate::gpu::{RestartVerdict, Restarts};
+use crate::gpu::{MOST_RESTARTS, RESTARTS_WITHIN, RestartVerdict, Restarts};
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{GuestEnd, Host, HostError};
 use crate::ledger::Ledger;
@@ -56,7 +56,10 @@ pub fn start_again_after_reboot(
         return Ok(AfterTheEnd::CannotGoOn(format!("{} is in quarantine", lost.terms.name)));
     }
     if admit_restart(host, guest)? == RestartVerdict::TooMany {
-        return Ok(AfterTheEnd::CannotGoOn("it was started again 3 times in 5 minutes".to_owned()));
+        return Ok(AfterTheEnd::CannotGoOn(format!(
+            "it was started again {MOST_RESTARTS} times in {} minutes",
+            RESTARTS_WITHIN.as_secs() / 60
+        )));
     }
     host.start_again(guest, name, deadline)?;
     Ok(AfterTheEnd::StartsAgain)

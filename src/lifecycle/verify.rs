@@ -53,8 +53,8 @@ pub fn verify_cards(
         if let Some(card) = PciFunctions::new(different.iter().map(|(function, ..)| *function)) {
             return Err(LifecycleError::CardTaken {
                 card: card.to_string(),
-                was: listed(different.iter().map(|(_, was, now)| in_words(was, now))),
-                now: listed(different.iter().map(|(_, was, now)| in_words(now, was))),
+                was: listed(different.iter().map(|(_, was, now)| difference(was, now))),
+                now: listed(different.iter().map(|(_, was, now)| difference(now, was))),
             });
         }
     }
@@ -62,7 +62,7 @@ pub fn verify_cards(
 }
 
 /// What a function is bound to, as far as it differs from the other one.
-fn in_words(binding: &Binding, other: &Binding) -> String {
+fn difference(binding: &Binding, other: &Binding) -> String {
     let name = |driver: &Option<DriverName>| driver.as_ref().map_or("none", DriverName::as_str).to_owned();
     if binding.driver != other.driver {
         return name(&binding.driver);

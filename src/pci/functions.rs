@@ -73,12 +73,14 @@ impl fmt::Display for PciFunctions {
                     several.iter().map(|address| format!("{:x}", address.function())).collect();
                 write!(f, "{slot}.{{{}}}", numbers.join(","))
             }
-            several => {
-                let addresses: Vec<String> = several.iter().map(PciAddress::to_string).collect();
-                f.write_str(&addresses.join(", "))
-            }
+            several => f.write_str(&listed(several)),
         }
     }
+}
+
+/// `0000:03:00.0, 0000:03:00.1`.
+pub(crate) fn listed(addresses: &[PciAddress]) -> String {
+    addresses.iter().map(PciAddress::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

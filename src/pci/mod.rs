@@ -7,4 +7,5 @@ mod id;
 
 pub use address::{ParsePciError, PciAddress, PciSlot};
 pub use functions::PciFunctions;
+pub(crate) use functions::listed;
 pub use id::{ParsePciIdError, PciClass, PciId};

@@ -7,7 +7,7 @@ use super::{Card, DEVICES, DeadCard, Role};
 use crate::actions::{Proposal, Situation};
 use crate::config::Gpu;
 use crate::deadline::Deadline;
-use crate::gpu::{ResetMethod, VendorReset};
+use crate::gpu::{ResetMethod, VENDOR_RESET, VendorReset};
 use crate::guest::Managed;
 use crate::host::{Binding, Bindings, BusReset, Expected, HostError, PciAttribute, PortsAbove};
 use crate::ledger::{CardKind, CardTerms, CardUsage, Knob, Verdict, Want};
@@ -21,9 +21,6 @@ const ON: &str = "on";
 
 /// What `d3cold_allowed` keeps from losing its power.
 const NOT_ALLOWED: &str = "0";
-
-/// The kernel module that resets some cards of AMD, as `/sys/module` has it.
-const VENDOR_RESET: &str = "/sys/module/vendor_reset";
 
 /// Claims the card, or says that it does not answer.
 pub(super) fn propose(
@@ -47,7 +44,7 @@ pub(super) fn propose(
             proposal.refuse(
                 DEVICES,
                 format!("{} does not answer: {}", terms.name, evidence.join("; ")),
-                "switch the host off and on; `vfio-hook gpu report` prints what a report of the problem needs",
+                "switch the host's power off and on; `vfio-hook gpu report` prints what a report of the problem needs",
             );
             proposal.dead_cards.push(DeadCard { terms, evidence });
             return Ok(());
@@ -57,7 +54,7 @@ pub(super) fn propose(
             proposal.refuse(
                 DEVICES,
                 format!("{} hangs the kernel: {}", terms.name, operation.what),
-                "only restarting the host frees it",
+                operation.help(),
             );
             let terms = CardTerms { stuck: Some(operation), ..terms };
             proposal.dead_cards.push(DeadCard { terms, evidence });
@@ -182,7 +179,7 @@ fn choose_reset(
     let display = card.members.iter().find(|member| member.class.is_display());
     let Some(display) = display else { return Ok(()) };
     let family = situation.host_config.family_of(display.id);
-    let is_vendors = family.vendor_reset == VendorReset::Supported && situation.host.is_present(VENDOR_RESET);
+    let is_vendors = family.vendor_reset == VendorReset::Supported && situation.host.has_module(VENDOR_RESET);
     let methods = match &config.reset_methods {
         Some(methods) => methods.clone(),
         None if is_vendors => vec![ResetMethod::DeviceSpecific],

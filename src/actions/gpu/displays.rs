@@ -142,7 +142,7 @@ fn refuse_consoles(
 fn refuse_holders(card: &Card, holders: &[Holder], proposal: &mut Proposal) {
     let words: Vec<String> = holders.iter().map(ToString::to_string).collect();
     let units: BTreeSet<String> =
-        holders.iter().filter_map(|holder| Some(holder.unit.as_ref()?.service_unit()?.to_string())).collect();
+        holders.iter().filter_map(|holder| Some(as_yaml(&holder.unit.as_ref()?.service_unit()?))).collect();
     let known: BTreeSet<String> = card
         .members
         .iter()
@@ -153,11 +153,16 @@ fn refuse_holders(card: &Card, holders: &[Holder], proposal: &mut Proposal) {
     let mut help = "end these programs".to_owned();
     if !units.is_empty() {
         let units: Vec<String> = units.union(&known).cloned().collect();
-        help.push_str(&format!(
-            ", or have them stopped: `holders: {{stop: [...]}}` with {}",
-            units.join(", ")
-        ));
+        help.push_str(&format!(", or have them stopped: `holders: {{stop: [{}]}}`", units.join(", ")));
     }
     help.push_str("; a desktop on this card goes with `display_manager: stop`");
     proposal.refuse(DEVICES, format!("{} is in use: {}", card.functions, words.join("; ")), help);
+}
+
+/// A unit as the list `stop` takes it.
+fn as_yaml(unit: &ServiceUnit) -> String {
+    match &unit.user {
+        None => unit.unit.to_string(),
+        Some(user) => format!("{{unit: {}, user: {user}}}", unit.unit),
+    }
 }

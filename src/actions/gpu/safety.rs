@@ -1,12 +1,11 @@
-//! Whether a card can be had at all, and whether it answers.
-
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+//! Whether a card can be had: nobody else has it, it is not in quarantine, and its IOMMU group has nothing of the host's.
 
 use super::{Card, DEVICES};
 use crate::actions::{Proposal, Situation};
 use crate::host::HostError;
 use crate::ledger::{Knob, Quarantine};
 use crate::pci::PciAddress;
+use crate::wall_clock::age;
 
 /// Whether nobody else has the card, and it is not known to be wedged. Nothing here asks the card.
 pub(super) fn is_free(card: &Card, situation: Situation<'_>, proposal: &mut Proposal) -> bool {
@@ -34,20 +33,18 @@ pub(super) fn is_free(card: &Card, situation: Situation<'_>, proposal: &mut Prop
 /// Says what is known of a card in quarantine, and what may help.
 pub(super) fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'_>, proposal: &mut Proposal) {
     let Quarantine { terms, guest, since, evidence } = quarantine;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let minutes = Duration::from_secs(now.saturating_sub(*since)).as_secs() / 60;
     let evidence = evidence.first().map_or("it did not answer", String::as_str);
     let slot = terms.functions.slot();
     let help = match terms.stuck_operation(situation.host) {
         Some(stuck) => stuck.help(),
         None => format!(
-            "`vfio-hook gpu clear {slot}` looks at it again; if it does not answer, switching the host off and on \
-             does it; `vfio-hook gpu report {slot}` says more"
+            "`vfio-hook gpu clear {slot}` looks at it again; a card that stays dead needs the host's power switched \
+             off and on; `vfio-hook gpu report {slot}` says more"
         ),
     };
     proposal.refuse(
         DEVICES,
-        format!("{} is in quarantine since guest {guest}, {minutes} min ago: {evidence}", terms.name),
+        format!("{} is in quarantine since guest {guest}, {} ago: {evidence}", terms.name, age(*since)),
         help,
     );
 }

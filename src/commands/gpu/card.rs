@@ -9,7 +9,7 @@ use crate::commands::quarantines::{self, QuarantineView, StuckView};
 use crate::commands::status;
 use crate::config::HostConfig;
 use crate::deadline::Deadline;
-use crate::gpu::{Family, FamilyName, ReturnTo, VendorReset};
+use crate::gpu::{Family, FamilyName, ReturnTo, VENDOR_RESET, VendorReset};
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
     BusReset, ConnectorStatus, DriverName, Expected, Host, HostError, Link, PciFunction, PortsAbove,
@@ -22,9 +22,6 @@ const PROBE: Duration = Duration::from_secs(5);
 
 /// How long the look through all processes may take.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// The kernel module that resets some cards of AMD.
-pub(super) const VENDOR_RESET: &str = "vendor_reset";
 
 /// Where cards are looked at, and what is known of them.
 #[derive(Clone, Copy)]

@@ -16,6 +16,9 @@ use crate::pci::{PciFunctions, PciSlot};
 /// Enough for a QEMU to let go of the card, for a card to be asked twice, and for drivers that take their time.
 const PATIENCE: Duration = Duration::from_secs(150);
 
+/// What helps where nothing else does.
+const SWITCH_OFF: &str = "a card that stays dead needs the host's power switched off and on";
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub(super) struct Clearances {
@@ -120,10 +123,7 @@ pub(super) fn lines(clearances: &Clearances) -> Vec<String> {
             Cleared::No { evidence } => {
                 lines.push(format!("{card} stays in quarantine"));
                 lines.extend(evidence.iter().map(|line| format!("  {line}")));
-                let help = match stuck.is_empty() {
-                    true => "switching the host off and on does it",
-                    false => "only restarting the host frees it",
-                };
+                let help = stuck.first().map_or(SWITCH_OFF, |stuck| stuck.help.as_str());
                 let report =
                     format!("`vfio-hook gpu report {slot}` prints what a report of the problem needs");
                 lines.push(format!("help: {help}; {report}"));

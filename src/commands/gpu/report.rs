@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::card::{CardView, VENDOR_RESET};
+use super::card::CardView;
 use super::look;
 use crate::commands::output::{self, Format};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
-use crate::gpu::records_about;
+use crate::gpu::{VENDOR_RESET, records_about};
 use crate::host::{Host, KernelLogPosition, LogRecord};
 use crate::pci::PciSlot;
 

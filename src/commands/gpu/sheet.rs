@@ -4,9 +4,9 @@ use super::card::{
     BusResetView, CardView, FamilyView, FunctionView, GuestView, HealthState, PortsView, UsersView,
     VendorResetView,
 };
-use crate::commands::output::age;
 use crate::host::DriverName;
-use crate::pci::PciAddress;
+use crate::pci::listed;
+use crate::wall_clock::age;
 
 /// Where the text of a row begins.
 const INDENT: usize = 14;
@@ -74,8 +74,7 @@ pub(super) fn of_card(card: &CardView) -> Vec<String> {
         sheet.row("quarantine", head.into_iter().chain(quarantine.evidence.iter().cloned()).chain(again));
     }
     for stuck in &card.stuck {
-        let end = "it cannot be ended: only restarting the host frees the card".to_owned();
-        sheet.row("hangs", [stuck.in_words(), end]);
+        sheet.row("hangs", [stuck.line(), stuck.help.clone()]);
     }
     sheet.0
 }
@@ -212,10 +211,6 @@ fn users(users: &UsersView) -> Vec<String> {
 fn guest(guest: &GuestView) -> String {
     let then = guest.return_to.map(|then| format!("; return_to: {then}")).unwrap_or_default();
     format!("{}: {}, since {}{then}", guest.name, guest.phase, age(guest.since))
-}
-
-fn listed(addresses: &[PciAddress]) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -266,7 +266,7 @@ fn a_card_in_quarantine_says_why_and_what_hangs() {
                   0000:03:00.0: config space reads ff
       hangs       process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the
                     kernel has not come back within 30 s (process 1)
-                  it cannot be ended: only restarting the host frees the card
+                  process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card
     ");
 }
 
@@ -436,7 +436,7 @@ fn a_card_that_does_not_stays() {
     insta::assert_snapshot!(text, @"
     graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) stays in quarantine
       0000:03:00.0: config space reads ff
-    help: switching the host off and on does it; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
+    help: a card that stays dead needs the host's power switched off and on; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
     ");
     assert_eq!(exit, Exit::Failed);
     assert_eq!(machine.record().quarantines.len(), 1);
@@ -451,7 +451,7 @@ fn a_card_that_hangs_stays_and_is_not_asked() {
     insta::assert_snapshot!(text, @"
     graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) stays in quarantine
       failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
-    help: only restarting the host frees it; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
+    help: process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
     ");
     assert_eq!(exit, Exit::Failed);
 }
@@ -464,7 +464,7 @@ fn a_card_that_hangs_while_it_is_cleared_is_not_asked_again() {
     let (text, exit) = clear(&machine, None, soon());
     assert_eq!(exit, Exit::Failed);
     assert!(text.contains("process 1 hangs in the kernel"), "{text}");
-    assert!(text.contains("help: only restarting the host frees it"), "{text}");
+    assert!(text.contains("only restarting the host frees the card"), "{text}");
     assert!(shown(&machine).contains("not asked: the kernel already hangs on it"));
 }
 

@@ -1,7 +1,7 @@
 //! Who uses a card.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::holder_unit::HolderUnit;
 use super::nodes::NodeKind;
@@ -91,7 +91,7 @@ impl Host {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }
-        let tell = if self.root() == Path::new("/") { Tell::Number } else { Tell::Path };
+        let tell = if self.is_real() { Tell::Number } else { Tell::Path };
         let search = Search { proc: self.locate("/proc".as_ref()), nodes, tell };
         Ok(search.run(deadline)?.into_iter().map(|found| self.holder(found)).collect())
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::host::{Host, HostError, UserName};
-use crate::pci::PciAddress;
+use crate::pci::{PciAddress, listed};
 
 /// How often it is looked whether anybody still uses a card.
 const LOOK: Duration = Duration::from_millis(200);
@@ -25,7 +25,7 @@ impl Host {
             }
             if deadline.has_passed() {
                 let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
-                return Err(HostError::in_use(holders.join("; ")));
+                return Err(HostError::in_use(&listed(functions), holders.join("; ")));
             }
             deadline.pause(LOOK);
         }

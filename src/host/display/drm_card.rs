@@ -97,11 +97,6 @@ impl Host {
     /// # Errors
     /// sysfs or `/proc/iomem` cannot be read.
     pub fn is_boot_display(&self, function: PciAddress) -> Result<bool, HostError> {
-        Ok(self.has_boot_vga(function) || !self.firmware_framebuffers_on(&[function])?.is_empty())
-    }
-
-    /// `boot_vga` of a function; cards without VGA registers have no such file.
-    pub(super) fn has_boot_vga(&self, function: PciAddress) -> bool {
-        self.text(format!("/sys/bus/pci/devices/{function}/boot_vga")).is_ok_and(|text| text == "1")
+        Ok(self.is_boot_vga(function) || !self.firmware_framebuffers_on(&[function])?.is_empty())
     }
 }

@@ -40,7 +40,7 @@ impl Host {
         }
         let is_primary = |number: &u32| {
             let path = self.real_path(format!("{FRAMEBUFFERS}/fb{number}").as_ref());
-            path.and_then(|path| pci_ancestor(&path)).is_some_and(|function| self.has_boot_vga(function))
+            path.and_then(|path| pci_ancestor(&path)).is_some_and(|function| self.is_boot_vga(function))
         };
         let primary = present.iter().find(|number| is_primary(number));
         Ok(present.first().into_iter().chain(primary).copied().collect())

@@ -234,7 +234,7 @@ impl Host {
         if !driver.is_vfio() || self.is_present(&folder) {
             return Ok(());
         }
-        if self.root() == Path::new("/") {
+        if self.is_real() {
             self.load_module(driver.as_str(), deadline.earlier(Deadline::after(STEP)))?;
         } else {
             let module = driver.as_str().replace('-', "_");

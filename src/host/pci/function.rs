@@ -126,8 +126,7 @@ impl Host {
     }
 
     /// Whether the firmware showed its first picture on it (`boot_vga`). Only VGA controllers have the file.
-    #[must_use]
-    pub fn is_boot_vga(&self, address: PciAddress) -> bool {
+    pub(in crate::host) fn is_boot_vga(&self, address: PciAddress) -> bool {
         self.text(file(address, "boot_vga")).is_ok_and(|text| text == "1")
     }
 

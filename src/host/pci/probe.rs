@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use crate::exit::Exit;
 use crate::host::bounded::{Aside, AsideEnd, Output, aside, of_child};
 use crate::host::simulated::stuck_process;
 use crate::host::{Host, HostError, ProcessId};
-use crate::pci::{PciAddress, PciId};
+use crate::pci::{PciAddress, PciId, listed};
 
 /// The hidden first argument of the child.
 pub const PROBE_PCI: &str = "probe-pci";
@@ -169,11 +168,8 @@ impl Host {
             looks.push(Look { address: *address, kind });
         }
         looks.retain(|look| self.is_pci_function(look.address));
-        let (answers, stuck) = if self.root() == Path::new("/") {
-            look_aside(&looks, deadline)?
-        } else {
-            self.look_here(&looks)?
-        };
+        let (answers, stuck) =
+            if self.is_real() { look_aside(&looks, deadline)? } else { self.look_here(&looks)? };
         report.stuck = stuck;
         for Looked { address, health, link } in answers {
             let of_function = report.functions.get_mut(&address);
@@ -187,7 +183,7 @@ impl Host {
 
     /// Gives functions that did not answer some time. Those of a host in a folder do not change by themselves.
     pub fn let_pci_settle(&self, time: Duration, deadline: Deadline) {
-        if self.root() == Path::new("/") {
+        if self.is_real() {
             deadline.pause(time);
         }
     }
@@ -212,7 +208,7 @@ impl Host {
             Ok(()) => Ok((answers, None)),
             Err(error) => match stuck_process(&error) {
                 Some(process) => Ok((answers, Some(process))),
-                None => Err(HostError::call(PROBE_PCI, "the functions", error)),
+                None => Err(probe_failed(looks, error)),
             },
         }
     }
@@ -265,18 +261,24 @@ fn of_wait(wait: Duration) -> Health {
     }
 }
 
+fn probe_failed(looks: &[Look], reason: impl std::fmt::Display) -> HostError {
+    let functions: Vec<PciAddress> = looks.iter().map(|look| look.address).collect();
+    HostError::call(PROBE_PCI, &listed(&functions), reason)
+}
+
 fn look_aside(looks: &[Look], deadline: Deadline) -> Result<(Vec<Looked>, Option<ProcessId>), HostError> {
     if looks.is_empty() {
         return Ok((Vec::new(), None));
     }
-    let failed = |reason: &dyn std::fmt::Display| HostError::call(PROBE_PCI, "the functions", reason);
-    let order = serde_json::to_string(looks).map_err(|error| failed(&error))?;
+    let order = serde_json::to_string(looks).map_err(|error| probe_failed(looks, error))?;
     let Aside { output, end } = aside(&[PROBE_PCI.as_ref(), order.as_ref()], Output::Heard, deadline)
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| probe_failed(looks, error))?;
     let lines = output.split(|byte| *byte == b'\n');
     let answers = lines.map_while(|line| serde_json::from_slice(line).ok()).collect();
     match end {
-        AsideEnd::Ended(status) => of_child(status).map(|()| (answers, None)).map_err(|error| failed(&error)),
+        AsideEnd::Ended(status) => {
+            of_child(status).map(|()| (answers, None)).map_err(|error| probe_failed(looks, error))
+        }
         AsideEnd::Killed => Ok((answers, None)),
         AsideEnd::Stuck(process) => Ok((answers, Some(process))),
     }

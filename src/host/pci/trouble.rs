@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::DriverName;
 use crate::gpu::BarSize;
-use crate::pci::PciAddress;
+use crate::pci::{PciAddress, listed};
 
 /// A PCI function that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -79,7 +79,7 @@ pub enum PciTrouble {
     #[error("the alarm of /sys/class/rtc/rtc0 is set already, for {0} (seconds since 1970)")]
     AlarmTaken(String),
     /// They did not come back.
-    #[error("not found again: {}", listed(.0))]
+    #[error("these functions did not come back: {}", listed(.0))]
     NotBack(Vec<PciAddress>),
 }
 
@@ -103,18 +103,12 @@ pub enum BarReason {
     NotPlaced,
 }
 
-fn listed(functions: &[PciAddress]) -> String {
-    functions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 impl PciTrouble {
     /// What a person can do about it.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Self::NotTaken { .. } => {
-                Some("the kernel's log says why: `journalctl -k -g amdgpu`, or the driver's name")
-            }
+            Self::NotTaken { .. } => Some("the kernel's log says why: `journalctl -k -b`"),
             Self::TakenByAnother { .. } | Self::BoundAgain { .. } => {
                 Some("is there a udev rule, driverctl or another hook that binds it?")
             }
@@ -134,7 +128,11 @@ impl PciTrouble {
             Self::NoSubordinateReset(_) => {
                 Some("`reset_subordinate` came with Linux 6.13; some older kernels of distributions have it")
             }
-            Self::OthersOnBus { .. } | Self::NoOwnSwitch(_) | Self::NoSlotPower(_) => None,
+            Self::OthersOnBus { .. } => Some("leave `bus-reset` out of `recover`, or hand those over too"),
+            Self::NoOwnSwitch(_) => {
+                Some("leave `rescan-card` out of `recover`; `rescan` finds its functions anew")
+            }
+            Self::NoSlotPower(_) => Some("leave `slot-power` out of `recover`"),
             Self::NoDeepSleep(_) => {
                 Some("some firmware has it as `S3` or `Linux sleep` among its power settings")
             }

@@ -14,10 +14,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::knob::Knob;
-use super::record::seconds_since_1970;
 use crate::gpu::{ReturnTo, Rung, Sign};
 use crate::host::{Bindings, Expected, FirmwareFramebuffer, Host, HostError, KernelLogPosition, ProcessId};
 use crate::pci::{PciAddress, PciFunctions};
+use crate::wall_clock::seconds_since_1970;
 
 pub use quarantine::{Cleared, Quarantine};
 pub use verdict::Verdict;

@@ -12,9 +12,10 @@ use crate::ledger::error::LedgerError;
 use crate::ledger::knob::Knob;
 use crate::ledger::open::Ledger;
 use crate::ledger::plan::Note;
-use crate::ledger::record::{Record, seconds_since_1970};
+use crate::ledger::record::Record;
 use crate::ledger::value::Value;
 use crate::pci::PciFunctions;
+use crate::wall_clock::seconds_since_1970;
 
 /// A card that is known to be wedged. It is forgotten with the boot: a card that lost its power starts anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -125,7 +125,7 @@ fn functions_that_stay_away_are_in_quarantine_too() {
         evidence,
         [
             "0000:03:00.0: config space reads ff",
-            "not found again: 0000:03:00.0",
+            "these functions did not come back: 0000:03:00.0",
             "0000:03:00.0: the kernel has no such function",
         ]
     );

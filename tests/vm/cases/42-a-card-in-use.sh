@@ -42,7 +42,7 @@ ExecStart=/bin/bash -c 'exec 3<>$card; exec -a uses-the-card sleep infinity'
 UNIT
 systemctl daemon-reload
 systemctl restart aside
-gpu_refused "aside.service) has $card open" 'holders: {stop: [...]}'
+gpu_refused "aside.service) has $card open" 'holders: {stop: [aside.service'
 configure gpu <<<'gpu: {guest_reboot: allow, holders: {stop: [aside.service]}}'
 start gpu
 expect "aside" "$(systemctl is-active aside || true)" inactive

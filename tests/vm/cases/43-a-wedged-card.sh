@@ -36,7 +36,8 @@ is_quarantined() {
     grep -q "in quarantine.*$1" /tmp/said || fail "$(cat /tmp/said)"
     grep -q 'help: .*vfio-hook gpu clear' /tmp/said || fail "$(cat /tmp/said)"
     refused gpu "in quarantine" "$1"
-    vfio-hook gpu 03:00 >/tmp/shown
+    # Its lines are broken where the terminal ends.
+    vfio-hook gpu 03:00 | tr -s ' \n' ' ' >/tmp/shown
     grep -F "$1" /tmp/shown >/dev/null || fail "gpu does not show it: $(cat /tmp/shown)"
     vfio-hook gpu report >/tmp/report
     grep -F "$1" /tmp/report >/dev/null || fail "not in the report: $(cat /tmp/report)"

@@ -106,7 +106,7 @@ fn autoprobe_is_put_back_whatever_happens() {
     let error = host
         .rescan(address("0000:02:00.0"), &card(), Deadline::after(Duration::from_millis(50)))
         .unwrap_err();
-    assert_eq!(error.to_string(), "not found again: 0000:03:00.3");
+    assert_eq!(error.to_string(), "these functions did not come back: 0000:03:00.3");
     assert_eq!(machine.get("/sys/bus/pci/drivers_autoprobe"), "1");
     machine.faults.refuse("/sys/bus/pci/devices/0000:02:00.0/pci_bus/0000:03/rescan", Errno::EIO);
     assert!(host.rescan(address("0000:02:00.0"), &card(), soon()).is_err());
