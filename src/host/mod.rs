@@ -88,7 +88,8 @@ pub use monitor_events::{EndSink, GuestEnd, GuestEndWatch};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use pci::{
     AskedBars, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health, Link, PROBE_PCI,
-    PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport, Probed, probe_pci,
+    PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport, Probed, RescanBinding,
+    probe_pci,
 };
 pub use process::{ProcessId, StrayTasks};
 pub(crate) use root_path::ROOT_PATH;

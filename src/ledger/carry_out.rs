@@ -182,7 +182,10 @@ impl Ledger<'_> {
                 Ok(()) => {
                     outcome.changes.push(change);
                 }
-                Err(error) => outcome.failures.push(format!("{} not given back: {error}", change.knob)),
+                Err(error) => {
+                    self.remember_stuck(&change.knob, &error);
+                    outcome.failures.push(format!("{} not given back: {error}", change.knob));
+                }
             }
         }
         let (host, deadline) = (&*self.host, self.deadline);
@@ -198,6 +201,13 @@ impl Ledger<'_> {
         self.record.entries = entries;
         self.store()?;
         Ok(outcome)
+    }
+
+    /// Whoever comes next leaves alone what the kernel hangs in, and does not keep the others from the ledger with it.
+    pub(super) fn remember_stuck(&mut self, knob: &Knob, error: &LedgerError) {
+        if let (LedgerError::Host(error), Some(entry)) = (error, self.record.entry_mut(knob)) {
+            entry.stuck = error.stuck_process();
+        }
     }
 
     /// The one place where a knob is written.

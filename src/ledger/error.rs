@@ -49,6 +49,9 @@ pub enum LedgerError {
         /// What was seen.
         evidence: String,
     },
+    /// Somebody is clearing a quarantine: the number of the process.
+    #[error("another `vfio-hook gpu clear` is at work (process {0})")]
+    BeingCleared(i32),
     /// The lease was given back by somebody while it was being taken.
     #[error("the lease was given back while it was being taken")]
     GivenBack,
@@ -137,6 +140,7 @@ impl LedgerError {
                 "`vfio-hook gpu` shows what becomes of it; `vfio-hook gpu report` prints what a report of the problem needs"
                     .to_owned(),
             ),
+            Self::BeingCleared(_) => Some("wait until it has ended; a step of `recover` takes up to 75 s".to_owned()),
             Self::GivenBack => Some("start the guest again".to_owned()),
             Self::TimedOut(_) => Some("look at `journalctl -t vfio-hook` for what it waited for".to_owned()),
         }

@@ -320,6 +320,7 @@ impl Plan {
             }
             Err(error) => {
                 self.failures.push(format!("{} not given back: {error}", entry.knob));
+                entry.stuck = error.stuck_process();
                 // An open write keeps the entry, and has it computed again by the next event.
                 let value = combine(&entry, &entry.written, online).unwrap_or_else(|_| entry.written.clone());
                 entry.pending = Some(Pending { value, beneficiary: None });

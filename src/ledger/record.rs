@@ -103,6 +103,9 @@ pub struct Entry {
     /// What is being written, and for whom; stays when the writer is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
+    /// A process that hangs in the kernel over it: whoever touches it next would hang too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<ProcessId>,
     /// Who wants what of it. Nobody: it is on its way back to the baseline.
     pub claims: BTreeMap<GuestUuid, Want>,
 }
@@ -175,12 +178,14 @@ impl Record {
     }
 
     /// Whether nothing is to be settled at an entry: all is written, or a process that lives is about to write it. A
-    /// monitor or a card is its guest's keeper's, until it is back; one in quarantine stays as it is.
+    /// monitor or a card is its guest's keeper's, until it is back; one in quarantine stays as it is, and so does what
+    /// the kernel hangs in.
     #[must_use]
     pub fn is_at_rest(&self, entry: &Entry, host: &Host) -> bool {
         let writer = entry.pending.as_ref().and_then(|pending| pending.beneficiary);
         let lease = writer.and_then(|uuid| self.leases.get(&uuid));
         entry.is_settled()
+            || entry.stuck.is_some_and(|process| host.is_alive(process))
             || (entry.knob.is_followed() && !entry.claims.is_empty())
             || self.is_quarantined(&entry.knob)
             || lease.is_some_and(|lease| matches!(lease.phase, Phase::Preparing(by) if host.is_alive(by)))
@@ -239,7 +244,14 @@ impl Entry {
     /// An entry for a knob that nobody claimed so far.
     #[must_use]
     pub fn new(knob: Knob, now: Value) -> Self {
-        Self { knob, baseline: now.clone(), written: now, pending: None, claims: BTreeMap::new() }
+        Self {
+            knob,
+            baseline: now.clone(),
+            written: now,
+            pending: None,
+            stuck: None,
+            claims: BTreeMap::new(),
+        }
     }
 
     /// Whether somebody claims it and no write is open.

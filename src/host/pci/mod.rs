@@ -11,6 +11,7 @@ mod card;
 mod config_space;
 mod driver_name;
 mod function;
+mod modules_alias;
 mod probe;
 mod recovery;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use config_space::Link;
 pub use driver_name::{DriverName, DriverNameError};
 pub use function::{PciFunction, PowerState};
 pub use probe::{Expected, Health, PROBE_PCI, ProbeReport, Probed, probe_pci};
+pub use recovery::RescanBinding;
 pub use trouble::PciTrouble;
 
 use crate::pci::PciAddress;

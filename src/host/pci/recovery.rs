@@ -29,7 +29,39 @@ const RESET: Duration = Duration::from_secs(70);
 /// How often it is looked whether functions are back.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The first Linux that keeps a function it finds from drivers while `drivers_autoprobe` is off ("driver core: Check
+/// drivers_autoprobe for all added devices"); `pci_bus_add_device` did not ask before.
+const HEEDS_AUTOPROBE: (u32, u32) = (6, 19);
+
+/// What becomes of a function that the kernel finds while `drivers_autoprobe` is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RescanBinding {
+    /// A loaded driver that knows it gets it at once.
+    AtOnce,
+    /// It stays without a driver until somebody asks for one.
+    WhenAsked,
+}
+
+impl RescanBinding {
+    /// What a kernel of this release does; one that is not understood is taken for an old one.
+    pub(in crate::host) fn of_kernel(release: &str) -> Self {
+        let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(major), Some(minor)) if (major, minor) >= HEEDS_AUTOPROBE => Self::WhenAsked,
+            _ => Self::AtOnce,
+        }
+    }
+}
+
 impl Host {
+    /// What becomes of functions that the kernel finds anew ([`Host::rescan`], [`Host::power_cycle_slot`]).
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn rescan_binding(&self) -> Result<RescanBinding, HostError> {
+        Ok(RescanBinding::of_kernel(&self.kernel_release()?))
+    }
+
     /// `reset` of a function: by the first of its `reset_method`s that works.
     ///
     /// # Errors
@@ -83,8 +115,8 @@ impl Host {
         Ok(())
     }
 
-    /// Has the kernel look again for what is below a port, and waits for these functions. They come without drivers,
-    /// overrides and settings: the kernel would otherwise bind a host's driver to a device that nobody has looked at.
+    /// Has the kernel look again for what is below a port, and waits for these functions. They come without overrides and
+    /// settings, and without drivers as far as the kernel lets them ([`Host::rescan_binding`]).
     ///
     /// `/sys/bus/pci/drivers_autoprobe` is off meanwhile, and put back whatever happens but the end of this process.
     ///
@@ -97,11 +129,13 @@ impl Host {
         deadline: Deadline,
     ) -> Result<(), HostError> {
         let path = self.rescan_path(port)?;
-        self.without_autoprobe(deadline, |host| {
+        let found = self.without_autoprobe(deadline, |host| {
             host.write_bounded(&path, "1", deadline.earlier(Deadline::after(STEP)))?;
             host.wait_for_functions(functions, deadline)
-        })?;
-        self.probe_ports_behind(port, deadline)
+        });
+        // The ports may be back without what was below them.
+        let ports = self.probe_ports_behind(port, deadline);
+        found.and(ports)
     }
 
     /// The slot with a power switch that holds a function, or the card it is on.
@@ -129,7 +163,7 @@ impl Host {
     }
 
     /// Cuts the power of the slot that a function's card is in, and waits for these functions to come back. They come
-    /// without drivers, as after [`Host::rescan`].
+    /// as after [`Host::rescan`].
     ///
     /// # Errors
     /// The slot has no power switch; they do not come back; it takes too long ([`HostError::stuck_process`]).
@@ -142,13 +176,15 @@ impl Host {
         let power =
             self.slot_power_of(function)?.ok_or_else(|| HostError::pci(PciTrouble::NoSlotPower(function)))?;
         let port = self.pci_ports_above(function)?.card_port();
-        self.without_autoprobe(deadline, |host| {
+        let found = self.without_autoprobe(deadline, |host| {
             for value in ["0", "1"] {
                 host.write_bounded(&power, value, deadline.earlier(Deadline::after(STEP)))?;
             }
             host.wait_for_functions(functions, deadline)
-        })?;
-        port.map_or(Ok(()), |port| self.probe_ports_behind(port, deadline))
+        });
+        // The ports may be back without what was below them.
+        let ports = port.map_or(Ok(()), |port| self.probe_ports_behind(port, deadline));
+        found.and(ports)
     }
 
     /// Puts the whole host to sleep for two seconds, so deep that its cards lose power, woken by its alarm clock. Nothing

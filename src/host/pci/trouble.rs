@@ -58,9 +58,9 @@ pub enum PciTrouble {
     /// The kernel cannot reset what is below a port.
     #[error("this kernel cannot reset what is below {0}")]
     NoSubordinateReset(PciAddress),
-    /// The bus has more than what is to be reset.
+    /// There is more below a port than what is to be reset or taken away.
     #[error("below {port} there is more than the card: {}", listed(.others))]
-    OthersOnBus {
+    Others {
         /// The port above them.
         port: PciAddress,
         /// What there is.
@@ -69,6 +69,12 @@ pub enum PciTrouble {
     /// The card has no switch that could be found anew.
     #[error("the card of {0} has no switch of its own")]
     NoOwnSwitch(PciAddress),
+    /// It is part of the processor: there is nothing between them that could be reset.
+    #[error("{0} has no port above it")]
+    NoPort(PciAddress),
+    /// The kernel gives a function that it finds to a driver before anybody could look at it.
+    #[error("this kernel would give the card to {} as soon as it finds it", .0.join(", "))]
+    BoundWhenFound(Vec<String>),
     /// Nothing can cut the power of the slot.
     #[error("no slot with a power switch holds {0}")]
     NoSlotPower(PciAddress),
@@ -128,7 +134,12 @@ impl PciTrouble {
             Self::NoSubordinateReset(_) => {
                 Some("`reset_subordinate` came with Linux 6.13; some older kernels of distributions have it")
             }
-            Self::OthersOnBus { .. } => Some("leave `bus-reset` out of `recover`, or hand those over too"),
+            Self::Others { .. } => Some("leave this step out of `recover`, or hand those over too"),
+            Self::NoPort(_) => Some("leave this step out of `recover`; `reset` may work"),
+            Self::BoundWhenFound(_) => Some(
+                "Linux 6.19 and later let it be looked at first (`drivers_autoprobe`); with `return_to: host` it goes \
+                 there anyway",
+            ),
             Self::NoOwnSwitch(_) => {
                 Some("leave `rescan-card` out of `recover`; `rescan` finds its functions anew")
             }

@@ -3,20 +3,10 @@
 //! Some devices have a variant of vfio-pci of their own. libvirt 10.0 and newer takes it for a device that it detaches
 //! (`virPCIDeviceFindBestVFIOVariant` in `src/util/virpci.c`), and so does this.
 
-use std::path::PathBuf;
-
+use super::modules_alias::{VFIO, fitting, modules_alias};
 use super::{DriverName, file};
 use crate::host::{Host, HostError};
 use crate::pci::PciAddress;
-
-/// How such a line of `modules.alias` begins. Aliases of ordinary drivers begin with `pci:`.
-const VFIO_ALIAS: &str = "alias vfio_pci:";
-
-/// The fields of a modalias of PCI, in order (`pci_uevent` in `drivers/pci/pci-driver.c`).
-const FIELDS: [&str; 7] = ["v", "d", "sv", "sd", "bc", "sc", "i"];
-
-/// A modalias, or a pattern for one: a text for each field, `*` for any.
-type Fields<'a> = [&'a str; FIELDS.len()];
 
 impl Host {
     /// The driver that libvirt would choose: of the `vfio_pci:` aliases in `/lib/modules/RELEASE/modules.alias` that the
@@ -26,8 +16,7 @@ impl Host {
     /// There is no such function ([`HostError::is_absent`]); the file cannot be read or names no module.
     pub fn vfio_driver_for(&self, address: PciAddress) -> Result<DriverName, HostError> {
         let modalias = self.text(file(address, "modalias"))?;
-        let release = self.text("/proc/sys/kernel/osrelease")?;
-        let path = PathBuf::from(format!("/lib/modules/{release}/modules.alias"));
+        let path = modules_alias(&self.kernel_release()?);
         let aliases = self.text_if_present(&path)?.unwrap_or_default();
         match best_variant(&modalias, &aliases) {
             Some(module) => DriverName::of_module(module).map_err(|error| HostError::content(&path, error)),
@@ -38,31 +27,8 @@ impl Host {
 
 /// The module of the alias that fits best; the first of equals.
 fn best_variant<'a>(modalias: &str, aliases: &'a str) -> Option<&'a str> {
-    let device = fields(modalias.strip_prefix("pci:")?)?;
-    let fitting = aliases.lines().filter_map(|line| {
-        let (pattern, module) = line.strip_prefix(VFIO_ALIAS)?.split_once(char::is_whitespace)?;
-        let pattern = fields(pattern)?;
-        let fits = pattern.iter().zip(device).all(|(pattern, field)| *pattern == "*" || *pattern == field);
-        let wildcards = pattern.iter().filter(|pattern| **pattern == "*").count();
-        fits.then_some((wildcards, module.trim()))
-    });
-    fitting.min_by_key(|(wildcards, _)| *wildcards).map(|(_, module)| module)
-}
-
-/// `v00001002d000073BFsv*sd*bc03sc00i*` in its parts. Numbers are in capital hexadecimal digits and the fields' names
-/// in small letters, so that a name is found where the number before it ends.
-fn fields(text: &str) -> Option<Fields<'_>> {
-    let mut values = [""; FIELDS.len()];
-    let mut rest = text;
-    for (value, name) in values.iter_mut().zip(FIELDS) {
-        rest = rest.strip_prefix(name)?;
-        let end = rest.find(|c: char| c.is_ascii_lowercase()).unwrap_or(rest.len());
-        (*value, rest) = rest.split_at(end);
-        if value.is_empty() {
-            return None;
-        }
-    }
-    rest.is_empty().then_some(values)
+    let best = fitting(VFIO, modalias, aliases).min_by_key(|alias| alias.wildcards)?;
+    Some(best.module)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod examine;
 mod quarantine;
+mod recover;
 mod return_cards;
 mod take;
 mod verdict;
@@ -144,7 +145,7 @@ impl CardTerms {
     /// What the kernel has said of it since it was handed over that speaks of trouble.
     #[must_use]
     pub fn signs(&self, host: &Host) -> Vec<Sign> {
-        examine::signs_since(host, self, self.log_position)
+        examine::hear(host, self, self.log_position).signs
     }
 
     /// All addresses whose lines in the kernel's log are about it.

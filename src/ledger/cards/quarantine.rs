@@ -12,10 +12,14 @@ use crate::ledger::error::LedgerError;
 use crate::ledger::knob::Knob;
 use crate::ledger::open::Ledger;
 use crate::ledger::plan::Note;
-use crate::ledger::record::Record;
+use crate::ledger::record::{Entry, Lease, Phase, Record};
 use crate::ledger::value::Value;
 use crate::pci::PciFunctions;
 use crate::wall_clock::seconds_since_1970;
+
+/// Who clears a quarantine holds what he takes as no guest: libvirt refuses a UUID of equal bytes (`virUUIDIsValid`).
+/// If he is killed, it is given back like that of a guest whose start failed.
+const CLEARING: GuestUuid = GuestUuid::from_bytes([0; 16]);
 
 /// A card that is known to be wedged. It is forgotten with the boot: a card that lost its power starts anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,13 +148,24 @@ impl Ledger<'_> {
         let Some(quarantine) = self.record.quarantine_of(functions).cloned() else {
             return Ok(Cleared::NotThere);
         };
+        if let Some(Lease { phase: Phase::Preparing(other), .. }) = self.record.leases.get(&CLEARING) {
+            return Err(LedgerError::BeingCleared(other.pid));
+        }
+        let lease = Lease::preparing("gpu clear", self.host.this_process());
+        self.record.leases.insert(CLEARING, lease);
+        self.store()?;
+        let cleared = self.look_again(quarantine)?;
+        self.record.leases.remove(&CLEARING);
+        self.store()?;
+        Ok(cleared)
+    }
+
+    fn look_again(&mut self, quarantine: Quarantine) -> Result<Cleared, LedgerError> {
         let mut outcome = Outcome::default();
         // What the kernel said before is known.
         let terms = CardTerms { log_position: self.host.kernel_log_position()?, ..quarantine.terms };
-        // One that nobody has taken is left with the driver that it has.
-        let is_taken = self.record.entry(&terms.knob()).is_some();
-        let ladder: &[Rung] = if is_taken { &terms.recover } else { &[] };
-        match self.find_way_home(None, &terms, ladder, &mut outcome)? {
+        let ladder = self.ladder_of(&terms);
+        match self.find_way_home(CLEARING, &terms, &ladder, &mut outcome)? {
             Ok(()) => {}
             Err(Failure::Refused(evidence)) => return Ok(Cleared::No { evidence }),
             Err(Failure::Stuck(operation)) => {
@@ -166,6 +181,23 @@ impl Ledger<'_> {
         self.record.entries.retain(|entry| entry.knob != terms.knob());
         outcome.absorb(self.give_back_what_is_left(&BTreeSet::new(), Some(&terms.functions))?);
         Ok(Cleared::Yes(outcome))
+    }
+
+    /// The rungs that may be tried with a card in quarantine. One that nobody has taken has the driver that it had: the
+    /// host's own is not asked to let go of a card that does not answer; any other is remembered, to put it back.
+    fn ladder_of(&mut self, terms: &CardTerms) -> Vec<Rung> {
+        let knob = terms.knob();
+        if terms.recover.is_empty() || self.record.entry(&knob).is_some() {
+            return terms.recover.clone();
+        }
+        match knob.read(self.host, self.deadline) {
+            Ok(Value::Bindings(now)) if !now.has_host_driver() => {
+                self.record.entries.push(Entry::new(knob, Value::Bindings(now)));
+                self.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+                terms.recover.clone()
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn quarantine_mut(&mut self, functions: &PciFunctions) -> Option<&mut Quarantine> {

@@ -15,7 +15,7 @@ use crate::ledger::foreign::adopt_foreign_change;
 use crate::ledger::knob::Turn;
 use crate::ledger::open::Ledger;
 use crate::ledger::plan::{Change, Extent, Note, Plan};
-use crate::ledger::record::Pending;
+use crate::ledger::record::{Entry, Pending};
 use crate::ledger::value::Value;
 use crate::pci::PciFunctions;
 
@@ -65,8 +65,13 @@ impl Ledger<'_> {
         };
         let Some(entry) = self.record.entry_mut(&knob) else { return Ok(()) };
         match now {
-            // It was never taken, or somebody else has brought it home.
-            Ok(now) if now == entry.baseline => return self.forget_card(uuid, terms),
+            // It was never taken, somebody else has brought it home, or whoever did was killed before he had looked.
+            Ok(Value::Bindings(now)) if is_home(entry, &now) => {
+                return match self.bind(terms, &now, outcome)? {
+                    Ok(()) => self.forget_card(uuid, terms),
+                    Err(failure) => self.quarantine(uuid, terms, failure, outcome),
+                };
+            }
             Ok(now) => {
                 if let Some(note) = adopt_foreign_change(entry, &now) {
                     outcome.notes.push(note);
@@ -76,7 +81,7 @@ impl Ledger<'_> {
             // What is gone is looked for like what does not answer.
             Err(_) => {}
         }
-        match self.find_way_home(Some(uuid), terms, &terms.recover, outcome)? {
+        match self.find_way_home(uuid, terms, &terms.recover, outcome)? {
             Ok(()) => self.forget_card(uuid, terms),
             Err(failure) => self.quarantine(uuid, terms, failure, outcome),
         }
@@ -86,19 +91,21 @@ impl Ledger<'_> {
     /// get there.
     pub(super) fn find_way_home(
         &mut self,
-        owner: Option<GuestUuid>,
+        owner: GuestUuid,
         terms: &CardTerms,
         ladder: &[Rung],
         outcome: &mut Outcome,
     ) -> Result<Result<(), Failure>, LedgerError> {
         let mut evidence = Vec::new();
+        let mut since = terms.log_position;
+        let mut doubt = None;
         let mut ladder = ladder.iter();
         loop {
-            let failure = match self.examine(owner, terms)? {
+            let failure = match self.examine(owner, terms, since)? {
                 Err(failure) => return Ok(Err(failure)),
                 Ok(Verdict::Dead(lines)) => Failure::Refused(lines),
                 Ok(Verdict::Stuck(operation)) => Failure::Stuck(operation),
-                Ok(answers) => match self.bring_home(terms, &answers, outcome)? {
+                Ok(answers) => match self.bring_home(terms, &answers.but(doubt.take()), outcome)? {
                     Ok(()) => return Ok(Ok(())),
                     Err(failure) => failure,
                 },
@@ -109,7 +116,10 @@ impl Ledger<'_> {
             }
             let Some(rung) = ladder.next() else { return Ok(Err(Failure::Refused(evidence))) };
             outcome.notes.push(Note::warning(format!("{} does not come back: trying `{rung}`", terms.name)));
-            match self.climb(owner, terms, *rung)? {
+            // What was said before speaks of the card as it was then.
+            since = self.host.kernel_log_position().unwrap_or(since);
+            doubt = Some(format!("it came back only after `{rung}`"));
+            match self.climb(owner, terms, *rung, outcome)? {
                 Ok(()) => {}
                 Err(Failure::Refused(lines)) => add_new(lines, &mut evidence),
                 Err(stuck) => return Ok(Err(stuck)),
@@ -198,6 +208,8 @@ impl Ledger<'_> {
                 }
                 (Ok(_), None) => outcome.changes.push(change),
                 (Err(error), _) => {
+                    let error = LedgerError::from(error);
+                    self.remember_stuck(&change.knob, &error);
                     outcome.failures.push(format!("{} not given back: {error}", change.knob));
                     refused.push(change);
                 }
@@ -234,6 +246,12 @@ impl Ledger<'_> {
         self.record.entries.retain(|entry| entry.knob != knob || !entry.claims.is_empty());
         self.store()
     }
+}
+
+/// Whether the host's drivers have it as they had it before. One that was not theirs is looked at all the same: nothing
+/// tells by its driver whether a guest has had it.
+fn is_home(entry: &Entry, now: &Bindings) -> bool {
+    now.has_host_driver() && entry.baseline == Value::Bindings(now.clone())
 }
 
 /// Each rung may find the card as the one before left it: that is said once.

@@ -1,7 +1,7 @@
 //! How a card is, after all that can be seen from outside.
 
 use super::{CardUsage, StuckKind, StuckOperation};
-use crate::gpu::{ReturnTo, Sign};
+use crate::gpu::{ReturnTo, Severity, Sign};
 use crate::host::{Bindings, ProbeReport};
 
 /// How a card is. That it answers does not mean that it is well: firmware that hangs answers config reads perfectly.
@@ -27,7 +27,7 @@ pub(super) enum Destination {
 }
 
 impl Verdict {
-    /// What a probe and the kernel's log come to.
+    /// What a probe and the kernel's log come to. A card that the kernel gave up is dead, even where it answers.
     #[must_use]
     pub fn of(report: &ProbeReport, signs: &[Sign]) -> Self {
         let mut evidence = report.evidence();
@@ -35,10 +35,23 @@ impl Verdict {
             return Self::Stuck(StuckOperation::new(process, StuckKind::InKernel, evidence.join("; ")));
         }
         evidence.extend(signs.iter().map(Sign::to_string));
+        let is_given_up = signs.iter().any(|sign| sign.severity == Severity::Wedged);
         match evidence.is_empty() {
             true => Self::Clean,
-            false if report.is_fit_for_host_driver() => Self::Doubtful(evidence),
+            false if report.is_fit_for_host_driver() && !is_given_up => Self::Doubtful(evidence),
             false => Self::Dead(evidence),
+        }
+    }
+
+    /// The same, but for a doubt: a card that answers is not clean then.
+    pub(super) fn but(self, doubt: Option<String>) -> Self {
+        match (self, doubt) {
+            (Self::Clean, Some(doubt)) => Self::Doubtful(vec![doubt]),
+            (Self::Doubtful(mut evidence), Some(doubt)) => {
+                evidence.push(doubt);
+                Self::Doubtful(evidence)
+            }
+            (verdict, _) => verdict,
         }
     }
 }
@@ -85,6 +98,25 @@ mod tests {
         assert!(matches!(Verdict::of(&report(Health::TimedOut, &[]), &[]), Verdict::Dead(_)));
         assert!(matches!(Verdict::of(&report(Health::Answers, &[0]), &[]), Verdict::Dead(_)));
         assert!(matches!(Verdict::of(&report(Health::Slow(2000), &[]), &[]), Verdict::Doubtful(_)));
+        let sign = |severity| Sign {
+            address: address(),
+            severity,
+            meaning: "it did not come back after a reset".to_owned(),
+            line: "vfio-pci 0000:03:00.0: not ready 65535ms after bus reset; giving up".to_owned(),
+        };
+        let answers = report(Health::Answers, &[]);
+        assert!(matches!(Verdict::of(&answers, &[sign(Severity::Suspicious)]), Verdict::Doubtful(_)));
+        assert!(matches!(Verdict::of(&answers, &[sign(Severity::Wedged)]), Verdict::Dead(_)));
+    }
+
+    #[test]
+    fn whatever_is_in_doubt_is_not_clean() {
+        let doubt = || Some("doubt".to_owned());
+        let (one, two) = (vec!["doubt".to_owned()], vec!["slow".to_owned(), "doubt".to_owned()]);
+        assert_eq!(Verdict::Clean.but(None), Verdict::Clean);
+        assert_eq!(Verdict::Clean.but(doubt()), Verdict::Doubtful(one));
+        assert_eq!(Verdict::Doubtful(vec!["slow".to_owned()]).but(doubt()), Verdict::Doubtful(two));
+        assert_eq!(Verdict::Dead(Vec::new()).but(doubt()), Verdict::Dead(Vec::new()));
     }
 
     #[test]

@@ -196,3 +196,29 @@ fn a_login_screen_with_nobody_logged_in_goes_too() {
     machine.release(&life).unwrap();
     assert_eq!(machine.get("/simulated/systemd/gdm.service/ActiveState"), "active");
 }
+
+/// The kernel waits for whoever draws on a console, and a driver that hangs does so for ever.
+#[test]
+fn a_console_that_the_kernel_hangs_in_is_left_alone_until_it_does_not() {
+    let machine = machine_with(&format!("{}{}", console(DISPLAY), picture(DISPLAY)));
+    let before = machine.files();
+    let life = gamer("gpu: {display_manager: stop}");
+    machine.prepare(&life).unwrap();
+    machine.started(&life).unwrap();
+    let mut hanging = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    std::fs::write(machine.path("/simulated/console"), hanging.id().to_string()).unwrap();
+    let outcome = machine.release(&life).unwrap();
+    assert!(outcome.failures.iter().any(|failure| failure.contains("vtcon1")), "{outcome:#?}");
+    assert_eq!(machine.drivers(), super::HOST_DRIVERS);
+    let stuck = machine.record().unwrap().entries.iter().find_map(|entry| entry.stuck).unwrap();
+    assert_eq!(u32::try_from(stuck.pid), Ok(hanging.id()));
+
+    // Nobody tries it again as long as it hangs.
+    std::fs::remove_file(machine.path("/simulated/console")).unwrap();
+    machine.open_and_close();
+    assert_eq!(machine.get("/sys/class/vtconsole/vtcon1/bind"), "0");
+    hanging.kill().unwrap();
+    hanging.wait().unwrap();
+    machine.open_and_close();
+    machine.assert_is(&before, "let go");
+}

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use vfio_hook::host::manifest;
+
 use super::{HOST_DRIVERS, ON_VFIO, gamer, machine_with, process};
 use crate::support::Machine;
 
@@ -85,5 +87,23 @@ fn brokers_are_holders_where_nobody_ends_what_they_broke_for() {
     let error = machine.prepare(&gamer("gpu: {}")).unwrap_err();
     assert!(matches!(error, vfio_hook::lifecycle::LifecycleError::Config(_)), "{error}");
     assert!(error.to_string().contains("systemd-logind (process 700, systemd-logind.service)"), "{error}");
+    machine.assert_is(&before, "refused");
+}
+
+/// Commands of the guest's may take their time, and somebody else's program does not wait for them.
+#[test]
+fn one_that_comes_while_the_start_goes_on_refuses_it() {
+    let machine = machine_with("");
+    let before = machine.files();
+    let life = gamer("gpu: {}\nservices: {stop: ollama.service}\n");
+    let (blender, root) = (process(905, "blender", "/user.slice", "/dev/dri/card1"), machine.root());
+    machine.faults.interrupt("/simulated/systemd/ollama.service/ActiveState", move || {
+        manifest::lay_out(&blender, &root).unwrap();
+    });
+    let error = machine.prepare(&life).unwrap_err().to_string();
+    let words = "0000:03:00.0, 0000:03:00.1, 0000:03:00.2, 0000:03:00.3 still in use: blender (process 905)";
+    assert!(error.contains(words), "{error}");
+    assert_eq!(machine.drivers(), HOST_DRIVERS);
+    fs::remove_dir_all(machine.path("/proc/905")).unwrap();
     machine.assert_is(&before, "refused");
 }

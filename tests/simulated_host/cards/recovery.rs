@@ -5,7 +5,11 @@ use std::time::Duration;
 use vfio_hook::deadline::Deadline;
 use vfio_hook::lifecycle;
 
-use super::{CARD, DISPLAY, HOST_DRIVERS, PORTS, gamer, machine_with};
+use vfio_hook::host::Host;
+use vfio_hook::host::simulated::Faults;
+use vfio_hook::ledger::{Cleared, Ledger};
+
+use super::{CARD, DISPLAY, HOST_DRIVERS, ON_VFIO, PORTS, functions, gamer, machine_with, player};
 use crate::support::Machine;
 
 const LOG: &str = "/simulated/pci/log";
@@ -149,10 +153,163 @@ fn whoever_is_killed_while_a_card_is_found_anew_leaves_no_trace() {
         machine.open_and_close();
         machine.release(&life).unwrap();
         assert_eq!(machine.get(AUTOPROBE), "1", "killed at write {nth}");
-        assert!(machine.record().is_none_or(|record| record.leases.is_empty()), "killed at write {nth}");
+        // The successor goes on where it was, and does not take what was done for somebody else's doing.
+        assert_eq!(machine.drivers(), HOST_DRIVERS, "killed at write {nth}");
+        assert!(!machine.has_ledger(), "killed at write {nth}");
         if !killed {
             assert!(nth > 20, "only {nth} writes");
             return;
         }
     }
+}
+
+#[test]
+fn whoever_is_killed_while_he_clears_leaves_no_trace() {
+    for nth in 1.. {
+        let machine = machine();
+        let life = gamer("gpu: {recover: [rescan]}");
+        machine.prepare(&life).unwrap();
+        machine.breaks(CARD[0], "dead");
+        machine.release(&life).unwrap();
+        machine.breaks(CARD[0], "dead until rescan");
+        machine.faults.panic_at_write(nth);
+        let killed = machine.until_killed(|| machine.clear_quarantine()).is_err();
+        machine.faults.clear();
+        machine.open_and_close();
+        assert_eq!(machine.get("/sys/bus/pci/drivers_autoprobe"), "1", "killed at write {nth}");
+        let leases = machine.record().map_or(0, |record| record.leases.len());
+        assert_eq!(leases, 0, "killed at write {nth}");
+        assert!(!matches!(machine.clear_quarantine(), Cleared::No { .. }), "killed at write {nth}");
+        assert_eq!(machine.drivers(), HOST_DRIVERS, "killed at write {nth}");
+        assert!(!machine.has_ledger(), "killed at write {nth}");
+        if !killed {
+            assert!(nth > 20, "only {nth} writes");
+            return;
+        }
+    }
+}
+
+#[test]
+fn two_do_not_clear_at_the_same_time() {
+    let machine = machine();
+    let life = gamer("gpu: {recover: [reset]}");
+    machine.prepare(&life).unwrap();
+    machine.breaks(CARD[0], "dead");
+    machine.release(&life).unwrap();
+    machine.breaks(CARD[0], "dead until reset");
+    let root = machine.root();
+    let (tell, told) = std::sync::mpsc::channel();
+    machine.faults.interrupt(format!("/sys/bus/pci/devices/{}/reset", CARD[0]), move || {
+        let mut host = Host::simulated(&root, &Faults::default());
+        let mut ledger = Ledger::open(&mut host, crate::support::soon()).unwrap();
+        tell.send(ledger.clear_quarantine(&functions(&CARD)).unwrap_err().to_string()).unwrap();
+    });
+    assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+    let refused = told.recv().unwrap();
+    assert!(refused.starts_with("another `vfio-hook gpu clear` is at work (process "), "{refused}");
+    assert!(!machine.has_ledger());
+}
+
+/// What a kernel of today does with a card that it finds anew, where the host's driver for it is loaded.
+#[test]
+fn a_card_that_is_not_to_go_to_the_host_is_not_found_anew_by_an_old_kernel() {
+    for (release, return_to, drivers) in [
+        ("6.12.57+deb13-amd64", "host", Some(HOST_DRIVERS)),
+        ("6.12.57+deb13-amd64", "host-if-clean", None),
+        ("6.12.57+deb13-amd64", "vfio", None),
+        ("6.19.1-amd64", "host", Some(HOST_DRIVERS)),
+        ("6.19.1-amd64", "host-if-clean", Some(ON_VFIO)),
+        ("6.19.1-amd64", "vfio", Some(ON_VFIO)),
+    ] {
+        let machine = machine();
+        machine.set("/proc/sys/kernel/osrelease", release);
+        let life = gamer(&format!("gpu: {{return_to: {return_to}, recover: [rescan]}}"));
+        machine.prepare(&life).unwrap();
+        machine.started(&life).unwrap();
+        machine.breaks(CARD[0], "dead until rescan");
+        machine.set(LOG, "");
+        let outcome = machine.release(&life).unwrap();
+        let context = format!("{release}, {return_to}: {outcome:#?}");
+        match drivers {
+            Some(drivers) => {
+                assert_eq!(machine.drivers(), drivers, "{context}");
+                let words = "it came back only after `rescan`";
+                assert!(outcome.notes.iter().any(|note| note.text.contains(words)), "{context}");
+            }
+            None => {
+                let evidence = machine.quarantine().unwrap().evidence;
+                let words = "this kernel would give the card to amdgpu, i2c-designware-pci, snd_hda_intel, xhci_hcd as \
+                             soon as it finds it";
+                assert_eq!(evidence[1], words, "{context}");
+                assert_eq!(steps(&machine), [""; 0], "{context}");
+            }
+        }
+    }
+}
+
+/// Programs of the host open a card as soon as its driver has it.
+#[test]
+fn a_card_that_the_kernel_gave_back_by_itself_may_be_used_at_once() {
+    let machine = machine();
+    let life = gamer("gpu: {recover: [rescan]}");
+    machine.prepare(&life).unwrap();
+    machine.started(&life).unwrap();
+    machine.breaks(CARD[0], "dead until rescan");
+    let desktop = super::process(904, "kwin_wayland", "/user.slice", "/dev/dri/card1");
+    let root = machine.root();
+    machine.faults.interrupt("/sys/bus/pci/devices/0000:02:00.0/pci_bus/0000:03/rescan", move || {
+        vfio_hook::host::manifest::lay_out(&desktop, &root).unwrap();
+    });
+    let outcome = machine.release(&life).unwrap();
+    assert_eq!(machine.drivers(), HOST_DRIVERS, "{outcome:#?}");
+    assert!(machine.path("/proc/904").exists());
+    assert_eq!(machine.quarantine(), None, "{outcome:#?}");
+}
+
+#[test]
+fn what_would_take_others_along_is_not_done() {
+    // The sound of the processor's graphics is the guest's; the graphics is the host's, and both are on one slot.
+    const SOUND: &str = "0000:0e:00.1";
+    for (rung, words) in [
+        ("slot-power", "there is more than the card: 0000:0e:00.0"),
+        ("rescan-card", "has no switch of its own"),
+    ] {
+        let machine = machine_with(&format!(
+            "{LOG} =\n/sys/bus/pci/slots/9/address = 0000:0e:00\n/sys/bus/pci/slots/9/power = 1\n"
+        ));
+        let life = player(
+            1,
+            &[CARD.as_slice(), &[SOUND]].concat(),
+            "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>",
+            &format!("gpu: {{recover: [{rung}]}}"),
+        );
+        machine.prepare(&life).unwrap();
+        machine.started(&life).unwrap();
+        machine.breaks(SOUND, "dead");
+        machine.set(LOG, "");
+        machine.release(&life).unwrap();
+        let record = machine.record().unwrap();
+        let lost = record.quarantine_of(&functions(&[SOUND])).unwrap();
+        assert!(lost.evidence.iter().any(|line| line.contains(words)), "{rung}: {:?}", lost.evidence);
+        assert_eq!(steps(&machine), [""; 0], "{rung}");
+    }
+}
+
+#[test]
+fn a_card_that_was_dead_before_the_guest_is_recovered_when_it_is_cleared() {
+    let machine = machine();
+    let kernel = vfio_hook::host::simulated::SimulatedKernel::new(machine.root(), machine.faults.clone());
+    for function in CARD {
+        let driver = machine.driver(function);
+        kernel.write(format!("/sys/bus/pci/devices/{function}/driver_override"), "vfio-pci").unwrap();
+        kernel.write(format!("/sys/bus/pci/drivers/{driver}/unbind"), function).unwrap();
+        kernel.write("/sys/bus/pci/drivers_probe", function).unwrap();
+    }
+    machine.breaks(CARD[0], "dead until reset");
+    machine.prepare(&gamer("gpu: {recover: [reset]}")).unwrap_err();
+    machine.set(LOG, "");
+    let Cleared::Yes(_) = machine.clear_quarantine() else { panic!("not cleared") };
+    assert_eq!(steps(&machine), ["0000:03:00.0 reset"]);
+    assert_eq!(machine.drivers(), ON_VFIO);
+    assert!(!machine.has_ledger());
 }

@@ -51,9 +51,54 @@ fn a_reset_of_all_below_a_port() {
     assert_eq!(error.to_string(), "this kernel cannot reset what is below 0000:03:00.0");
 }
 
+/// A host whose kernel keeps what it finds from drivers while it is told to.
+fn heeding() -> Machine {
+    let machine = Machine::new();
+    machine.set("/proc/sys/kernel/osrelease", "6.19.0-1-amd64");
+    assert_eq!(machine.host().rescan_binding().unwrap(), RescanBinding::WhenAsked);
+    machine
+}
+
+#[test]
+fn old_kernels_give_what_they_find_to_a_driver_at_once() {
+    for (release, binding) in [
+        ("6.1.0-37-amd64", RescanBinding::AtOnce),
+        ("6.12.57+deb13-amd64", RescanBinding::AtOnce),
+        ("6.18.9-arch1-1", RescanBinding::AtOnce),
+        ("6.19.0", RescanBinding::WhenAsked),
+        ("6.19-rc3", RescanBinding::WhenAsked),
+        ("7.0.1-200.fc44.x86_64", RescanBinding::WhenAsked),
+        ("custom", RescanBinding::AtOnce),
+    ] {
+        assert_eq!(RescanBinding::of_kernel(release), binding, "{release}");
+    }
+    let machine = Machine::new();
+    let mut host = machine.host();
+    host.remove_functions(&card(), soon()).unwrap();
+    host.rescan(address("0000:02:00.0"), &card(), soon()).unwrap();
+    assert_eq!(card().map(|function| host.pci_driver(function).unwrap().unwrap()), HOST_DRIVERS.map(driver));
+}
+
+#[test]
+fn loaded_modules_that_know_a_function() {
+    let machine = Machine::new();
+    let loaded = || machine.host().loaded_drivers_of(card()[0]).unwrap();
+    assert_eq!(loaded(), [""; 0]);
+    machine.add(
+        "/lib/modules/6.12.57+deb13-amd64/modules.alias = alias pci:v00001002d*sv*sd*bc03sc00i00* amdgpu\\n\
+         alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\\nalias pci:v000010DEd*sv*sd*bc03sc00i00* nouveau\n\
+         /sys/module/nouveau/drivers/pci:nouveau -> ../../../bus/pci/drivers/nouveau\n\
+         /sys/module/vfio_pci/drivers/pci:vfio-pci -> ../../../bus/pci/drivers/vfio-pci",
+    );
+    assert_eq!(loaded(), [""; 0]);
+    machine.add("/sys/module/amdgpu/drivers/pci:amdgpu -> ../../../bus/pci/drivers/amdgpu");
+    assert_eq!(loaded(), ["amdgpu"]);
+    assert!(machine.host().loaded_drivers_of(address("0000:44:00.0")).unwrap_err().is_absent());
+}
+
 #[test]
 fn removed_and_found_again_without_a_driver() {
-    let machine = Machine::new();
+    let machine = heeding();
     for function in card() {
         machine.fault(&function.to_string(), "dead until rescan");
     }
@@ -74,7 +119,7 @@ fn removed_and_found_again_without_a_driver() {
 
 #[test]
 fn removed_with_its_switch_and_found_again() {
-    let machine = Machine::new();
+    let machine = heeding();
     let mut host = machine.host();
     let upper = address("0000:01:00.0");
     let before = machine.everything();
@@ -120,7 +165,7 @@ fn autoprobe_is_put_back_whatever_happens() {
 
 #[test]
 fn the_power_of_the_slot() {
-    let machine = Machine::new();
+    let machine = heeding();
     let mut host = machine.host();
     let error = host.power_cycle_slot(card()[0], &card(), soon()).unwrap_err();
     assert_eq!(error.to_string(), "no slot with a power switch holds 0000:03:00.0");

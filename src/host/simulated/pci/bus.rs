@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 
 use super::{DEVICES, NO_OVERRIDE, REMOVED, folder, from, is_one, text_of};
+use crate::host::RescanBinding;
 use crate::host::files::{Files, list_sorted, make_link};
 use crate::host::simulated::SimulatedFiles;
 use crate::pci::{PciAddress, PciSlot};
@@ -88,7 +89,10 @@ impl SimulatedFiles {
             fs::rename(kept, self.locate(&real))?;
             self.link_functions(&real, how, &mut found)?;
         }
-        if self.text("/sys/bus/pci/drivers_autoprobe".as_ref()).is_ok_and(|text| text == "1") {
+        let release = self.text("/proc/sys/kernel/osrelease".as_ref())?;
+        let is_autoprobing =
+            self.text("/sys/bus/pci/drivers_autoprobe".as_ref()).is_ok_and(|text| text == "1");
+        if is_autoprobing || RescanBinding::of_kernel(&release) == RescanBinding::AtOnce {
             found.into_iter().try_for_each(|function| self.probe(function))?;
         }
         Ok(())

@@ -14,6 +14,11 @@ use crate::pci::PciAddress;
 #[error("process {0} hangs in the kernel")]
 struct Hangs(i32);
 
+/// What a host in a folder says where a process hangs in the kernel.
+pub(in crate::host::simulated) fn hangs(pid: i32) -> io::Error {
+    io::Error::other(Hangs(pid))
+}
+
 /// The process that was left behind in the kernel, where that is what an error of a host in a folder says.
 pub(in crate::host) fn stuck_process(error: &io::Error) -> Option<ProcessId> {
     let Hangs(pid) = *error.get_ref()?.downcast_ref::<Hangs>()?;
@@ -43,7 +48,7 @@ impl SimulatedFiles {
         }
         let words = self.fault(function, name).unwrap_or_default();
         let pid = words.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or(1);
-        Err(io::Error::other(Hangs(pid)))
+        Err(hangs(pid))
     }
 
     /// Whether it, or a port above it, is off the bus.

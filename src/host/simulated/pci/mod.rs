@@ -35,6 +35,7 @@ use super::i2c::bytes_of;
 use crate::host::files::{Files, make_with_folders};
 use crate::pci::PciAddress;
 
+pub(in crate::host::simulated) use faults::hangs;
 pub(in crate::host) use faults::stuck_process;
 
 const DEVICES: &str = "/sys/bus/pci/devices";

@@ -1,0 +1,204 @@
+//! The rungs of the ladder: what may wake up a card that does not answer.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{CardTerms, Failure};
+use crate::deadline::Deadline;
+use crate::gpu::{ReturnTo, Rung};
+use crate::guest::GuestUuid;
+use crate::host::{AskedBars, Binding, Bindings, BusReset, Host, HostError, PciTrouble, RescanBinding};
+use crate::ledger::carry_out::Outcome;
+use crate::ledger::error::LedgerError;
+use crate::ledger::knob::Knob;
+use crate::ledger::open::Ledger;
+use crate::ledger::plan::{Claim, Plan};
+use crate::ledger::record::Pending;
+use crate::ledger::value::{Value, Want};
+use crate::pci::PciAddress;
+
+/// How long a rung may take: the kernel waits up to 60 s for a device after a reset (`PCIE_RESET_READY_POLL_MS` in its
+/// `drivers/pci/pci.c`), and links are trained on top of that.
+const RUNG: Duration = Duration::from_secs(75);
+
+/// What `drivers_autoprobe` holds while the kernel binds no driver by itself.
+const OFF: &str = "0";
+
+impl Ledger<'_> {
+    /// One try to wake a card up.
+    pub(super) fn climb(
+        &mut self,
+        owner: GuestUuid,
+        terms: &CardTerms,
+        rung: Rung,
+        outcome: &mut Outcome,
+    ) -> Result<Result<(), Failure>, LedgerError> {
+        // Those that are just starting, and those of which nothing is known here.
+        let has_others = self.record.leases.keys().any(|guest| *guest != owner);
+        if rung == Rung::DeepSleep && (has_others || self.host.has_other_guests(Some(owner))) {
+            return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
+        }
+        if rung.finds_anew()
+            && let Err(error) = self.is_safe_to_find_anew(terms)
+        {
+            return Ok(Err(Failure::of(&error)));
+        }
+        // What it is bound to in between was made by us, whoever is killed.
+        if let Some(entry) = self.record.entry_mut(&terms.knob()) {
+            let value = Value::Bindings(terms.handed_over.clone());
+            entry.pending = Some(Pending { value, beneficiary: None });
+        }
+        if rung.finds_anew()
+            && let Err(refused) = self.hold_drivers_autoprobe(owner)?
+        {
+            return Ok(Err(refused));
+        }
+        let climbed = self.unlocked(|host, deadline| {
+            let deadline = Deadline::after(RUNG).earlier(deadline);
+            climb(host, terms, rung, deadline).map_err(|error| Failure::of(&error))
+        })?;
+        if rung.finds_anew() {
+            self.let_go_of_drivers_autoprobe(owner, outcome)?;
+        }
+        Ok(climbed)
+    }
+
+    /// Some kernels give a function that they find to a driver at once. That does no harm to a card that is to go there
+    /// anyway as soon as it answers.
+    fn is_safe_to_find_anew(&self, terms: &CardTerms) -> Result<(), HostError> {
+        let baseline = match self.record.entry(&terms.knob()).map(|entry| &entry.baseline) {
+            Some(Value::Bindings(baseline)) => Some(baseline),
+            _ => None,
+        };
+        let came_from_host = baseline.is_some_and(Bindings::has_host_driver);
+        if self.host.rescan_binding()? == RescanBinding::WhenAsked
+            || (came_from_host && terms.return_to == ReturnTo::Host)
+        {
+            return Ok(());
+        }
+        let mut drivers: BTreeSet<String> = BTreeSet::new();
+        for function in terms.functions.as_slice() {
+            match self.host.loaded_drivers_of(*function) {
+                Ok(loaded) => drivers.extend(loaded),
+                // It fell off the bus: what it was bound to knew it.
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let before = baseline.into_iter().flat_map(|baseline| baseline.0.values());
+        let before = before.filter_map(|binding| binding.driver.as_ref()).filter(|driver| !driver.is_vfio());
+        drivers.extend(before.filter(|driver| self.host.has_pci_driver(driver)).map(ToString::to_string));
+        match drivers.is_empty() {
+            true => Ok(()),
+            false => Err(HostError::pci(PciTrouble::BoundWhenFound(drivers.into_iter().collect()))),
+        }
+    }
+
+    /// Has the kernel bind no driver by itself. Whoever is killed meanwhile is cleaned up after.
+    fn hold_drivers_autoprobe(&mut self, owner: GuestUuid) -> Result<Result<(), Failure>, LedgerError> {
+        let claim = Claim { knob: Knob::DriversAutoprobe, want: Want::Text(OFF.to_owned()), now: None };
+        let plan = Plan::add(&self.record, self.host, owner, &[claim], self.deadline)?;
+        let failures = self.carry_out_upholding(owner, plan)?.failures;
+        Ok(if failures.is_empty() { Ok(()) } else { Err(Failure::Refused(failures)) })
+    }
+
+    /// By now the functions are kept from all drivers. What cannot be put back is tried again with the rest of the lease.
+    fn let_go_of_drivers_autoprobe(
+        &mut self,
+        owner: GuestUuid,
+        outcome: &mut Outcome,
+    ) -> Result<(), LedgerError> {
+        if let Some(entry) = self.record.entry_mut(&Knob::DriversAutoprobe) {
+            entry.claims.remove(&owner);
+        }
+        let Outcome { notes, failures, .. } = self.give_back_what_is_left(&[].into(), None)?;
+        outcome.absorb(Outcome { notes, failures, changes: Vec::new() });
+        Ok(())
+    }
+}
+
+fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> Result<(), HostError> {
+    let functions = terms.functions.as_slice();
+    // A driver of the host's would not survive what comes, nor the host the driver.
+    set_aside(host, terms, deadline)?;
+    let port =
+        || terms.ports.first().copied().ok_or_else(|| HostError::pci(PciTrouble::NoPort(functions[0])));
+    match rung {
+        Rung::Reset => reset(host, functions, deadline),
+        Rung::BusReset => match host.pci_bus_reset(functions)? {
+            BusReset::Others(others) => Err(HostError::pci(PciTrouble::Others { port: port()?, others })),
+            BusReset::OnlyThem | BusReset::NoPort => host.reset_subordinate(port()?, deadline),
+        },
+        Rung::Rescan => {
+            let port = port()?;
+            host.remove_functions(functions, deadline)?;
+            host.rescan(port, functions, deadline)?;
+            keep_found(host, terms, deadline)
+        }
+        Rung::RescanCard => {
+            let no_switch = || HostError::pci(PciTrouble::NoOwnSwitch(functions[0]));
+            let upstream = *terms.card_ports.last().ok_or_else(no_switch)?;
+            let above = terms.ports.get(terms.card_ports.len()).copied().map_or_else(port, Ok)?;
+            has_only(host, upstream, terms)?;
+            host.remove_functions(&[upstream], deadline)?;
+            host.rescan(above, functions, deadline)?;
+            keep_found(host, terms, deadline)
+        }
+        Rung::SlotPower => {
+            if let Some(above) = terms.ports.get(terms.card_ports.len()) {
+                has_only(host, *above, terms)?;
+            }
+            host.power_cycle_slot(functions[0], functions, deadline)?;
+            keep_found(host, terms, deadline)
+        }
+        // Whoever climbs binds what answers.
+        Rung::HostDriver => Ok(()),
+        Rung::DeepSleep => host.deep_sleep(deadline),
+    }
+}
+
+fn set_aside(host: &mut Host, terms: &CardTerms, deadline: Deadline) -> Result<(), HostError> {
+    let Ok(now) = host.bindings(terms.functions.as_slice(), &AskedBars::new()) else { return Ok(()) };
+    host.set_bindings(&now.without_host_drivers(), Deadline::after(terms.timeout).earlier(deadline))
+}
+
+/// Keeps all drivers from functions that were found anew and lost their override. One that the kernel gave to a driver
+/// when it found it stays there.
+fn keep_found(host: &mut Host, terms: &CardTerms, deadline: Deadline) -> Result<(), HostError> {
+    let mut now = host.bindings(terms.functions.as_slice(), &AskedBars::new())?;
+    for binding in now.0.values_mut().filter(|binding| binding.driver.is_none()) {
+        *binding = Binding::quarantined();
+    }
+    host.set_bindings(&now, Deadline::after(terms.timeout).earlier(deadline))
+}
+
+/// Whether nothing but the card is below a port: all of it goes away for a while.
+fn has_only(host: &Host, port: PciAddress, terms: &CardTerms) -> Result<(), HostError> {
+    let mut others = host.pci_functions_behind(port)?;
+    others.retain(|function| !terms.functions.contains(*function) && !terms.card_ports.contains(function));
+    // Further ports of the card's own switch lead nowhere.
+    let mut used = Vec::new();
+    for function in others {
+        if !host.pci_function(function)?.class.is_bridge() {
+            used.push(function);
+        }
+    }
+    match used.is_empty() {
+        true => Ok(()),
+        false => Err(HostError::pci(PciTrouble::Others { port, others: used })),
+    }
+}
+
+/// Those that can be reset by themselves are; it is enough if one can.
+fn reset(host: &mut Host, functions: &[PciAddress], deadline: Deadline) -> Result<(), HostError> {
+    let mut last = Ok(());
+    let mut is_one_reset = false;
+    for function in functions {
+        match host.reset_function(*function, deadline) {
+            Ok(()) => is_one_reset = true,
+            Err(error) if error.stuck_process().is_some() => return Err(error),
+            Err(error) => last = Err(error),
+        }
+    }
+    if is_one_reset { Ok(()) } else { last }
+}
