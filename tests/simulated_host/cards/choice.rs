@@ -112,6 +112,12 @@ fn an_unmanaged_device_is_bound_all_the_same() {
     assert!(outcome.notes.iter().any(|note| note.text == words), "{outcome:?}");
     machine.release(&life).unwrap();
     machine.assert_is(&before, "released");
+    let error = refusal(&machine, &all, "gpu:\n  devices:\n  - 0000:03:00.0\n  - 0000:0e:00.1\n");
+    assert_eq!(
+        error,
+        "/etc/vfio-hook/hooks.d/guest.yaml:4:5: 0000:0e:00.1 is a virtual function, which is no card of its own\n\
+         help: take it out of this list: libvirt hands it over, as `managed=` of the XML says"
+    );
 }
 
 #[test]
