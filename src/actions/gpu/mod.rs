@@ -69,7 +69,7 @@ pub(super) fn propose(
         if !safety::is_free(card, situation, proposal) {
             continue;
         }
-        safety::check_group(card, &cards, situation, proposal)?;
+        safety::check_group(card, situation, proposal)?;
         displays::propose(config, card, situation, proposal)?;
         bindings::propose(config, card, situation, proposal)?;
     }

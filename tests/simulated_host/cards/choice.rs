@@ -35,13 +35,15 @@ fn what_cannot_be_handed_over_is_refused() {
     let told: Vec<String> = told.into_iter().map(|(what, error)| format!("{what}\n{error}")).collect();
     insta::assert_snapshot!("refused", told.join("\n\n"));
 
-    // Handed over too, the other one in the group is no obstacle.
+    // Handed over too, the other one in the group is no obstacle, whoever binds it.
     let all: Vec<&str> = CARD.into_iter().chain([USB]).collect();
     let before = crowded.files();
-    let both = player(1, &all, XML, "gpu: {}");
-    crowded.prepare(&both).unwrap();
-    crowded.release(&both).unwrap();
-    crowded.assert_is(&before, "both handed over");
+    for yaml in ["gpu: {}", "gpu: {other_devices: libvirt}"] {
+        let both = player(1, &all, XML, yaml);
+        crowded.prepare(&both).unwrap();
+        crowded.release(&both).unwrap();
+        crowded.assert_is(&before, yaml);
+    }
 }
 
 #[test]
