@@ -4,6 +4,7 @@ mod bindings;
 mod choose;
 mod displays;
 mod reboot;
+mod returns;
 mod safety;
 
 use std::time::Duration;
@@ -72,6 +73,7 @@ pub(super) fn propose(
         safety::check_group(card, situation, proposal)?;
         displays::propose(config, card, situation, proposal)?;
         bindings::propose(config, card, situation, proposal)?;
+        returns::propose(config, card, situation, proposal);
     }
     reboot::propose(config, &cards, situation, proposal)
 }

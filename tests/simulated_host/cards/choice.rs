@@ -147,3 +147,19 @@ fn bars_and_resets_are_as_the_file_says_and_come_back() {
     crate::support::assert_same(&same(machine.files()), &same(before), "released");
     assert!(!machine.has_ledger());
 }
+
+#[test]
+fn a_card_that_suffers_from_the_hosts_driver_is_warned_of() {
+    let warning = "0000:0e:00.0: amdgpu may leave a card of the family amd-apu in disorder when it gets it back after a \
+                   guest; `return_to: vfio` avoids that";
+    for (yaml, functions, expected) in [
+        ("gpu: {}", &["0000:0e:00.0", "0000:0e:00.1"][..], 1),
+        ("gpu: {return_to: host}", &["0000:0e:00.0", "0000:0e:00.1"], 1),
+        ("gpu: {return_to: vfio}", &["0000:0e:00.0", "0000:0e:00.1"], 0),
+        ("gpu: {}", &CARD, 0),
+    ] {
+        let outcome = machine().prepare(&player(1, functions, XML, yaml)).unwrap();
+        let warnings = outcome.notes.iter().filter(|note| note.text == warning);
+        assert_eq!(warnings.count(), expected, "{yaml}, {functions:?}: {:?}", outcome.notes);
+    }
+}
