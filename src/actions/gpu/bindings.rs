@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Card, DEVICES, DeadCard, Role};
+use super::{Card, DEVICES, DeadCard, Role, bars};
 use crate::actions::{Proposal, Situation};
 use crate::config::Gpu;
 use crate::deadline::Deadline;
@@ -133,16 +133,7 @@ fn wanted(
         let driver = situation.host.vfio_driver_for(member.address)?;
         let mut sizes = now.get(&member.address).map(|now| now.bar_sizes.clone()).unwrap_or_default();
         if member.class.is_display() {
-            for (bar, size) in &config.bars {
-                if sizes.insert(*bar, *size).is_none() {
-                    let place = ["gpu".to_owned(), "bars".to_owned(), bar.to_string()];
-                    proposal.refuse_at(
-                        &place,
-                        format!("BAR {bar} of {} cannot be resized", member.address),
-                        "switch on Resizable BAR (and Above 4G Decoding) in the firmware, or leave the BAR out",
-                    );
-                }
-            }
+            bars::propose(config, member.address, &mut sizes, situation, proposal)?;
         }
         wanted.insert(member.address, Binding { bar_sizes: sizes, ..Binding::kept_for(driver) });
     }

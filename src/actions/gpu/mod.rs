@@ -1,5 +1,6 @@
 //! `gpu`: a graphics card for the guest, and every other PCI device that its XML hands over.
 
+mod bars;
 mod bindings;
 mod choose;
 mod displays;

@@ -23,6 +23,7 @@ fn what_cannot_be_handed_over_is_refused() {
         ("nothing at all", refusal(&plain, &[], "gpu: {}")),
         ("not in the XML", refusal(&plain, &CARD, "gpu:\n  devices:\n  - 0000:03:00.0\n  - 0000:0e:00.0\n")),
         ("a BAR that cannot be resized", refusal(&plain, &CARD, "gpu:\n  bars:\n    5: 1 GiB\n")),
+        ("a size that is not offered", refusal(&plain, &CARD, "gpu:\n  bars:\n    0: 8 GiB\n    2: 1 MiB\n")),
     ];
     let crowded = machine_with(
         "/sys/kernel/iommu_groups/24/devices/0000:0f:00.3 -> ../../../../devices/pci0000:00/0000:00:08.3/0000:0f:00.3\n\
