@@ -5,6 +5,7 @@ mod bindings;
 mod choose;
 mod displays;
 mod reboot;
+mod resets;
 mod returns;
 mod safety;
 
