@@ -6,7 +6,7 @@ use super::diagnostic::{ConfigErrors, Diagnostic, Excerpt, Place, Spot};
 use super::guest::GuestConfig;
 use super::host::HostConfig;
 use super::locate::{self, Part};
-use super::tree::{self, Node};
+use super::tree::{self, Entry, Node};
 
 /// The largest file that is read: a guest's file has a few hundred bytes.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -123,7 +123,7 @@ fn resolve(root: &Node, path: &[&str]) -> (Vec<usize>, Part) {
             Node::Map(entries) => entries
                 .iter()
                 .enumerate()
-                .find(|(_, entry)| entry.name() == Some(*step))
+                .find(|(_, entry)| is_called(entry, step))
                 .map(|(index, entry)| (index, &entry.value)),
             Node::List(values) => {
                 step.parse().ok().and_then(|index: usize| values.get(index).map(|value| (index, value)))
@@ -140,6 +140,14 @@ fn resolve(root: &Node, path: &[&str]) -> (Vec<usize>, Part) {
         }
     }
     (indices, Part::Value)
+}
+
+/// Whether an entry has this key: a name, or a number such as that of a BAR.
+fn is_called(entry: &Entry, step: &str) -> bool {
+    match &entry.key {
+        Node::Integer(digits) => digits == step,
+        _ => entry.name() == Some(step),
+    }
 }
 
 /// How many bytes of the rest of a line belong to the key or value that starts there.
@@ -176,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn points_at_elements_of_lists() {
+    fn points_at_elements_of_lists_and_at_numbered_values() {
         let text = "services:\n  stop: [a.service, {unit: b.service}]\nrun: {scripts: /x}\n";
         let one = "services: {stop: a.service}\nrun:\n  - when: started\n  - scripts: /x\n";
         for (text, path, line, column) in [
@@ -188,6 +196,7 @@ mod tests {
             (one, &["services", "stop", "0"], 1, 18),
             (one, &["run", "1", "scripts"], 4, 14),
             (one, &["run", "1", "timeout"], 4, 5),
+            ("gpu: {bars: {0: 1 GiB, 2: 8 MiB}}", &["gpu", "bars", "2"], 1, 27),
         ] {
             let place = ConfigSource::new("x.yaml", text).diagnose(path, "wrong", None).place.unwrap();
             assert_eq!((place.line, place.column), (line, column), "{path:?}");

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 use super::guest_reboot::GuestReboot;
 use super::id_range::IdRange;
 use crate::given_name::given_name;
@@ -39,7 +41,8 @@ pub struct Family {
 }
 
 /// What something is known to do to a card.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Robustness {
     /// Nothing bad.
     #[default]

@@ -87,9 +87,9 @@ pub use logind::{Logind, SleepState};
 pub use monitor_events::{EndSink, GuestEnd, GuestEndWatch};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use pci::{
-    AskedBars, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health, Link, PROBE_PCI,
-    PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport, Probed, RescanBinding,
-    probe_pci,
+    AskedBars, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health, Link,
+    OfferedSizes, PROBE_PCI, PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport,
+    Probed, RescanBinding, probe_pci,
 };
 pub use process::{ProcessId, StrayTasks};
 pub(crate) use root_path::ROOT_PATH;

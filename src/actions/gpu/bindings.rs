@@ -1,15 +1,14 @@
-//! The card itself: who it is bound to, its power, its BARs, how it is reset, and whether it answers.
+//! The card itself: who it is bound to, its power, and whether it answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Card, DEVICES, DeadCard, Role};
+use super::{Card, DEVICES, DeadCard, Role, bars, resets};
 use crate::actions::{Proposal, Situation};
 use crate::config::Gpu;
 use crate::deadline::Deadline;
-use crate::gpu::{ResetMethod, VENDOR_RESET, VendorReset};
 use crate::guest::Managed;
-use crate::host::{Binding, Bindings, BusReset, Expected, HostError, PciAttribute, PortsAbove};
+use crate::host::{Binding, Bindings, Expected, HostError, PciAttribute, PortsAbove};
 use crate::ledger::{CardKind, CardTerms, CardUsage, Knob, Verdict, Want};
 use crate::pci::PciAddress;
 
@@ -61,12 +60,9 @@ pub(super) fn propose(
             return Ok(());
         }
     }
-    tell_resets(card, situation, proposal)?;
+    resets::propose(config, card, situation, proposal)?;
     warn_of_unmanaged(card, situation, proposal);
     keep_awake(card, &terms, proposal);
-    if card.role == Role::Graphics {
-        choose_reset(config, card, situation, proposal)?;
-    }
     let bindings = wanted(config, card, situation, proposal)?;
     proposal.claim(terms.knob(), Want::Bindings(bindings.clone()));
     proposal.cards.push(CardTerms { handed_over: bindings, ..terms });
@@ -133,16 +129,7 @@ fn wanted(
         let driver = situation.host.vfio_driver_for(member.address)?;
         let mut sizes = now.get(&member.address).map(|now| now.bar_sizes.clone()).unwrap_or_default();
         if member.class.is_display() {
-            for (bar, size) in &config.bars {
-                if sizes.insert(*bar, *size).is_none() {
-                    let place = ["gpu".to_owned(), "bars".to_owned(), bar.to_string()];
-                    proposal.refuse_at(
-                        &place,
-                        format!("BAR {bar} of {} cannot be resized", member.address),
-                        "switch on Resizable BAR (and Above 4G Decoding) in the firmware, or leave the BAR out",
-                    );
-                }
-            }
+            bars::propose(config, member.address, &mut sizes, situation, proposal)?;
         }
         wanted.insert(member.address, Binding { bar_sizes: sizes, ..Binding::kept_for(driver) });
     }
@@ -167,54 +154,6 @@ fn keep_awake(card: &Card, terms: &CardTerms, proposal: &mut Proposal) {
             proposal.claim(Knob::PciAttribute { address, attribute }, Want::Text(value.to_owned()));
         }
     }
-}
-
-/// Which resets are tried first: those of the file, or that of vendor-reset where it knows the card.
-fn choose_reset(
-    config: &Gpu,
-    card: &Card,
-    situation: Situation<'_>,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
-    let display = card.members.iter().find(|member| member.class.is_display());
-    let Some(display) = display else { return Ok(()) };
-    let family = situation.host_config.family_of(display.id);
-    let is_vendors = family.vendor_reset == VendorReset::Supported && situation.host.has_module(VENDOR_RESET);
-    let methods = match &config.reset_methods {
-        Some(methods) => methods.clone(),
-        None if is_vendors => vec![ResetMethod::DeviceSpecific],
-        None => return Ok(()),
-    };
-    let words: Vec<String> = methods.iter().map(ResetMethod::to_string).collect();
-    let knob = Knob::PciAttribute { address: display.address, attribute: PciAttribute::ResetMethod };
-    if situation.host.pci_reset_methods(display.address)? == words {
-        return Ok(());
-    }
-    proposal.claim(knob, Want::Text(words.join(" ")));
-    Ok(())
-}
-
-/// Says how the card will be reset between two guests, as far as the kernel can.
-fn tell_resets(card: &Card, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
-    let mut own = Vec::new();
-    for function in card.functions.as_slice() {
-        let methods = situation.host.pci_reset_methods(*function)?;
-        if !methods.is_empty() {
-            own.push(format!("{function} by {}", methods.join(", ")));
-        }
-    }
-    // vfio's hot reset: everything on the bus has to be the guest's.
-    let is_whole_bus = situation.host.pci_bus_reset(card.functions.as_slice())? == BusReset::OnlyThem;
-    match (own.is_empty(), is_whole_bus) {
-        (false, true) => proposal.inform(format!("reset: {}, or the whole bus", own.join("; "))),
-        (false, false) => proposal.inform(format!("reset: {}", own.join("; "))),
-        (true, true) => proposal.inform(format!("reset: {} by its whole bus", card.functions)),
-        (true, false) => proposal.warn(format!(
-            "nothing can reset {}: after the first guest it may not work until the host is switched off",
-            card.functions
-        )),
-    }
-    Ok(())
 }
 
 /// With managed='no', libvirt resets a device that a hook did not bind under the host's driver (`virHostdevPreparePCIDevices`

@@ -25,19 +25,12 @@ pub(super) fn graphics_cards(
             let displays = handed_over.iter().filter(|function| function.class.is_display());
             displays.map(|function| function.address).collect()
         }
-        DeviceChoice::List(list) => {
-            for (number, address) in list.iter().enumerate() {
-                if !is_in_xml(situation, *address) {
-                    let place = ["gpu".to_owned(), "devices".to_owned(), number.to_string()];
-                    proposal.refuse_at(
-                        &place,
-                        format!("the guest's XML does not hand over {address}"),
-                        "add a <hostdev> for it (`virsh edit`), or take it out of this list",
-                    );
-                }
-            }
-            list.iter().copied().filter(|address| is_in_xml(situation, *address)).collect()
-        }
+        DeviceChoice::List(list) => list
+            .iter()
+            .enumerate()
+            .filter(|(number, address)| is_to_be_had(*number, **address, situation, proposal))
+            .map(|(_, address)| *address)
+            .collect(),
     };
     let is_wrong = !proposal.problems.is_empty();
     if chosen.is_empty() && !is_wrong && handed_over.iter().all(|function| !function.class.is_display()) {
@@ -115,6 +108,33 @@ fn refuse_absent(address: PciAddress, situation: Situation<'_>, proposal: &mut P
             "`lspci -D` shows the addresses; they change when cards are added or the firmware is set up anew",
         ),
     }
+}
+
+/// Whether an element of the list can be taken; what cannot is a reason to refuse.
+fn is_to_be_had(
+    number: usize,
+    address: PciAddress,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> bool {
+    let place = ["gpu".to_owned(), "devices".to_owned(), number.to_string()];
+    if !is_in_xml(situation, address) {
+        proposal.refuse_at(
+            &place,
+            format!("the guest's XML does not hand over {address}"),
+            "add a <hostdev> for it (`virsh edit`), or take it out of this list",
+        );
+        return false;
+    }
+    if situation.host.is_virtual_function(address) {
+        proposal.refuse_at(
+            &place,
+            format!("{address} is a virtual function, which is no card of its own"),
+            "take it out of this list: libvirt hands it over, as `managed=` of the XML says",
+        );
+        return false;
+    }
+    true
 }
 
 fn is_in_xml(situation: Situation<'_>, address: PciAddress) -> bool {

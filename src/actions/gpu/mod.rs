@@ -1,9 +1,12 @@
 //! `gpu`: a graphics card for the guest, and every other PCI device that its XML hands over.
 
+mod bars;
 mod bindings;
 mod choose;
 mod displays;
 mod reboot;
+mod resets;
+mod returns;
 mod safety;
 
 use std::time::Duration;
@@ -69,9 +72,10 @@ pub(super) fn propose(
         if !safety::is_free(card, situation, proposal) {
             continue;
         }
-        safety::check_group(card, &cards, situation, proposal)?;
+        safety::check_group(card, situation, proposal)?;
         displays::propose(config, card, situation, proposal)?;
         bindings::propose(config, card, situation, proposal)?;
+        returns::propose(config, card, situation, proposal);
     }
     reboot::propose(config, &cards, situation, proposal)
 }

@@ -49,14 +49,15 @@ pub(super) fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'
     );
 }
 
-/// Whether the card has an IOMMU group, and shares it with nothing that the host uses.
+/// Whether the card has an IOMMU group, and shares it with nothing that the host keeps. All that the guest's XML hands over
+/// counts as the guest's: what is not bound here, libvirt binds.
 pub(super) fn check_group(
     card: &Card,
-    cards: &[Card],
     situation: Situation<'_>,
     proposal: &mut Proposal,
 ) -> Result<(), HostError> {
-    let is_handed_over = |address: PciAddress| cards.iter().any(|card| card.functions.contains(address));
+    let hostdevs = &situation.guest.pci_hostdevs;
+    let is_handed_over = |address: PciAddress| hostdevs.iter().any(|hostdev| hostdev.address == address);
     for member in &card.members {
         let Some(group) = member.iommu_group else {
             proposal.refuse(

@@ -9,7 +9,7 @@ use crate::commands::quarantines::{self, QuarantineView, StuckView};
 use crate::commands::status;
 use crate::config::HostConfig;
 use crate::deadline::Deadline;
-use crate::gpu::{Family, FamilyName, ReturnTo, VENDOR_RESET, VendorReset};
+use crate::gpu::{Family, FamilyName, ReturnTo, Robustness, VENDOR_RESET, VendorReset};
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
     BusReset, ConnectorStatus, DriverName, Expected, Host, HostError, Link, PciFunction, PortsAbove,
@@ -75,6 +75,7 @@ pub(super) struct FamilyView {
     pub(super) fails: Option<String>,
     pub(super) note: Option<String>,
     pub(super) vendor_reset: VendorResetView,
+    pub(super) host_driver: Robustness,
 }
 
 /// Whether the module vendor-reset can reset the card.
@@ -225,6 +226,7 @@ impl FamilyView {
                 VendorReset::Supported if host.has_module(VENDOR_RESET) => VendorResetView::Loaded,
                 VendorReset::Supported => VendorResetView::NotLoaded,
             },
+            host_driver: family.host_driver,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::card::{
     BusResetView, CardView, FamilyView, FunctionView, GuestView, HealthState, PortsView, UsersView,
     VendorResetView,
 };
+use crate::gpu::Robustness;
 use crate::host::DriverName;
 use crate::pci::listed;
 use crate::wall_clock::age;
@@ -184,6 +185,12 @@ fn family_rows(family: &FamilyView) -> Vec<String> {
         VendorResetView::Unsupported => {}
         VendorResetView::NotLoaded => rows.push("vendor-reset knows it, but is not loaded".to_owned()),
         VendorResetView::Loaded => rows.push("vendor-reset knows it, and is loaded".to_owned()),
+    }
+    if family.host_driver == Robustness::Fragile {
+        rows.push(
+            "the host's driver may leave it in disorder after a guest: `return_to: vfio` avoids that"
+                .to_owned(),
+        );
     }
     rows.extend(family.fails.as_ref().map(|text| format!("fails: {text}")));
     rows.extend(family.note.as_ref().map(|text| format!("note: {text}")));

@@ -64,6 +64,7 @@ fn all_cards_are_shown_with_what_is_known_of_them() {
       reset       the whole bus, which has nothing but this card
       family      resets: none for the card alone; it is a part of the processor, and no bus can be reset for it
                   its driver resets it by mode 2
+                  the host's driver may leave it in disorder after a guest: `return_to: vfio` avoids that
                   fails: After a reboot of the guest the host may crash, and after a guest that was killed the
                     picture stands still
                   note: The guest needs the ROM as a file, and the audio function and often the security processor
@@ -333,7 +334,8 @@ fn programs_read_the_same() {
             "driver_reset": "mode 2",
             "fails": "After a reboot of the guest the host may crash, and after a guest that was killed the picture stands still",
             "note": "The guest needs the ROM as a file, and the audio function and often the security processor beside it",
-            "vendor_reset": "unsupported"
+            "vendor_reset": "unsupported",
+            "host_driver": "fragile"
           },
           "ports": {
             "card": [],

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::holder_unit::HolderUnit;
-use super::nodes::NodeKind;
+use super::nodes::{CardNode, NodeKind};
 use super::search::{Found, Hold, Search, Tell};
 use crate::deadline::Deadline;
 use crate::host::{Host, HostError, ProcessId};
@@ -87,7 +87,31 @@ impl Host {
     /// sysfs or `/proc` cannot be read, the deadline passes before all processes were looked at, or this process may
     /// not look at some: who is not root does not get half an answer.
     pub fn holders_of(&self, functions: &[PciAddress], deadline: Deadline) -> Result<Vec<Holder>, HostError> {
-        let nodes = self.device_nodes_of(functions)?;
+        self.holders_of_nodes(self.device_nodes_of(functions)?, deadline)
+    }
+
+    /// The processes that have the display of some card open or mapped (`/dev/dri/cardN`), in the order of their numbers.
+    /// Who only renders or computes on one is not among them.
+    ///
+    /// # Errors
+    /// As [`Self::holders_of`].
+    pub(in crate::host) fn holders_of_displays(&self, deadline: Deadline) -> Result<Vec<Holder>, HostError> {
+        let mut displays = Vec::new();
+        for address in self.pci_functions()? {
+            match self.pci_function(address) {
+                Ok(function) if function.class.is_display() => displays.push(address),
+                Ok(_) => {}
+                // It was removed meanwhile.
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut nodes = self.device_nodes_of(&displays)?;
+        nodes.retain(|node| node.kind == NodeKind::Drm);
+        self.holders_of_nodes(nodes, deadline)
+    }
+
+    fn holders_of_nodes(&self, nodes: Vec<CardNode>, deadline: Deadline) -> Result<Vec<Holder>, HostError> {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }

@@ -1,12 +1,14 @@
 //! Sessions of users at a display, and what ends them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::host::service::{ServiceUnit, UnitActivity};
-use crate::host::{Host, HostError, UnitFileName, UserName};
+use crate::host::{Holder, HolderUnit, Host, HostError, UnitFileName, UserName};
 use crate::serde_as_text::serde_as_text;
 
 /// Where an administrator's and the distribution's links to units are, first come first (`systemd.unit(5)`).
@@ -23,6 +25,9 @@ const DISPLAY_MANAGER: &str = "display-manager.service";
 
 /// What a user's graphical session consists of, in the user's own manager (`systemd.special(7)`).
 const GRAPHICAL_SESSION: &str = "graphical-session.target";
+
+/// How long the look through all processes may take.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A session of logind, by its name: `2`, `c1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +65,7 @@ pub enum SessionType {
     Wayland,
     /// A Mir server's.
     Mir,
-    /// Text, or nothing said. A compositor that was started from a text console is here too.
+    /// Text, or nothing said. A compositor that was started from a text console is here too: logind does not learn of it.
     Other,
 }
 
@@ -153,10 +158,16 @@ impl SessionClass {
 }
 
 impl LoginSession {
-    /// Whether it shows a picture on a seat.
+    /// Whether it shows a picture on a seat, as far as logind knows: a text console may show one too
+    /// ([`Host::graphical_sessions`]).
     #[must_use]
     pub fn is_graphical(&self) -> bool {
-        self.seat.is_some() && self.session_type != SessionType::Other && self.class != SessionClass::Other
+        self.is_at_seat() && self.session_type != SessionType::Other
+    }
+
+    /// Whether it is somebody's on a seat, whatever it shows.
+    fn is_at_seat(&self) -> bool {
+        self.seat.is_some() && self.class != SessionClass::Other
     }
 }
 
@@ -172,15 +183,33 @@ impl fmt::Display for LoginSession {
 }
 
 impl Host {
-    /// The sessions that show a picture on a seat, those of login screens included. None where neither logind nor
-    /// elogind runs.
+    /// The sessions that show a picture on a seat, those of login screens included, and those on a text console whose
+    /// processes have the display of a card open: a compositor or an X server that was started there. None where neither
+    /// logind nor elogind runs.
     ///
     /// # Errors
-    /// logind is there but does not answer.
+    /// logind is there but does not answer; where somebody is logged in on a text console, as [`Self::holders_of`].
     pub fn graphical_sessions(&self, deadline: Deadline) -> Result<Vec<LoginSession>, HostError> {
         let mut sessions = self.logind.sessions(deadline)?;
-        sessions.retain(LoginSession::is_graphical);
+        let is_text = |session: &LoginSession| session.is_at_seat() && !session.is_graphical();
+        let drawing = match sessions.iter().any(is_text) {
+            true => self.sessions_with_displays(deadline.earlier(Deadline::after(LOOK)))?,
+            // The look through all processes takes longer than all the rest.
+            false => BTreeSet::new(),
+        };
+        sessions.retain(|session| {
+            session.is_graphical() || (session.is_at_seat() && drawing.contains(&session.id))
+        });
         Ok(sessions)
+    }
+
+    /// The sessions whose own processes have the display of a card open.
+    fn sessions_with_displays(&self, deadline: Deadline) -> Result<BTreeSet<SessionId>, HostError> {
+        let session = |holder: Holder| match holder.unit {
+            Some(HolderUnit::Session { id, .. }) => Some(id),
+            _ => None,
+        };
+        Ok(self.holders_of_displays(deadline)?.into_iter().filter_map(session).collect())
     }
 
     /// `TerminateSession`, and waits until the session is gone with all its processes. What a user's own manager runs

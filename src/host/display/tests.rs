@@ -330,6 +330,46 @@ fn graphical_sessions_are_those_that_show_a_picture_on_a_seat() {
     assert!(host.graphical_sessions(over()).is_err());
 }
 
+/// Compositors that were started from text consoles, and what else may be there.
+#[test]
+fn a_text_console_with_a_compositor_shows_a_picture_too() {
+    let drm = format!("/sys/devices/pci0000:00/{SECOND}");
+    let process = |pid: u32, session: &str, node: &str| {
+        format!(
+            "/proc/{pid}/stat = {pid} (any) S {}\n\
+             /proc/{pid}/cgroup = 0::/user.slice/user-1000.slice/session-{session}.scope\n\
+             /proc/{pid}/fd/9 -> {node}\n",
+            "0 ".repeat(49)
+        )
+    };
+    let session = |id: &str, rest: &str| {
+        format!("/simulated/logind/sessions/{id} = User=1000 Name=anna {rest} Active=yes Leader=900\n")
+    };
+    let lines = [
+        format!("{drm}/vendor = 0x1002\n{drm}/device = 0x164e\n{drm}/class = 0x030000\n"),
+        format!("{drm}/drm/card0/dev = 226:0\n{drm}/drm/card0/uevent = DEVNAME=dri/card0\n"),
+        format!("{drm}/drm/renderD128/dev = 226:128\n{drm}/drm/renderD128/uevent = DEVNAME=dri/renderD128\n"),
+        session("3", "Seat=seat0 Type=tty Class=user"),
+        session("4", "Seat=seat0 Type=tty Class=user"),
+        session("5", "Seat=seat0 Type=tty Class=user"),
+        session("6", "Type=tty Class=user"),
+        session("7", "Seat=seat0 Type=tty Class=lock-screen"),
+        process(1300, "3", "/dev/dri/card0"),
+        process(1400, "4", "/dev/tty2"),
+        process(1500, "5", "/dev/dri/renderD128"),
+        process(1600, "6", "/dev/dri/card0"),
+        process(1700, "7", "/dev/dri/card0"),
+    ];
+    let machine = Machine::with(&lines.concat());
+    let words = |machine: &Machine| -> Vec<String> {
+        let sessions = machine.host().graphical_sessions(soon()).unwrap();
+        sessions.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(words(&machine), ["text session 3 of anna on seat0"]);
+    fs::remove_dir_all(machine.folder.path().join("proc/1300")).unwrap();
+    assert_eq!(words(&machine), [""; 0]);
+}
+
 #[test]
 fn a_session_ends_with_its_processes() {
     let machine = Machine::with(SESSIONS);

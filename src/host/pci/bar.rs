@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
@@ -20,6 +21,9 @@ const BARS: usize = 6;
 const IORESOURCE_MEM: u64 = 0x200;
 /// The kernel found no place for the window.
 const IORESOURCE_UNSET: u64 = 0x2000_0000;
+
+/// The sizes of BARs, by the BAR's number.
+pub type OfferedSizes = BTreeMap<u8, BTreeSet<BarSize>>;
 
 /// Classes whose registers are behind the first BAR: HD audio (its specification, 4.1) and xHCI (5.2.1); so are those of
 /// displays, which are several classes.
@@ -66,6 +70,18 @@ pub(super) fn windows(resource: &str) -> Option<[Option<Window>; BARS]> {
     Some(windows)
 }
 
+fn resize_file(address: PciAddress, bar: u8) -> PathBuf {
+    file(address, &format!("resource{bar}_resize"))
+}
+
+/// What `resourceN_resize` reads as: hexadecimal digits without `0x`, the lowest bit for 1 MiB, the next one for twice as
+/// much (`resource_resize_show`). Sizes that no card has are left out.
+fn sizes_in(mask: &str) -> Option<BTreeSet<BarSize>> {
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    let is_offered = |log2_mib: &u8| (mask >> log2_mib) & 1 == 1;
+    Some((0..64).filter(is_offered).filter_map(BarSize::from_log2_mib).collect())
+}
+
 impl Host {
     /// The BARs of memory that a function has and that have no place, by `resource`, which the kernel has in memory: the
     /// function cannot be used by a driver. The first BAR of a display, of sound and of USB counts as one that it has: a
@@ -89,10 +105,34 @@ impl Host {
     #[must_use]
     pub fn resizable_bars(&self, functions: &[PciAddress]) -> AskedBars {
         let of_function = |function: &PciAddress| {
-            let is_resizable = |bar: &u8| self.is_present(file(*function, &format!("resource{bar}_resize")));
+            let is_resizable = |bar: &u8| self.is_present(resize_file(*function, *bar));
             (*function, (0..6).filter(is_resizable).collect())
         };
         functions.iter().map(of_function).collect()
+    }
+
+    /// The sizes that a function offers for these BARs, by `resourceN_resize`; a BAR that cannot be resized is left out.
+    /// The kernel asks the function (`pci_rebar_get_possible_sizes` reads its configuration space), so that a child does
+    /// it.
+    ///
+    /// # Errors
+    /// It does not answer in time ([`HostError::stuck_process`]); the kernel refuses.
+    pub fn pci_bar_sizes_offered(
+        &self,
+        address: PciAddress,
+        bars: &BTreeSet<u8>,
+        deadline: Deadline,
+    ) -> Result<OfferedSizes, HostError> {
+        let paths: Vec<PathBuf> = bars.iter().map(|bar| resize_file(address, *bar)).collect();
+        let masks = self.read_bounded(&paths, deadline.earlier(Deadline::after(STEP)))?;
+        let mut offered = OfferedSizes::new();
+        for ((bar, path), mask) in bars.iter().zip(&paths).zip(masks) {
+            let Some(mask) = mask else { continue };
+            let sizes = sizes_in(&mask)
+                .ok_or_else(|| HostError::content(path, format!("`{}` is no mask", mask.escape_debug())))?;
+            offered.insert(*bar, sizes);
+        }
+        Ok(offered)
     }
 
     /// The sizes of these BARs; those that have no place, or another kind of size, are left out.
@@ -168,7 +208,7 @@ impl Host {
         size: BarSize,
         deadline: Deadline,
     ) -> Result<(), (HostError, Option<BarReason>)> {
-        let path = file(address, &format!("resource{bar}_resize"));
+        let path = resize_file(address, bar);
         let value = size.log2_mib().to_string();
         let written = self.write_bounded(&path, &value, deadline.earlier(Deadline::after(STEP)));
         if let Err(error) = written {
@@ -199,6 +239,24 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_sizes_as_the_kernel_prints_them() {
+        let sizes = |mask| {
+            let sizes = sizes_in(mask)?;
+            Some(sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        };
+        for (mask, expected) in [
+            ("0000000000007f00", Some("256 MiB, 512 MiB, 1 GiB, 2 GiB, 4 GiB, 8 GiB, 16 GiB")),
+            ("0000000000000003", Some("1 MiB, 2 MiB")),
+            ("8000000000080000", Some("512 GiB")),
+            ("0000000000000000", Some("")),
+            ("", None),
+            ("0x7f00", None),
+        ] {
+            assert_eq!(sizes(mask).as_deref(), expected, "{mask}");
+        }
+    }
 
     #[test]
     fn reads_windows_as_the_kernel_prints_them() {

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use attribute::PciAttribute;
-pub use bar::AskedBars;
+pub use bar::{AskedBars, OfferedSizes};
 pub use binding::{Binding, Bindings};
 pub use card::{BusReset, PortsAbove};
 pub use config_space::Link;

@@ -23,7 +23,16 @@ fn what_cannot_be_handed_over_is_refused() {
         ("nothing at all", refusal(&plain, &[], "gpu: {}")),
         ("not in the XML", refusal(&plain, &CARD, "gpu:\n  devices:\n  - 0000:03:00.0\n  - 0000:0e:00.0\n")),
         ("a BAR that cannot be resized", refusal(&plain, &CARD, "gpu:\n  bars:\n    5: 1 GiB\n")),
+        ("a size that is not offered", refusal(&plain, &CARD, "gpu:\n  bars:\n    0: 8 GiB\n    2: 1 MiB\n")),
+        ("no resets to choose among", refusal(&plain, &CARD, "gpu:\n  reset_method: pm\n")),
     ];
+    let resettable = machine_with(&format!("{DISPLAY}/reset_method = pm bus\n"));
+    let lists = "gpu:\n  reset_method:\n  - pm\n  - flr\n  - device_specific\n  - bus\n";
+    told.push(("resets that the card has not", refusal(&resettable, &CARD, lists)));
+    told.push((
+        "one reset that the card has not",
+        refusal(&resettable, &CARD, "gpu:\n  reset_method: acpi\n"),
+    ));
     let crowded = machine_with(
         "/sys/kernel/iommu_groups/24/devices/0000:0f:00.3 -> ../../../../devices/pci0000:00/0000:00:08.3/0000:0f:00.3\n\
          /sys/kernel/iommu_groups/24/devices/0000:02:00.0 -> ../../../../devices/pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0\n",
@@ -35,13 +44,15 @@ fn what_cannot_be_handed_over_is_refused() {
     let told: Vec<String> = told.into_iter().map(|(what, error)| format!("{what}\n{error}")).collect();
     insta::assert_snapshot!("refused", told.join("\n\n"));
 
-    // Handed over too, the other one in the group is no obstacle.
+    // Handed over too, the other one in the group is no obstacle, whoever binds it.
     let all: Vec<&str> = CARD.into_iter().chain([USB]).collect();
     let before = crowded.files();
-    let both = player(1, &all, XML, "gpu: {}");
-    crowded.prepare(&both).unwrap();
-    crowded.release(&both).unwrap();
-    crowded.assert_is(&before, "both handed over");
+    for yaml in ["gpu: {}", "gpu: {other_devices: libvirt}"] {
+        let both = player(1, &all, XML, yaml);
+        crowded.prepare(&both).unwrap();
+        crowded.release(&both).unwrap();
+        crowded.assert_is(&before, yaml);
+    }
 }
 
 #[test]
@@ -98,6 +109,12 @@ fn virtual_functions_are_left_to_libvirt() {
     assert!(outcome.notes.iter().any(|note| note.text == words), "{outcome:?}");
     machine.release(&life).unwrap();
     machine.assert_is(&before, "released");
+    let error = refusal(&machine, &all, "gpu:\n  devices:\n  - 0000:03:00.0\n  - 0000:0e:00.1\n");
+    assert_eq!(
+        error,
+        "/etc/vfio-hook/hooks.d/guest.yaml:4:5: 0000:0e:00.1 is a virtual function, which is no card of its own\n\
+         help: take it out of this list: libvirt hands it over, as `managed=` of the XML says"
+    );
 }
 
 #[test]
@@ -123,9 +140,10 @@ fn bars_and_resets_are_as_the_file_says_and_come_back() {
         CARD[0]
     ));
     let before = machine.files();
-    let life = player(1, &CARD, XML, "gpu: {bars: {0: 256 MiB, 2: 8 MiB}, reset_method: [bus]}");
+    let life = player(1, &CARD, XML, "gpu: {bars: {0: 256 MiB, 2: 8 MiB}, reset_method: [pm]}");
     let outcome = machine.prepare(&life).unwrap();
-    assert_eq!(machine.attribute(CARD[0], "reset_method"), "bus");
+    assert_eq!(machine.attribute(CARD[0], "reset_method"), "pm");
+    assert!(outcome.notes.iter().any(|note| note.text == "reset: 0000:03:00.0 by pm, or the whole bus"));
     let last = outcome.changes.last().unwrap().to_string();
     assert!(
         last.ends_with(" -> vfio-pci, BAR 0 of 0000:03:00.0 256 MiB, BAR 2 of 0000:03:00.0 8 MiB"),
@@ -138,4 +156,49 @@ fn bars_and_resets_are_as_the_file_says_and_come_back() {
     };
     crate::support::assert_same(&same(machine.files()), &same(before), "released");
     assert!(!machine.has_ledger());
+}
+
+/// The reset of vendor-reset is not listed before it was chosen.
+#[test]
+fn a_reset_of_vendor_reset_is_chosen_by_the_file_or_by_the_family() {
+    let mine = "/etc/vfio-hook/host.yaml = gpu_families: {mine: {ids: [\"1002:73bf\"], reboot: fine, vendor_reset: \
+                supported}}\n";
+    let resets = format!(
+        "{DISPLAY}/reset_method = pm\n/simulated/pci/{}/reset_methods = device_specific pm\n",
+        CARD[0]
+    );
+    for (family, yaml) in [("", "gpu: {reset_method: device_specific}"), (mine, "gpu: {}")] {
+        let machine = machine_with(&format!("/sys/module/vendor_reset/initstate = live\n{family}{resets}"));
+        let before = machine.files();
+        let life = gamer(yaml);
+        let outcome = machine.prepare(&life).unwrap();
+        assert_eq!(machine.attribute(CARD[0], "reset_method"), "device_specific", "{yaml}");
+        let told = "reset: 0000:03:00.0 by device_specific, or the whole bus";
+        assert!(outcome.notes.iter().any(|note| note.text == told), "{yaml}: {:?}", outcome.notes);
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, yaml);
+    }
+    // A kernel without such a file resets as it always did, where nothing else was asked for.
+    let machine = machine_with(&format!("/sys/module/vendor_reset/initstate = live\n{mine}"));
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    machine.prepare(&life).unwrap();
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "no file");
+}
+
+#[test]
+fn a_card_that_suffers_from_the_hosts_driver_is_warned_of() {
+    let warning = "0000:0e:00.0: amdgpu may leave a card of the family amd-apu in disorder when it gets it back after a \
+                   guest; `return_to: vfio` avoids that";
+    for (yaml, functions, expected) in [
+        ("gpu: {}", &["0000:0e:00.0", "0000:0e:00.1"][..], 1),
+        ("gpu: {return_to: host}", &["0000:0e:00.0", "0000:0e:00.1"], 1),
+        ("gpu: {return_to: vfio}", &["0000:0e:00.0", "0000:0e:00.1"], 0),
+        ("gpu: {}", &CARD, 0),
+    ] {
+        let outcome = machine().prepare(&player(1, functions, XML, yaml)).unwrap();
+        let warnings = outcome.notes.iter().filter(|note| note.text == warning);
+        assert_eq!(warnings.count(), expected, "{yaml}, {functions:?}: {:?}", outcome.notes);
+    }
 }

@@ -222,3 +222,34 @@ fn a_console_that_the_kernel_hangs_in_is_left_alone_until_it_does_not() {
     machine.open_and_close();
     machine.assert_is(&before, "let go");
 }
+
+#[test]
+fn a_compositor_that_was_started_from_a_text_console_goes_too() {
+    let console = |id: u32, leader: u32| {
+        format!(
+            "/simulated/logind/sessions/{id} = User=1000 Name=anna Seat=seat0 Type=tty Class=user Active=yes \
+             Leader={leader}\n"
+        )
+    };
+    let scope = |id: u32| format!("/user.slice/user-1000.slice/session-{id}.scope");
+    let lines = [
+        "/etc/passwd = root:x:0:0::/root:/bin/sh\\nanna:x:1000:1000::/home/anna:/bin/sh\n".to_owned(),
+        "/etc/group =\n".to_owned(),
+        console(2, 800),
+        console(3, 900),
+        process(800, "bash", &scope(2), "/dev/tty2"),
+        process(900, "sway", &scope(3), "/dev/dri/card1"),
+    ];
+    let machine = machine_with(&lines.concat());
+    let before = machine.files();
+    machine.prepare(&gamer("gpu: {}")).unwrap_err();
+    machine.assert_is(&before, "kept");
+    let life = gamer("gpu: {display_manager: stop}");
+    machine.prepare(&life).unwrap();
+    assert_eq!(machine.drivers(), ON_VFIO);
+    let is_there = |session: &str| machine.path(&format!("/simulated/logind/sessions/{session}")).exists();
+    assert!(!is_there("3"), "sway's session goes on");
+    assert!(is_there("2") && machine.path("/proc/800").exists(), "a shell was ended");
+    machine.release(&life).unwrap();
+    assert!(!machine.has_ledger());
+}

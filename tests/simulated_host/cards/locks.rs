@@ -40,7 +40,7 @@ fn no_write_to_a_device_keeps_others_from_the_ledger() {
     let before = machine.files();
     let devices: Vec<&str> = CARD.into_iter().chain([USB]).collect();
     let xml = "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>";
-    let life = player(1, &devices, xml, "gpu: {reset_method: [bus]}");
+    let life = player(1, &devices, xml, "gpu: {reset_method: [pm]}");
     let device = |address: &str, name: &str| format!("/sys/bus/pci/devices/{address}/{name}");
     let mut paths = vec!["/sys/bus/pci/drivers_probe".to_owned(), device(CARD[0], "reset_method")];
     paths.extend(devices.iter().map(|function| device(function, "driver_override")));
