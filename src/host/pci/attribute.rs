@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{STEP, file};
@@ -46,6 +47,14 @@ impl fmt::Display for PciAttribute {
     }
 }
 
+/// The kernel lists `bus` for the first function of a card, which it found before the others, and neither resets it that
+/// way nor takes the word back (`pci_parent_bus_reset` in `drivers/pci/pci.c`). None where it is not there.
+fn without_bus(methods: &str) -> Option<String> {
+    let is_of_bus = |method: &&str| matches!(*method, "bus" | "cxl_bus");
+    let rest: Vec<&str> = methods.split_whitespace().filter(|method| !is_of_bus(method)).collect();
+    (rest.len() < methods.split_whitespace().count()).then(|| rest.join(" "))
+}
+
 impl Host {
     /// The value of a setting; the kernel has it in memory.
     ///
@@ -56,7 +65,7 @@ impl Host {
     }
 
     /// Sets it, in a child: the kernel wakes a sleeping function up when `power/control` becomes `on`, and before it looks
-    /// which resets there are.
+    /// which resets there are. Of `reset_method`, what the kernel lists but does not take back is left out.
     ///
     /// # Errors
     /// EINVAL for a value the function does not know; it takes too long ([`HostError::stuck_process`]).
@@ -67,8 +76,24 @@ impl Host {
         value: &str,
         deadline: Deadline,
     ) -> Result<(), HostError> {
-        // Nothing at all cannot be written into a file of sysfs, and the kernel takes an empty line for it.
-        let value = if value.is_empty() { "\n" } else { value };
-        self.write_bounded(&attribute.path(address), value, deadline.earlier(Deadline::after(STEP)))
+        let path = attribute.path(address);
+        let deadline = deadline.earlier(Deadline::after(STEP));
+        let write = |host: &mut Self, value: &str| {
+            // Nothing at all cannot be written into a file of sysfs, and the kernel takes an empty line for it.
+            let value = if value.is_empty() { "\n" } else { value };
+            host.write_bounded(&path, value, deadline)
+        };
+        match write(self, value) {
+            Err(error)
+                if attribute == PciAttribute::ResetMethod
+                    && error.raw_os_error() == Some(Errno::EINVAL as i32) =>
+            {
+                match without_bus(value) {
+                    Some(rest) => write(self, &rest),
+                    None => Err(error),
+                }
+            }
+            written => written,
+        }
     }
 }

@@ -8,7 +8,7 @@ use vfio_hook::gpu::ReturnTo;
 use vfio_hook::ledger::{Ledger, LedgerError};
 use vfio_hook::lifecycle::{self, LifecycleError};
 
-use super::{CARD, HOST_DRIVERS, ON_VFIO, PORTS, gamer, machine, machine_with, player};
+use super::{CARD, DISPLAY, HOST_DRIVERS, ON_VFIO, PORTS, gamer, machine, machine_with, player};
 
 /// How a guest's life ends for its lease.
 type End = fn(&Machine, &Life);
@@ -180,4 +180,22 @@ fn a_card_that_somebody_took_meanwhile_is_left_alone() {
     let words = "driver of 0000:03:00.{0,1,2,3} was changed by somebody else, from vfio-pci to vfio-pci, vfio-pci, \
                  vfio-pci, none: left alone";
     assert!(outcome.notes.iter().any(|note| note.text == words), "{:?}", outcome.notes);
+}
+
+/// As every card of several functions has it.
+#[test]
+fn a_reset_that_the_kernel_lists_and_does_not_take_back_is_no_failure() {
+    let machine = machine_with(&format!(
+        "{DISPLAY}/reset_method = pm bus\n/simulated/pci/{}/reset_methods = pm device_specific\n\
+         /sys/module/vendor_reset/initstate = live\n",
+        CARD[0]
+    ));
+    let life = gamer("gpu: {reset_method: [device_specific]}");
+    machine.prepare(&life).unwrap();
+    assert_eq!(machine.attribute(CARD[0], "reset_method"), "device_specific");
+    machine.started(&life).unwrap();
+    let outcome = machine.release(&life).unwrap();
+    assert_eq!(outcome.failures, [""; 0]);
+    assert_eq!(machine.attribute(CARD[0], "reset_method"), "pm");
+    assert!(!machine.has_ledger());
 }
