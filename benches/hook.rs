@@ -5,7 +5,7 @@
 //! the bare writes and bus calls; `tests/vm/bench` does it in the virtual machine. With `--strict` a ratio that does not
 //! hold is a failure: not for a machine that does other things as well.
 
-#![allow(clippy::print_stdout, missing_docs)]
+#![allow(clippy::print_stdout, missing_docs, reason = "a program that prints figures")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

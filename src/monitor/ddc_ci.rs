@@ -69,14 +69,6 @@ pub enum ReplyError {
     OtherQuestion,
 }
 
-impl ReplyError {
-    /// Whether the bytes are no reply to this request at all, so that asking again can help.
-    #[must_use]
-    pub const fn is_garbled(self) -> bool {
-        !matches!(self, Self::Null | Self::Unsupported)
-    }
-}
-
 impl DdcRequest {
     /// The bytes to write to [`DDC_CI_ADDRESS`].
     #[must_use]

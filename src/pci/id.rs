@@ -24,10 +24,6 @@ pub struct ParsePciIdError(String);
 impl PciId {
     /// AMD's graphics, which came from ATI.
     pub const AMD: u16 = 0x1002;
-    /// NVIDIA.
-    pub const NVIDIA: u16 = 0x10de;
-    /// Intel.
-    pub const INTEL: u16 = 0x8086;
 }
 
 impl FromStr for PciId {

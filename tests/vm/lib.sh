@@ -330,6 +330,14 @@ start() {
     virsh -q start "$1"
 }
 
+# drm_node FUNCTION card|renderD: the device node that a function's driver has made.
+drm_node() {
+    local node
+    node=$(cd "/sys/bus/pci/devices/$1/drm" && echo "$2"*)
+    [[ -c /dev/dri/$node ]] || fail "$1 has no $2: $node"
+    echo "/dev/dri/$node"
+}
+
 # refused GUEST WORD...: it is not started, and the message has all the words.
 refused() {
     local said word

@@ -143,14 +143,6 @@ impl Host {
             .map_or(PowerState::Unknown, |text| PowerState::from_sysfs(&text))
     }
 
-    /// `power/runtime_status`, such as `active` or `suspended`; none where the file is absent.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn pci_runtime_status(&self, address: PciAddress) -> Result<Option<String>, HostError> {
-        self.text_if_present(file(address, "power/runtime_status"))
-    }
-
     /// The names in `reset_method`, in the order in which the kernel tries them; none where the function cannot be reset
     /// by itself, or before Linux 5.15.
     ///

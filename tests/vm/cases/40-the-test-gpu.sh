@@ -43,8 +43,8 @@ load_gpu
 expect "drivers" "$(drivers)" "vhgpu snd_hda_intel"
 kernel_said "vhgpu $gpu: initializing kernel modesetting"
 kernel_said "Initialized vhgpu 1.0.0 for $gpu on minor"
-card=/dev/dri/$(cd $devices/$gpu/drm && echo card*)
-render=/dev/dri/$(cd $devices/$gpu/drm && echo renderD*)
+card=$(drm_node $gpu card)
+render=$(drm_node $gpu renderD)
 [[ -c $card && -c $render ]] || fail "no nodes: $card $render"
 expect "reset methods" "$(<$devices/$gpu/reset_method)" bus
 expect "d3cold_allowed" "$(<$devices/$gpu/d3cold_allowed)" 1
@@ -215,7 +215,7 @@ fails "in use" rmmod vh_gpu
 unbind vhgpu $gpu
 has_open "$open" "$card (deleted)"
 bind vhgpu $gpu
-[[ -c /dev/dri/$(cd $devices/$gpu/drm && echo card*) ]] || fail "no node while an old one is held"
+drm_node $gpu card >/dev/null
 let_go
 ! [[ -e /proc/$open || -e /proc/$mapped || -e /proc/$registers ]] || fail "holders do not end"
 unbind vhgpu $gpu

@@ -8,8 +8,8 @@ load_gpu
 warm_up_gpu
 before=$(mktemp)
 snapshot "$before"
-card=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo card*)
-render=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo renderD*)
+card=$(drm_node "$gpu" card)
+render=$(drm_node "$gpu" renderD)
 sound=$(find "/sys/bus/pci/devices/${test_card[1]}/sound/" -name 'controlC*' -printf '/dev/snd/%f\n' -quit)
 
 gpu_refused() {
@@ -25,7 +25,7 @@ comes_and_goes() {
 
 configure gpu <<<'gpu: {guest_reboot: allow}'
 for node in "$card" "$render" "$sound"; do
-    [[ -c $node ]] || continue
+    [[ -c $node ]] || fail "no node '$node'"
     process=$(hold "$node")
     gpu_refused "vh-holder (process $process" "has $node open"
     let_go
@@ -53,12 +53,12 @@ systemctl stop aside
 
 # One that lets go in time is waited for; one that does not is named.
 configure gpu <<<'gpu: {guest_reboot: allow, holders: {wait: 10s}}'
-card=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo card*)
+card=$(drm_node "$gpu" card)
 process=$(hold "$card")
 (sleep 4; let_go) &
 comes_and_goes
 wait
-card=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo card*)
+card=$(drm_node "$gpu" card)
 process=$(hold "$card")
 configure gpu <<<'gpu: {guest_reboot: allow, holders: {wait: 2s}}'
 gpu_refused "vh-holder (process $process"
@@ -87,7 +87,7 @@ expect "greeter" "$(systemctl is-active greeter || true)" inactive
 destroy gpu
 same_as "$before" 20
 wait_active greeter
-lsof_card=/dev/dri/$(cd "/sys/bus/pci/devices/$gpu/drm" && echo card*)
+lsof_card=$(drm_node "$gpu" card)
 [[ $(readlink "/proc/$(systemctl show -P MainPID greeter)/fd/3") == "$lsof_card" ]] || fail "it is not on the card"
 # Not on this card: it is left alone.
 systemctl stop greeter

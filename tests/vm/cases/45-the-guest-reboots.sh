@@ -9,7 +9,7 @@ warm_up_gpu
 before=$(mktemp)
 snapshot "$before"
 
-# starts GUEST: how often `prepare` was called for it since.
+# lives GUEST: how often `prepare` was called for it since.
 since=$(date '+%F %T')
 lives() { journalctl -q -t vfio-hook -o cat --since "$since" VFIO_HOOK_GUEST="$1" | grep -c '^prepare: ' || true; }
 # stays_off GUEST
@@ -62,7 +62,9 @@ start gpu-reboot
 virsh -q suspend gpu-reboot
 systemctl restart libvirtd
 # It is asked again every two seconds.
+deadline=$((SECONDS + 60))
 until pgrep -f 'qemu-monitor-event.*000000000092' >/dev/null; do
+    ((SECONDS < deadline)) || fail "nobody listens to libvirt any more"
     sleep 0.2
 done
 sleep 4
