@@ -95,6 +95,7 @@ pub(crate) use root_path::ROOT_PATH;
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;
 pub use start_again::{START_AGAIN, StartAgain, start_again};
+pub(crate) use state_dir::LOCK_RETRY;
 pub use state_dir::{LockFile, STATE_DIR};
 pub use systemd::{BusSignal, UnitName, Units, watch_bus_signals};
 pub use unit_file_name::{UnitFileName, UnitFileNameError};
