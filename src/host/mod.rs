@@ -33,7 +33,9 @@ mod monitor_events;
 mod monitors;
 mod pci;
 mod process;
+mod process_search;
 mod program_version;
+mod qemu;
 mod release;
 mod root_path;
 mod script_tree;
@@ -91,6 +93,8 @@ pub use pci::{
     PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport, Probed, probe_pci,
 };
 pub use process::{ProcessId, StrayTasks};
+pub(crate) use process_search::ONE_LOOK;
+pub use qemu::QemuSearch;
 pub(crate) use root_path::ROOT_PATH;
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::{Host, HostError};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
-use crate::guest::GuestUuid;
 
 /// The daemons that call the hook, as the kernel names their processes.
 const LIBVIRT_DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
@@ -96,30 +95,6 @@ impl Host {
         LIBVIRT_DAEMONS
             .contains(&stat.comm.as_str())
             .then_some(ProcessId { pid: parent, start_time: stat.starttime })
-    }
-
-    /// The QEMU that runs this guest, found by the `-uuid` that libvirt gives it on its command line.
-    #[must_use]
-    pub fn qemu_of(&self, uuid: &str) -> Option<i32> {
-        let processes = all_processes_with_root(self.files.locate(Path::new("/proc"))).ok()?;
-        processes.flatten().find_map(|process| {
-            let arguments = process.cmdline().ok()?;
-            let named = arguments.windows(2).any(|pair| pair[0] == "-uuid" && pair[1] == uuid);
-            let alive = named && process.stat().is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'));
-            alive.then_some(process.pid)
-        })
-    }
-
-    /// Whether any guest but this one runs, whoever started it: every QEMU of libvirt's has a `-uuid`.
-    #[must_use]
-    pub fn has_other_guests(&self, but: Option<GuestUuid>) -> bool {
-        let but = but.map(|guest| guest.to_string());
-        let Ok(processes) = all_processes_with_root(self.files.locate(Path::new("/proc"))) else {
-            return true;
-        };
-        processes.flatten().filter_map(|process| process.cmdline().ok()).any(|arguments| {
-            arguments.windows(2).any(|pair| pair[0] == "-uuid" && Some(&pair[1]) != but.as_ref())
-        })
     }
 
     /// The threads of programs that may still run on these CPUs. Kernel threads are left out, and so is everything

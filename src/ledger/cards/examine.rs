@@ -6,7 +6,10 @@ use super::{CardKind, CardTerms, Failure, StuckKind, StuckOperation, Verdict};
 use crate::deadline::Deadline;
 use crate::gpu::{Rung, Sign, signs_in};
 use crate::guest::GuestUuid;
-use crate::host::{AskedBars, Bindings, BusReset, Host, HostError, KernelLogPosition, PciTrouble, ProcessId};
+use crate::host::{
+    AskedBars, Bindings, BusReset, Host, HostError, KernelLogPosition, ONE_LOOK, PciTrouble, ProcessId,
+    QemuSearch,
+};
 use crate::ledger::error::LedgerError;
 use crate::ledger::knob::Knob;
 use crate::ledger::open::Ledger;
@@ -21,9 +24,6 @@ const LETS_GO: Duration = Duration::from_secs(45);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long one look through all processes may take.
-const ONE_LOOK: Duration = Duration::from_secs(3);
-
 /// How long a card may take to answer.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -33,6 +33,10 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long a rung may take: the kernel waits up to 60 s for a device after a reset (`PCIE_RESET_READY_POLL_MS` in its
 /// `drivers/pci/pci.c`), and links are trained on top of that.
 const RUNG: Duration = Duration::from_secs(75);
+
+/// What is said where a process that hangs hides whether the guest's QEMU runs.
+const NOT_KNOWN: &str =
+    "the look through all processes took too long, so that it is not known whether QEMU has ended";
 
 /// What `drivers_autoprobe` holds while the kernel binds no driver by itself.
 const OFF: &str = "0";
@@ -48,12 +52,13 @@ impl Ledger<'_> {
         if let Some(operation) = terms.stuck_operation(self.host) {
             return Ok(Err(Failure::Stuck(operation.clone())));
         }
+        let known = owner.and_then(|guest| self.record.leases.get(&guest)?.qemu);
         let was_taken = self.record.entry(&terms.knob()).is_some();
         self.unlocked(|host, deadline| {
             // One that was never taken may be used by the host's programs.
             if was_taken {
                 let lets_go = Deadline::after(LETS_GO).earlier(deadline);
-                wait_until_free(host, owner, terms, lets_go)?;
+                wait_until_free(host, owner, known, terms, lets_go)?;
             }
             Ok(match look_at(host, terms) {
                 Verdict::Dead(_) => {
@@ -74,7 +79,8 @@ impl Ledger<'_> {
     ) -> Result<Result<(), Failure>, LedgerError> {
         // Those that are just starting, and those of which nothing is known here.
         let has_others = self.record.leases.keys().any(|guest| Some(*guest) != owner);
-        if rung == Rung::DeepSleep && (has_others || self.host.has_other_guests(owner)) {
+        let may_run = || self.host.qemu_of_others(owner, Deadline::after(ONE_LOOK)).may_run();
+        if rung == Rung::DeepSleep && (has_others || may_run()) {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }
         // Claimed until the lease's cards are back: whoever is killed in the middle is cleaned up after.
@@ -97,27 +103,31 @@ impl Ledger<'_> {
 fn wait_until_free(
     host: &Host,
     owner: Option<GuestUuid>,
+    known: Option<ProcessId>,
     terms: &CardTerms,
     deadline: Deadline,
 ) -> Result<(), Failure> {
     loop {
         let is_last = deadline.has_passed();
-        let qemu = owner.and_then(|guest| host.qemu_of(&guest.to_string())).and_then(ProcessId::of);
+        let qemu =
+            owner.map_or(QemuSearch::Gone, |guest| host.qemu_of(guest, known, Deadline::after(ONE_LOOK)));
         let holder = match qemu {
-            Some(process) => Ok(Some((
+            QemuSearch::Runs(process) => Ok(Some((
                 process,
                 format!("QEMU (process {}) does not end, and still has the card", process.pid),
             ))),
-            None => host
+            QemuSearch::Unknown => Err(NOT_KNOWN.to_owned()),
+            QemuSearch::Gone => host
                 .holders_of(terms.functions.as_slice(), Deadline::after(ONE_LOOK))
-                .map(|holders| holders.first().map(|holder| (holder.process, holder.to_string()))),
+                .map(|holders| holders.first().map(|holder| (holder.process, holder.to_string())))
+                .map_err(|error| error.to_string()),
         };
         match holder {
             Ok(None) => return Ok(()),
             Ok(Some((process, what))) if is_last => {
                 return Err(Failure::Stuck(StuckOperation::new(process, StuckKind::HasCard, what)));
             }
-            Err(error) if is_last => return Err(Failure::Refused(vec![error.to_string()])),
+            Err(reason) if is_last => return Err(Failure::Refused(vec![reason])),
             _ => deadline.pause(LOOK),
         }
     }
