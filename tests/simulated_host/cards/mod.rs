@@ -7,6 +7,7 @@ mod failures;
 mod hangs;
 mod holders;
 mod interleavings;
+mod keepers;
 mod kills;
 mod ledger_file;
 mod locks;
