@@ -33,7 +33,9 @@ mod monitor_events;
 mod monitors;
 mod pci;
 mod process;
+mod process_search;
 mod program_version;
+mod qemu;
 mod release;
 mod root_path;
 mod script_tree;
@@ -92,10 +94,13 @@ pub use pci::{
     Probed, RescanBinding, probe_pci,
 };
 pub use process::{ProcessId, StrayTasks};
+pub(crate) use process_search::ONE_LOOK;
+pub use qemu::QemuSearch;
 pub(crate) use root_path::ROOT_PATH;
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;
 pub use start_again::{START_AGAIN, StartAgain, start_again};
+pub(crate) use state_dir::LOCK_RETRY;
 pub use state_dir::{LockFile, STATE_DIR};
 pub use systemd::{BusSignal, UnitName, Units, watch_bus_signals};
 pub use unit_file_name::{UnitFileName, UnitFileNameError};

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::{Host, HostError};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
-use crate::guest::GuestUuid;
 
 /// The daemons that call the hook, as the kernel names their processes.
 const LIBVIRT_DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
@@ -50,8 +49,18 @@ impl ProcessId {
 
 /// Whether that very process still runs.
 pub(super) fn is_alive(id: ProcessId) -> bool {
-    let stat = Process::new(id.pid).and_then(|process| process.stat());
-    stat.is_ok_and(|stat| stat.starttime == id.start_time && !matches!(stat.state, 'Z' | 'X'))
+    is_alive_in(Path::new("/proc"), id)
+}
+
+/// Whether a process of this folder still runs. Where its first thread has ended, others may hang in the kernel, with
+/// everything that the process has open.
+fn is_alive_in(proc: &Path, id: ProcessId) -> bool {
+    let runs = |stat: procfs::process::Stat| !matches!(stat.state, 'Z' | 'X');
+    let Ok(process) = Process::new_with_root(proc.join(id.pid.to_string())) else { return false };
+    let Ok(first) = process.stat() else { return false };
+    first.starttime == id.start_time
+        && (runs(first)
+            || process.tasks().is_ok_and(|tasks| tasks.flatten().any(|task| task.stat().is_ok_and(runs))))
 }
 
 /// A descriptor of a process, readable when it has ended; none where it has ended already.
@@ -98,30 +107,6 @@ impl Host {
             .then_some(ProcessId { pid: parent, start_time: stat.starttime })
     }
 
-    /// The QEMU that runs this guest, found by the `-uuid` that libvirt gives it on its command line.
-    #[must_use]
-    pub fn qemu_of(&self, uuid: &str) -> Option<i32> {
-        let processes = all_processes_with_root(self.files.locate(Path::new("/proc"))).ok()?;
-        processes.flatten().find_map(|process| {
-            let arguments = process.cmdline().ok()?;
-            let named = arguments.windows(2).any(|pair| pair[0] == "-uuid" && pair[1] == uuid);
-            let alive = named && process.stat().is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'));
-            alive.then_some(process.pid)
-        })
-    }
-
-    /// Whether any guest but this one runs, whoever started it: every QEMU of libvirt's has a `-uuid`.
-    #[must_use]
-    pub fn has_other_guests(&self, but: Option<GuestUuid>) -> bool {
-        let but = but.map(|guest| guest.to_string());
-        let Ok(processes) = all_processes_with_root(self.files.locate(Path::new("/proc"))) else {
-            return true;
-        };
-        processes.flatten().filter_map(|process| process.cmdline().ok()).any(|arguments| {
-            arguments.windows(2).any(|pair| pair[0] == "-uuid" && Some(&pair[1]) != but.as_ref())
-        })
-    }
-
     /// The threads of programs that may still run on these CPUs. Kernel threads are left out, and so is everything
     /// below the groups named (`machine.slice`: the guests themselves). Stops where the time is over.
     #[must_use]
@@ -166,4 +151,32 @@ impl Host {
 fn allowed_cpus(status: &procfs::process::Status) -> Option<CpuSet> {
     let ranges = status.cpus_allowed_list.as_ref()?;
     Some(ranges.iter().flat_map(|(first, last)| *first..=*last).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::manifest;
+
+    #[test]
+    fn a_process_lives_as_long_as_one_of_its_threads() {
+        let stat = |path: &str, id: i32, state: char| {
+            format!(
+                "/proc/4711{path}/stat = {id} (qemu) {state} {}4242 {}\n",
+                "0 ".repeat(18),
+                "0 ".repeat(30)
+            )
+        };
+        for (threads, is_alive) in [("ZD", true), ("ZS", true), ("SS", true), ("ZX", false), ("Z", false)] {
+            let root = tempfile::tempdir().unwrap();
+            let each = (4711..).zip(threads.chars());
+            let mut lines: String = each.map(|(id, state)| stat(&format!("/task/{id}"), id, state)).collect();
+            lines.extend(threads.chars().next().map(|first| stat("", 4711, first)));
+            manifest::lay_out(&lines, root.path()).unwrap();
+            let asked =
+                |start_time| is_alive_in(&root.path().join("proc"), ProcessId { pid: 4711, start_time });
+            assert_eq!(asked(4242), is_alive, "{threads}");
+            assert!(!asked(4243), "{threads}: another life");
+        }
+    }
 }

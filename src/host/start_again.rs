@@ -14,7 +14,7 @@ use super::children::{OwnedChild, Wake, inherit_nothing};
 use super::keeper_service::this_program;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService};
 use super::virsh::{Virsh, VirshError};
-use super::{HostError, RUNNING_SYSTEMD};
+use super::{Host, HostError, ONE_LOOK, QemuSearch, RUNNING_SYSTEMD};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
@@ -140,7 +140,7 @@ pub fn start_again(part: StartAgain, guest: GuestUuid, name: &OsStr) -> Exit {
     let name = GuestName::new(name);
     log::open(&name, Some(guest));
     let outcome = match Virsh::find() {
-        Ok(virsh) => start_when_off(&AskedByVirsh { virsh, guest: guest.to_string() }, OFF, LOOK),
+        Ok(virsh) => start_when_off(&AskedByVirsh { virsh, host: Host::real(), guest }, OFF, LOOK),
         Err(error) => Err(error.to_string()),
     };
     let exit = match outcome {
@@ -179,20 +179,29 @@ trait Asked {
 
     /// `virsh start`.
     fn start(&self) -> Result<(), VirshError>;
+
+    /// Whether a QEMU runs the guest. It is not the one that rebooted: that one is gone before its cards are given back,
+    /// and only after that the guest is to be started again.
+    fn qemu(&self) -> QemuSearch;
 }
 
 struct AskedByVirsh {
     virsh: Virsh,
-    guest: String,
+    host: Host,
+    guest: GuestUuid,
 }
 
 impl Asked for AskedByVirsh {
     fn state(&self) -> Result<String, VirshError> {
-        self.virsh.run(&["domstate", &self.guest], Deadline::after(STATE))
+        self.virsh.run(&["domstate", &self.guest.to_string()], Deadline::after(STATE))
     }
 
     fn start(&self) -> Result<(), VirshError> {
-        self.virsh.run(&["start", &self.guest], Deadline::after(START)).map(drop)
+        self.virsh.run(&["start", &self.guest.to_string()], Deadline::after(START)).map(drop)
+    }
+
+    fn qemu(&self) -> QemuSearch {
+        self.host.qemu_of(self.guest, None, Deadline::after(ONE_LOOK))
     }
 }
 
@@ -215,6 +224,8 @@ fn start_when_off(libvirt: &impl Asked, wait: Duration, look: Duration) -> Resul
             // libvirt made the start all the same.
             (Ok(_), Some(VirshError::Away(_))) => return Ok(Started::Now),
             (Ok(_), Some(VirshError::Refused(_))) => return Ok(Started::ByOthers),
+            // Whoever shuts that one down again wants it off.
+            (Ok(_), None) if matches!(libvirt.qemu(), QemuSearch::Runs(_)) => return Ok(Started::ByOthers),
             (Ok(state), None) => format!("it is not off: libvirt calls it `{state}`"),
             (Err(VirshError::Away(reason)), earlier) => {
                 attempt = earlier;
@@ -236,11 +247,14 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::host::ProcessId;
+    use crate::host::simulated::Faults;
 
     /// A libvirt that answers from two lists, one for each question.
     struct Script {
         states: RefCell<VecDeque<Result<&'static str, VirshError>>>,
         starts: RefCell<VecDeque<Result<(), VirshError>>>,
+        qemu: QemuSearch,
     }
 
     impl Asked for Script {
@@ -250,6 +264,10 @@ mod tests {
 
         fn start(&self) -> Result<(), VirshError> {
             self.starts.borrow_mut().pop_front().expect("it is started too often")
+        }
+
+        fn qemu(&self) -> QemuSearch {
+            self.qemu
         }
     }
 
@@ -261,12 +279,21 @@ mod tests {
         VirshError::Refused(reason.to_owned())
     }
 
-    /// What comes of these answers, all of which are asked for.
+    /// What comes of these answers, all of which are asked for, while no QEMU runs.
     fn outcome(
         states: &[Result<&'static str, VirshError>],
         starts: &[Result<(), VirshError>],
     ) -> Result<Started, String> {
+        outcome_beside(QemuSearch::Gone, states, starts)
+    }
+
+    fn outcome_beside(
+        qemu: QemuSearch,
+        states: &[Result<&'static str, VirshError>],
+        starts: &[Result<(), VirshError>],
+    ) -> Result<Started, String> {
         let script = Script {
+            qemu,
             states: RefCell::new(states.to_vec().into()),
             starts: RefCell::new(starts.to_vec().into()),
         };
@@ -308,9 +335,25 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_others_started_is_theirs() {
+        let (running, off) = (Ok("running"), Ok("shut off"));
+        let started = QemuSearch::Runs(ProcessId { pid: 4711, start_time: 1 });
+        for state in [running.clone(), Ok("in shutdown")] {
+            assert_eq!(outcome_beside(started, &[state], &[]), Ok(Started::ByOthers));
+        }
+        // libvirt has not gone on yet from the one that rebooted.
+        for unseen in [QemuSearch::Gone, QemuSearch::Unknown] {
+            assert_eq!(outcome_beside(unseen, &[running.clone(), off.clone()], &[Ok(())]), Ok(Started::Now));
+        }
+    }
+
+    #[test]
     fn waits_only_so_long() {
-        let script =
-            |state| Script { states: RefCell::new([state].into()), starts: RefCell::new(VecDeque::new()) };
+        let script = |state| Script {
+            states: RefCell::new([state].into()),
+            starts: RefCell::new(VecDeque::new()),
+            qemu: QemuSearch::Gone,
+        };
         let outcome = |state| start_when_off(&script(state), Duration::ZERO, Duration::ZERO);
         assert_eq!(
             outcome(Ok("paused")),
@@ -328,7 +371,10 @@ mod tests {
             folder.path().display()
         );
         let virsh = Virsh::script(folder.path(), &script);
-        let libvirt = AskedByVirsh { virsh, guest: "c0ffee00-1111-4222-8333-44445555666f".to_owned() };
+        let host = Host::simulated(folder.path(), &Faults::default());
+        std::fs::create_dir(folder.path().join("proc")).unwrap();
+        let guest = "c0ffee00-1111-4222-8333-44445555666f".parse().unwrap();
+        let libvirt = AskedByVirsh { virsh, host, guest };
         assert_eq!(start_when_off(&libvirt, Duration::from_secs(3600), Duration::ZERO), Ok(Started::Now));
         let asked = "-q -c qemu:///system domstate c0ffee00-1111-4222-8333-44445555666f\n";
         let started = asked.replace("domstate", "start");

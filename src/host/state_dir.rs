@@ -13,8 +13,9 @@ use crate::failpoint;
 /// The folder; on a tmpfs, so that it is gone after a boot as the knobs' values are.
 pub const STATE_DIR: &str = "/run/vfio-hook";
 
-/// How often a lock that somebody holds is tried again.
-const RETRY: Duration = Duration::from_millis(3);
+/// How often a lock that somebody holds is tried again. Who gives it up for others has to stay away for longer than that,
+/// or nobody notices.
+pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(3);
 
 /// An exclusive lock on a file of the folder; given back when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Host {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(LockFile(file)),
-                Err(fs::TryLockError::WouldBlock) if !deadline.has_passed() => deadline.pause(RETRY),
+                Err(fs::TryLockError::WouldBlock) if !deadline.has_passed() => deadline.pause(LOCK_RETRY),
                 Err(error) => return Err(fail(error.into())),
             }
         }

@@ -33,7 +33,7 @@ use crate::host::{
     Answer, AnswerAt, Host, KeeperState, LockFile, ProcessId, Request, keeper_lock, keeper_socket,
     let_go_of_code, receive, send,
 };
-use crate::ledger::{Ledger, Phase, Record};
+use crate::ledger::{Lease, Ledger, Phase, Record};
 use crate::lifecycle::{self, AfterTheEnd};
 use crate::log;
 use errands::Errands;
@@ -42,7 +42,7 @@ use ledger_work::{Job, LedgerWork};
 use monitors::{MonitorStep, MonitorSteps};
 use notices::{Notice, Notices};
 use reboot::RebootWatch;
-use subject::Subject;
+use subject::{Subject, Subsistence};
 
 /// How long libvirt has, after QEMU's death, to say that it stopped, before the lease is given back without it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -424,9 +424,13 @@ impl Keeper {
         }
     }
 
+    fn lease(&self, host: &Host) -> Option<Lease> {
+        let mut record: Record = Ledger::peek(host).ok().flatten()?;
+        record.leases.remove(&self.guest)
+    }
+
     fn phase(&self, host: &Host) -> Option<Phase> {
-        let record: Record = Ledger::peek(host).ok().flatten()?;
-        Some(record.leases.get(&self.guest)?.phase)
+        Some(self.lease(host)?.phase)
     }
 
     /// libvirt has said something: the guest has come further, or is gone.
@@ -456,25 +460,25 @@ impl Keeper {
                 self.monitors.guest_is_up(record, self.guest);
                 self.reboot.guest_is_up(host, lease);
             }
-            Phase::Started => self.monitors.guest_is_gone(record, self.guest),
-            Phase::Preparing(_) | Phase::GivingBack(_) => {}
+            Phase::Started if self.subject.has_ended() => self.monitors.guest_is_gone(record, self.guest),
+            Phase::Started | Phase::Preparing(_) | Phase::GivingBack(_) => {}
         }
     }
 
     /// Watches whoever the guest's life depends on now.
     fn look_at_ledger(&mut self, host: &Host) {
-        let Some(phase) = self.phase(host) else {
+        let Some(lease) = self.lease(host) else {
             self.subject = Subject::default();
             self.give_back_at = Some(Instant::now() + GRACE);
             return;
         };
         // Not while a hook waits for this keeper: nothing is lost by then, and it takes time.
-        if !self.watches_buses && !matches!(phase, Phase::Preparing(_)) && host.has_systemd() {
+        if !self.watches_buses && !matches!(lease.phase, Phase::Preparing(_)) && host.has_systemd() {
             self.watches_buses = true;
             notices::watch_buses(self.notices.sender());
         }
         self.give_back_at = None;
-        if !self.subject.follow(host, self.guest, phase) {
+        if self.subject.follow(host, self.guest, &lease) != Subsistence::Lives {
             self.give_back_at = Some(Instant::now() + GRACE);
         }
     }
@@ -492,10 +496,11 @@ impl Keeper {
 
     /// libvirt had its time.
     fn give_back_if_abandoned(&mut self, host: &Host) {
-        match self.phase(host) {
-            None => self.leave(),
-            Some(phase) if self.subject.follow(host, self.guest, phase) => {}
-            Some(_) => {
+        let Some(lease) = self.lease(host) else { return self.leave() };
+        match self.subject.follow(host, self.guest, &lease) {
+            Subsistence::Lives => {}
+            Subsistence::Unknown => self.give_back_at = Some(Instant::now() + RETRY),
+            Subsistence::Ended => {
                 tracing::warn!("the guest is gone and libvirt does not say so: giving back what it held");
                 self.give_back(host, "unknown".to_owned(), None);
             }

@@ -1,10 +1,15 @@
 //! Whom the guest's life depends on: first the hook, then libvirt's daemon, then QEMU.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, ProcessId};
-use crate::ledger::Phase;
+use crate::host::{Host, ProcessId, QemuSearch};
+use crate::ledger::{Lease, Phase};
+
+/// How long QEMU may be looked for: less than whoever asks this keeper waits for its answer.
+const FIND_QEMU: Duration = Duration::from_millis(300);
 
 /// The process that is watched.
 #[derive(Default)]
@@ -12,12 +17,25 @@ pub(super) struct Subject {
     watched: Option<Watched>,
     /// The daemon that called the hook; known while that one runs.
     daemon: Option<ProcessId>,
+    /// What was found last.
+    found: Option<Subsistence>,
 }
 
 struct Watched {
     process: ProcessId,
     role: Role,
     descriptor: OwnedFd,
+}
+
+/// How the one stands whom the guest's life depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subsistence {
+    /// It lives, and is watched where it can be.
+    Lives,
+    /// It is dead.
+    Ended,
+    /// It cannot be told: to be looked at again.
+    Unknown,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,42 +68,59 @@ impl Subject {
         Some(watched.process.pid)
     }
 
-    /// Watches whoever counts in this phase of the guest's life. False: that one is dead.
-    pub(super) fn follow(&mut self, host: &Host, guest: GuestUuid, phase: Phase) -> bool {
+    /// Whether whoever counts is known to be dead.
+    pub(super) fn has_ended(&self) -> bool {
+        self.found == Some(Subsistence::Ended)
+    }
+
+    /// Watches whoever counts in this phase of the guest's life.
+    pub(super) fn follow(&mut self, host: &Host, guest: GuestUuid, lease: &Lease) -> Subsistence {
         self.watched = None;
-        match phase {
+        let found = self.find(host, guest, lease);
+        self.found = Some(found);
+        found
+    }
+
+    fn find(&mut self, host: &Host, guest: GuestUuid, lease: &Lease) -> Subsistence {
+        match lease.phase {
             Phase::Preparing(hook) => {
                 self.daemon = self.daemon.or_else(|| host.libvirt_daemon_above(hook));
                 self.watch(host, hook, Role::Worker)
             }
             // Nobody else does it: whoever was to ask for it may have been killed first.
-            Phase::GivingBack(by) if by.is_this_process() => false,
+            Phase::GivingBack(by) if by.is_this_process() => Subsistence::Ended,
             Phase::GivingBack(by) => self.watch(host, by, Role::Worker),
-            Phase::Started => self.watch_qemu(host, guest),
-            // A daemon that died may have started QEMU just before.
+            Phase::Started => self.watch_qemu(host, guest, lease.qemu),
             Phase::Prepared => match self.daemon {
-                Some(daemon) => self.watch(host, daemon, Role::Daemon) || self.watch_qemu(host, guest),
+                Some(daemon) => match self.watch(host, daemon, Role::Daemon) {
+                    // A daemon that died may have started QEMU just before.
+                    Subsistence::Ended => self.watch_qemu(host, guest, lease.qemu),
+                    lives => lives,
+                },
                 // Called by hand: nobody knows whether a guest is to come.
-                None => true,
+                None => Subsistence::Lives,
             },
         }
     }
 
-    fn watch_qemu(&mut self, host: &Host, guest: GuestUuid) -> bool {
-        let qemu = host.qemu_of(&guest.to_string()).and_then(ProcessId::of);
-        qemu.is_some_and(|qemu| self.watch(host, qemu, Role::Qemu))
+    fn watch_qemu(&mut self, host: &Host, guest: GuestUuid, known: Option<ProcessId>) -> Subsistence {
+        match host.qemu_of(guest, known, Deadline::after(FIND_QEMU)) {
+            QemuSearch::Runs(qemu) => self.watch(host, qemu, Role::Qemu),
+            QemuSearch::Gone => Subsistence::Ended,
+            QemuSearch::Unknown => Subsistence::Unknown,
+        }
     }
 
-    fn watch(&mut self, host: &Host, process: ProcessId, role: Role) -> bool {
+    fn watch(&mut self, host: &Host, process: ProcessId, role: Role) -> Subsistence {
         match host.process_descriptor(process) {
             Ok(Some(descriptor)) => {
                 self.watched = Some(Watched { process, role, descriptor });
-                true
+                Subsistence::Lives
             }
-            Ok(None) => false,
+            Ok(None) => Subsistence::Ended,
             Err(error) => {
                 tracing::warn!("{error}");
-                true
+                Subsistence::Lives
             }
         }
     }

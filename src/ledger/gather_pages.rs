@@ -16,7 +16,7 @@ use super::value::{NodeBinding, PageShare, Value, Want};
 use crate::cpuset::NodeSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, PagePool};
+use crate::host::{Host, LOCK_RETRY, PagePool};
 use crate::pages::{MemorySize, PageSize};
 
 /// The most memory asked for in one write, so that no write lasts long.
@@ -24,6 +24,9 @@ const CHUNK: MemorySize = MemorySize::from_gib(2);
 
 /// How long the ledger is kept locked before others get a turn.
 const TURN: Duration = Duration::from_millis(300);
+
+/// How long it is unlocked then: those who wait try every [`LOCK_RETRY`], and may be a moment late.
+const OTHERS_TURN: Duration = LOCK_RETRY.saturating_mul(3);
 
 /// Rounds without a single page gained after which it is given up: the first drops caches, the others compact.
 const FRUITLESS_ROUNDS: u32 = 4;
@@ -161,7 +164,7 @@ impl Ledger<'_> {
                 break;
             }
             if self.locked_since.elapsed() > TURN && got < short {
-                self.unlocked(|_, _| ())?;
+                self.unlocked(|_, deadline| deadline.pause(OTHERS_TURN))?;
             }
         }
         Ok(gained)

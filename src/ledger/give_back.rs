@@ -1,6 +1,7 @@
 //! Giving a lease back: what is quick at once, the guest's commands and what stands around them by its keeper.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::carry_out::Outcome;
 use super::error::LedgerError;
@@ -10,17 +11,38 @@ use super::open::Ledger;
 use super::plan::{Extent, Note, Plan};
 use super::record::{Lease, Phase};
 use crate::command::OnCommandFailure;
+use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::GuestUuid;
-use crate::host::{AnswerAt, Errand, HostError, KeeperState, ProcessId, Request, xml_file};
+use crate::host::{AnswerAt, Errand, HostError, ProcessId, Request, xml_file};
+
+/// What is left of its time must be at least so much before an event takes cards back itself. A driver that is interrupted
+/// while it takes a card counts as stuck and the card as lost, and one for graphics may need several seconds.
+const TAKES_CARDS: Duration = Duration::from_secs(12);
+
+/// How long a keeper that did not say how it stands may take to hear that it has to give back: the ledger is locked
+/// meanwhile.
+const REMINDER: Duration = Duration::from_secs(1);
 
 /// The events whose commands are run when a lease is given back. Those of `stopped` were run before if libvirt said so.
 pub const AT_THE_END: [Operation; 2] = [Operation::Stopped, Operation::Release];
 
+/// The keeper that is to give a lease back.
+#[derive(Debug)]
+enum KeeperAtHand {
+    Answers(ProcessId),
+    /// There is one, and it does not say in time how it stands.
+    Silent,
+    /// There is none, and none can be started.
+    Missing(HostError),
+}
+
 impl Ledger<'_> {
     /// Gives a lease back. If that takes time (the guest has commands for it, a card, or monitors that are not back
     /// yet), or its keeper is still at those of `stopped`, the keeper gives the rest back, and this does not wait for
-    /// it: the lease stays until then. An heir, the process that starts the guest again, gets the monitors as they are.
+    /// it: the lease stays until then. Cards stay with the lease where there is no keeper to take them back, and too little
+    /// time to do it here: the next event finds them. An heir, the process that starts the guest again, gets the monitors
+    /// as they are.
     ///
     /// # Errors
     /// The ledger cannot be written. A knob that cannot be written is in the outcome, and stays in the ledger.
@@ -33,15 +55,31 @@ impl Ledger<'_> {
         if !self.takes_time_to_give_back(uuid, heir) && !self.has_busy_keeper(uuid) {
             return self.give_back_here(uuid, reason, heir);
         }
-        // It may be this process, which then has found what its predecessor left half done.
-        let Ok(keeper) = self.keeper_to_give_back(uuid) else {
-            return self.give_back_here(uuid, reason, heir);
+        let keeper = self.keeper_to_give_back(uuid);
+        let by = match &keeper {
+            // It may be this process, which then has found what its predecessor left half done.
+            KeeperAtHand::Answers(process) => *process,
+            missing if self.may_give_back_here(uuid, missing) => {
+                return self.give_back_here(uuid, reason, heir);
+            }
+            // Whoever finds this process dead goes on.
+            KeeperAtHand::Silent | KeeperAtHand::Missing(_) => self.host.this_process(),
         };
-        let mut outcome = self.give_back_before_commands(uuid, keeper.process)?;
+        let mut outcome = self.give_back_before_commands(uuid, by)?;
         let request = Request::GiveBack { reason: reason.to_owned(), heir };
-        match self.host.ask_keeper(uuid, &request, self.deadline) {
-            Ok(_) => outcome.notes.push(Note::info("its keeper gives the rest back")),
-            Err(_) => outcome.absorb(self.give_back_here(uuid, reason, heir)?),
+        let told = match &keeper {
+            KeeperAtHand::Answers(_) => self.tell_keeper(uuid, &request, self.deadline),
+            KeeperAtHand::Silent => {
+                self.tell_keeper(uuid, &request, Deadline::after(REMINDER).earlier(self.half_of_the_time()))
+            }
+            KeeperAtHand::Missing(error) => Err(error.to_string()),
+        };
+        match told {
+            Ok(()) => outcome.notes.push(Note::info("its keeper gives the rest back")),
+            Err(_) if self.may_give_back_here(uuid, &keeper) => {
+                outcome.absorb(self.give_back_here(uuid, reason, heir)?);
+            }
+            Err(error) => outcome.failures.push(format!("the cards are not given back yet: {error}")),
         }
         Ok(outcome)
     }
@@ -113,12 +151,34 @@ impl Ledger<'_> {
             && matches!(self.host.keeper(uuid, self.deadline), Ok(Some(keeper)) if keeper.errands > 0)
     }
 
-    fn keeper_to_give_back(&mut self, uuid: GuestUuid) -> Result<KeeperState, HostError> {
-        if let Some(keeper) = self.host.keeper(uuid, self.deadline)? {
-            return Ok(keeper);
+    fn keeper_to_give_back(&mut self, uuid: GuestUuid) -> KeeperAtHand {
+        match self.host.keeper(uuid, self.deadline) {
+            Ok(Some(keeper)) => return KeeperAtHand::Answers(keeper.process),
+            Err(_) => return KeeperAtHand::Silent,
+            Ok(None) => {}
         }
-        self.host.start_keeper(uuid, self.deadline)?;
-        self.host.ask_keeper(uuid, &Request::State, self.deadline)
+        let started = self.host.start_keeper(uuid, self.half_of_the_time());
+        match started.and_then(|()| self.host.ask_keeper(uuid, &Request::State, self.deadline)) {
+            Ok(keeper) => KeeperAtHand::Answers(keeper.process),
+            Err(error) => KeeperAtHand::Missing(error),
+        }
+    }
+
+    /// What a keeper that does not come or does not answer may cost: the event may be another guest's, and has its own
+    /// work to do.
+    fn half_of_the_time(&self) -> Deadline {
+        Deadline::after(self.deadline.remaining() / 2)
+    }
+
+    fn tell_keeper(&mut self, uuid: GuestUuid, request: &Request, deadline: Deadline) -> Result<(), String> {
+        self.host.ask_keeper(uuid, request, deadline).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Whether this process may give back what a keeper should. Not cards where it would have to end in the middle, or
+    /// where the keeper may be at them.
+    fn may_give_back_here(&self, uuid: GuestUuid, keeper: &KeeperAtHand) -> bool {
+        let has_time = !matches!(keeper, KeeperAtHand::Silent) && self.deadline.remaining() >= TAKES_CARDS;
+        has_time || !self.has_cards(uuid)
     }
 
     fn give_back_before_commands(&mut self, uuid: GuestUuid, by: ProcessId) -> Result<Outcome, LedgerError> {

@@ -13,7 +13,7 @@ use super::record::{Lease, Phase, Record};
 use super::value::{Value, Want};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, LockFile, STATE_DIR};
+use crate::host::{Host, LockFile, ONE_LOOK, STATE_DIR};
 
 /// The file's name in [`STATE_DIR`].
 pub const FILE: &str = "ledger.json";
@@ -21,6 +21,9 @@ const LOCK: &str = "lock";
 
 /// What undoing a `prepare` may take when the event's time is over: less than the reserve that the watchdog leaves.
 const UNDO: Duration = Duration::from_secs(5);
+
+/// How long QEMU may be looked for while the ledger is locked and libvirt waits: `started` has 2 s in all.
+const FIND_QEMU: Duration = Duration::from_millis(500);
 
 /// How hard to try for what may take time.
 #[derive(Clone, Copy, Debug)]
@@ -177,21 +180,24 @@ impl<'h> Ledger<'h> {
         self.give_back(uuid, "failed", None)
     }
 
-    /// Notes that the guest's QEMU runs and has its memory.
+    /// Notes that the guest's QEMU runs and has its memory, and which process it is.
     ///
     /// # Errors
     /// The ledger cannot be written.
     pub fn mark_started(&mut self, uuid: GuestUuid) -> Result<(), LedgerError> {
-        match self.record.leases.get_mut(&uuid) {
-            Some(lease) if lease.phase == Phase::Prepared => {
-                lease.phase = Phase::Started;
-                for card in &mut lease.cards {
-                    card.usage = CardUsage::ByGuest;
-                }
+        let Some(lease) = self.record.leases.get_mut(&uuid) else { return Ok(()) };
+        let before = lease.clone();
+        if lease.phase == Phase::Prepared {
+            lease.phase = Phase::Started;
+            for card in &mut lease.cards {
+                card.usage = CardUsage::ByGuest;
             }
-            _ => return Ok(()),
         }
-        self.store()
+        if lease.phase == Phase::Started {
+            let found = self.host.qemu_of(uuid, lease.qemu, Deadline::after(FIND_QEMU));
+            lease.qemu = found.found().or(lease.qemu);
+        }
+        if *lease == before { Ok(()) } else { self.store() }
     }
 
     /// Writes the ledger, or removes its file where nobody holds anything.
@@ -268,7 +274,7 @@ impl<'h> Ledger<'h> {
         lease.phase == Phase::Started
             && self.record.entry(&Knob::Keeper(uuid)).is_some()
             && matches!(self.host.keeper(uuid, self.deadline), Ok(None))
-            && self.host.qemu_of(&uuid.to_string()).is_none()
+            && !self.host.qemu_of(uuid, lease.qemu, Deadline::after(ONE_LOOK)).may_run()
     }
 
     /// A pool that was growing when its writer was killed: what it gained since is the guest's share.

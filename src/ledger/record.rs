@@ -62,6 +62,9 @@ pub struct Lease {
     /// What happens when the guest reboots itself; none where nothing was said about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_reboot: Option<GuestReboot>,
+    /// The guest's QEMU, once it runs: while the kernel is ending it, nothing else tells that it is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu: Option<ProcessId>,
 }
 
 /// Where a guest's interrupts are served, and the host's are not. They appear when the guest's drivers load.
@@ -236,6 +239,7 @@ impl Lease {
             monitors: Vec::new(),
             cards: Vec::new(),
             guest_reboot: None,
+            qemu: None,
         }
     }
 }

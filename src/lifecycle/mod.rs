@@ -18,7 +18,7 @@ use crate::config::{ConfigErrors, TrustError};
 use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::GuestUuid;
-use crate::host::{Host, HostError, ProcessId, Request, xml_file};
+use crate::host::{Host, HostError, ONE_LOOK, ProcessId, Request, xml_file};
 use crate::ledger::{Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Record};
 
 pub use cards::{Clearing, clear_quarantine};
@@ -327,12 +327,15 @@ pub fn lease_by_name(record: &Record, name: &str) -> Option<GuestUuid> {
     }
 }
 
-/// Whether a lease is held by a guest that runs.
+/// Whether a lease is held by a guest that runs, for all that is known.
 #[must_use]
 pub fn guest_runs(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     match record.leases.get(&uuid).map(|lease| lease.phase) {
         Some(Phase::Preparing(by)) if host.is_alive(by) => true,
-        Some(_) => host.qemu_of(&uuid.to_string()).is_some(),
+        Some(_) => {
+            let known = record.leases.get(&uuid).and_then(|lease| lease.qemu);
+            host.qemu_of(uuid, known, Deadline::after(ONE_LOOK)).may_run()
+        }
         None => false,
     }
 }

@@ -1,9 +1,13 @@
 //! Others come and go while one guest's memory is gathered and the ledger is not locked.
 
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use vfio_hook::host::Host;
 use vfio_hook::host::simulated::Faults;
+use vfio_hook::ledger::Ledger;
 use vfio_hook::lifecycle;
 
 use crate::support::{Life, Machine, config, greedy, guest, life, pages_on, soon};
@@ -203,4 +207,37 @@ fn what_a_reload_took_away_is_set_again_and_what_an_administrator_chose_is_not()
     assert!(uphold(&machine, &life).notes.is_empty(), "said once");
     machine.release(&life).unwrap();
     assert_eq!(machine.get(UNIT), "0-4");
+}
+
+/// Every write to the pool takes longer than one may have the ledger to himself.
+fn each_write_is_slow(faults: &Faults) {
+    let again = faults.clone();
+    faults.interrupt(NR, move || {
+        thread::sleep(Duration::from_millis(320));
+        each_write_is_slow(&again);
+    });
+}
+
+#[test]
+fn another_guest_gets_its_turn_while_a_large_pool_grows() {
+    const WANTED: u64 = 4500;
+    let machine = Machine::new("ryzen-7950x");
+    let life = life(guest(1, "2-3", &pages_on(WANTED, 0)), "hugepages: {}");
+    let (root, faults) = (machine.root(), machine.faults.clone());
+    let (tell, told) = channel();
+    machine.faults.interrupt(NR, move || {
+        thread::spawn(move || {
+            let mut host = Host::simulated(&root, &Faults::default());
+            let ledger = Ledger::open(&mut host, soon()).unwrap();
+            let there = std::fs::read_to_string(root.join(NR.trim_start_matches('/'))).unwrap();
+            drop(ledger);
+            tell.send(there.trim().parse::<u64>().unwrap()).unwrap();
+        });
+        each_write_is_slow(&faults);
+        thread::sleep(Duration::from_millis(320));
+    });
+    machine.prepare(&life).unwrap();
+    assert_eq!(machine.number(NR), WANTED);
+    let there = told.recv().unwrap();
+    assert!(there < WANTED, "{there}");
 }

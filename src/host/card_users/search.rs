@@ -1,24 +1,18 @@
 //! A look through all processes for those that have certain files open or mapped.
-//!
-//! The kernel keeps whoever reads `/proc/PID/maps` waiting while that process holds the lock on its memory, and a
-//! process that hangs in a driver may do so for ever. So the look is a thread's: its wait ends with the program
-//! (`mmap_read_lock_killable` in `fs/proc/task_mmu.c`), and nobody has to wait for it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStrExt;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
 
 use nix::errno::Errno;
 use procfs::process::Process;
 
 use super::nodes::{CardNode, DeviceNumber};
 use crate::deadline::Deadline;
+use crate::host::process_search::ProcessSearch;
 use crate::host::{HostError, ProcessId};
 
 /// What the kernel appends to the path of a file that was removed.
@@ -65,52 +59,15 @@ pub(super) struct Found {
     pub(super) nodes: BTreeMap<CardNode, Hold>,
 }
 
-/// What the thread says.
-enum Step {
-    /// It is about to look at this process.
-    At(i32),
-    Found(Found),
-    Failed(HostError),
-}
-
 impl Search {
     /// The processes that have one of the files, in the order of their numbers; not this one.
     pub(super) fn run(self, deadline: Deadline) -> Result<Vec<Found>, HostError> {
-        let proc = self.proc.clone();
-        let (sender, steps) = channel();
-        let thread = thread::Builder::new()
-            .name("card-users".to_owned())
-            .spawn(move || self.look_through(&sender))
-            .map_err(|error| HostError::list(&proc, error))?;
-        let found = collect(&steps, &proc, deadline);
-        // One that is left behind finds nobody to tell, and ends.
-        if found.is_ok()
-            && let Err(panic) = thread.join()
-        {
-            resume_unwind(panic);
+        let mut search = ProcessSearch::start(self.proc.clone(), move |pid| self.look_at(pid))?;
+        let mut found = Vec::new();
+        while let Some(one) = search.next(deadline)? {
+            found.push(one);
         }
-        found
-    }
-
-    fn look_through(&self, tell: &Sender<Step>) {
-        let pids = match pids(&self.proc) {
-            Ok(pids) => pids,
-            Err(error) => return drop(tell.send(Step::Failed(HostError::list(&self.proc, error)))),
-        };
-        let others = pids.into_iter().filter(|pid| u32::try_from(*pid) != Ok(std::process::id()));
-        for pid in others {
-            if tell.send(Step::At(pid)).is_err() {
-                return;
-            }
-            let step = match self.look_at(pid) {
-                Ok(None) => continue,
-                Ok(Some(found)) => Step::Found(found),
-                Err(error) => Step::Failed(error),
-            };
-            if tell.send(step).is_err() {
-                return;
-            }
-        }
+        Ok(found)
     }
 
     fn look_at(&self, pid: i32) -> Result<Option<Found>, HostError> {
@@ -182,33 +139,6 @@ impl Search {
         }
         DeviceNumber::of(&fs::metadata(link).ok()?)
     }
-}
-
-fn collect(steps: &Receiver<Step>, proc: &Path, deadline: Deadline) -> Result<Vec<Found>, HostError> {
-    let mut found = Vec::new();
-    let mut last = None;
-    loop {
-        match steps.recv_timeout(deadline.remaining()) {
-            Ok(Step::At(pid)) => last = Some(pid),
-            Ok(Step::Found(one)) => found.push(one),
-            Ok(Step::Failed(error)) => return Err(error),
-            Err(RecvTimeoutError::Disconnected) => return Ok(found),
-            Err(RecvTimeoutError::Timeout) => {
-                let place = last.map_or_else(|| proc.to_owned(), |pid| proc.join(pid.to_string()));
-                let reason = "it took too long, so that it is not known who uses the card";
-                return Err(HostError::read(&place, io::Error::new(io::ErrorKind::TimedOut, reason)));
-            }
-        }
-    }
-}
-
-fn pids(proc: &Path) -> io::Result<Vec<i32>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir(proc)? {
-        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-    }
-    pids.sort_unstable();
-    Ok(pids)
 }
 
 /// A process that has ended, or has no such file on a host in a folder, has nothing there.
@@ -298,17 +228,9 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_none() {
+    fn without_a_list_there_is_no_answer() {
         let nobody = Search { proc: "/nowhere".into(), nodes: Vec::new(), tell: Tell::Path };
         assert!(nobody.run(soon()).unwrap_err().is_absent());
-        let (sender, steps) = channel();
-        sender.send(Step::At(4711)).unwrap();
-        let late = collect(&steps, "/proc".as_ref(), Deadline::after(Duration::ZERO)).unwrap_err();
-        assert_eq!(
-            late.to_string(),
-            "failed to read /proc/4711: it took too long, so that it is not known who uses the card"
-        );
-        assert!(late.help().unwrap().contains("wchan"));
     }
 
     #[test]

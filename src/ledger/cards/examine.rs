@@ -6,7 +6,9 @@ use super::{CardKind, CardTerms, Failure, StuckKind, StuckOperation, Verdict};
 use crate::deadline::Deadline;
 use crate::gpu::{Sign, signs_in};
 use crate::guest::GuestUuid;
-use crate::host::{AskedBars, Beginning, Bindings, DriverName, Host, KernelLogPosition, ProcessId};
+use crate::host::{
+    AskedBars, Beginning, Bindings, DriverName, Host, KernelLogPosition, ONE_LOOK, ProcessId, QemuSearch,
+};
 use crate::ledger::error::LedgerError;
 use crate::ledger::open::Ledger;
 
@@ -17,14 +19,15 @@ const LETS_GO: Duration = Duration::from_secs(45);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long one look through all processes may take.
-const ONE_LOOK: Duration = Duration::from_secs(3);
-
 /// How long a card may take to answer.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How long a card that does not answer has before it is asked once more.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// What is said where a process that hangs hides whether the guest's QEMU runs.
+const NOT_KNOWN: &str =
+    "the look through all processes took too long, so that it is not known whether QEMU has ended";
 
 impl Ledger<'_> {
     /// How a card is, once nobody has it any more, and what the kernel has said of it since then. One that does not answer
@@ -38,13 +41,14 @@ impl Ledger<'_> {
         if let Some(operation) = terms.stuck_operation(self.host) {
             return Ok(Err(Failure::Stuck(operation.clone())));
         }
+        let known = self.record.leases.get(&owner).and_then(|lease| lease.qemu);
         let was_taken = self.record.entry(&terms.knob()).is_some();
         self.unlocked(|host, deadline| {
             // One that was never taken, or that the kernel gave to a driver when it found it anew, may be used by the
             // host's programs.
             if was_taken && !is_with_host(host, terms) {
                 let lets_go = Deadline::after(LETS_GO).earlier(deadline);
-                wait_until_free(host, owner, terms, lets_go)?;
+                wait_until_free(host, owner, known, terms, lets_go)?;
             }
             Ok(match look_at(host, terms, since) {
                 Verdict::Dead(_) => {
@@ -70,27 +74,30 @@ fn is_with_host(host: &Host, terms: &CardTerms) -> bool {
 fn wait_until_free(
     host: &Host,
     owner: GuestUuid,
+    known: Option<ProcessId>,
     terms: &CardTerms,
     deadline: Deadline,
 ) -> Result<(), Failure> {
     loop {
         let is_last = deadline.has_passed();
-        let qemu = host.qemu_of(&owner.to_string()).and_then(ProcessId::of);
+        let qemu = host.qemu_of(owner, known, Deadline::after(ONE_LOOK));
         let holder = match qemu {
-            Some(process) => Ok(Some((
+            QemuSearch::Runs(process) => Ok(Some((
                 process,
                 format!("QEMU (process {}) does not end, and still has the card", process.pid),
             ))),
-            None => host
+            QemuSearch::Unknown => Err(NOT_KNOWN.to_owned()),
+            QemuSearch::Gone => host
                 .holders_of(terms.functions.as_slice(), Deadline::after(ONE_LOOK))
-                .map(|holders| holders.first().map(|holder| (holder.process, holder.to_string()))),
+                .map(|holders| holders.first().map(|holder| (holder.process, holder.to_string())))
+                .map_err(|error| error.to_string()),
         };
         match holder {
             Ok(None) => return Ok(()),
             Ok(Some((process, what))) if is_last => {
                 return Err(Failure::Stuck(StuckOperation::new(process, StuckKind::HasCard, what)));
             }
-            Err(error) if is_last => return Err(Failure::Refused(vec![error.to_string()])),
+            Err(reason) if is_last => return Err(Failure::Refused(vec![reason])),
             _ => deadline.pause(LOOK),
         }
     }

@@ -7,7 +7,9 @@ use super::{CardTerms, Failure};
 use crate::deadline::Deadline;
 use crate::gpu::{ReturnTo, Rung};
 use crate::guest::GuestUuid;
-use crate::host::{AskedBars, Binding, Bindings, BusReset, Host, HostError, PciTrouble, RescanBinding};
+use crate::host::{
+    AskedBars, Binding, Bindings, BusReset, Host, HostError, ONE_LOOK, PciTrouble, RescanBinding,
+};
 use crate::ledger::carry_out::Outcome;
 use crate::ledger::error::LedgerError;
 use crate::ledger::knob::Knob;
@@ -35,7 +37,8 @@ impl Ledger<'_> {
     ) -> Result<Result<(), Failure>, LedgerError> {
         // Those that are just starting, and those of which nothing is known here.
         let has_others = self.record.leases.keys().any(|guest| *guest != owner);
-        if rung == Rung::DeepSleep && (has_others || self.host.has_other_guests(Some(owner))) {
+        let may_run = || self.host.qemu_of_others(Some(owner), Deadline::after(ONE_LOOK)).may_run();
+        if rung == Rung::DeepSleep && (has_others || may_run()) {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }
         if rung.finds_anew()

@@ -4,10 +4,8 @@ use std::fs;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use vfio_hook::deadline::Deadline;
 use vfio_hook::host::manifest;
 use vfio_hook::ledger::Cleared;
-use vfio_hook::lifecycle;
 
 use super::{CARD, HOST_DRIVERS, gamer, machine};
 use crate::support::{Machine, greedy};
@@ -104,10 +102,11 @@ fn what_hangs_after_the_guest_is_told_by_its_process() {
     }
 }
 
-/// libvirt kills QEMU, and goes on after a while even where the kernel does not let it end.
+/// libvirt kills QEMU, and goes on after a while even where the kernel does not let it end. At the end of that QEMU has
+/// neither a command line nor descriptors any more, and may still be at the reset of its devices.
 #[test]
 fn a_qemu_that_does_not_end_keeps_the_card() {
-    for holds in ["the guest", "the device"] {
+    for holds in ["the guest", "the device", "nothing that can be seen"] {
         let machine = machine();
         let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
         machine.prepare(&life).unwrap();
@@ -115,20 +114,22 @@ fn a_qemu_that_does_not_end_keeps_the_card() {
         let (pid, uuid) = (hanging.0.id(), life.guest.uuid);
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let stat = format!("/proc/{pid}/stat = {}\n", stat.trim_end());
+        let cmdline = format!("/proc/{pid}/cmdline = qemu\0-uuid\0{uuid}\0\n");
+        let does_not_end = format!("QEMU (process {pid}) does not end, and still has the card");
         let (what, words) = match holds {
-            "the guest" => (
-                format!("/proc/{pid}/cmdline = qemu\0-uuid\0{uuid}\0\n"),
-                format!("QEMU (process {pid}) does not end, and still has the card"),
-            ),
-            _ => (
+            "the device" => (
                 format!("/proc/{pid}/fd/30 -> /dev/vfio/24\n/sys/class/vfio/24/dev = 511:0\n"),
                 format!("sleep (process {pid}) has /dev/vfio/24 open"),
             ),
+            _ => (cmdline, does_not_end),
         };
         manifest::lay_out(&format!("{stat}{what}"), &machine.root()).unwrap();
+        if holds == "nothing that can be seen" {
+            machine.started(&life).unwrap();
+            fs::write(machine.path(&format!("/proc/{pid}/cmdline")), "").unwrap();
+        }
         let taken = machine.drivers();
-        let soon = Deadline::after(Duration::from_millis(500));
-        let outcome = lifecycle::release(&mut machine.host(), uuid, "destroyed", soon).unwrap();
+        let outcome = machine.gives_back_within(&life, Duration::from_millis(500));
         assert_eq!(machine.drivers(), taken, "{holds}");
         assert!(outcome.notes.iter().any(|note| note.text.contains(&words)), "{holds}: {outcome:?}");
         assert!(outcome.notes.iter().all(|note| !note.text.contains("trying")), "{holds}: {outcome:?}");
@@ -137,4 +138,26 @@ fn a_qemu_that_does_not_end_keeps_the_card() {
         assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
         assert_eq!(machine.drivers(), HOST_DRIVERS, "{holds}");
     }
+}
+
+/// A pipe without a writer keeps its reader waiting, as the lock on the memory of a process that hangs does.
+#[test]
+fn a_card_is_left_alone_while_nobody_can_tell_whether_qemu_runs() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
+    machine.prepare(&life).unwrap();
+    let (taken, process) = (machine.drivers(), machine.path("/proc/77"));
+    fs::create_dir(&process).unwrap();
+    nix::unistd::mkfifo(&process.join("cmdline"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let outcome = machine.gives_back_within(&life, Duration::from_millis(100));
+    assert_eq!(machine.drivers(), taken);
+    let words = "it is not known whether QEMU has ended";
+    assert!(outcome.notes.iter().any(|note| note.text.contains(words)), "{outcome:?}");
+    assert!(outcome.notes.iter().all(|note| !note.text.contains("trying")), "{outcome:?}");
+    // The process lets go of its memory, and ends.
+    drop(fs::OpenOptions::new().write(true).open(process.join("cmdline")).unwrap());
+    fs::remove_dir_all(&process).unwrap();
+    assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
+    machine.assert_is(&before, "cleared");
 }

@@ -7,6 +7,7 @@ mod failures;
 mod hangs;
 mod holders;
 mod interleavings;
+mod keepers;
 mod kills;
 mod ledger_file;
 mod locks;
@@ -16,8 +17,10 @@ mod returns;
 mod wedged;
 
 use std::fs;
+use std::time::Duration;
 
-use vfio_hook::ledger::{Ledger, Quarantine};
+use vfio_hook::deadline::Deadline;
+use vfio_hook::ledger::{Ledger, Outcome, Quarantine};
 use vfio_hook::pci::{PciAddress, PciFunctions};
 
 use crate::support::{Life, Machine, guest, life, soon};
@@ -139,6 +142,13 @@ impl Machine {
 
     pub(crate) fn quarantine(&self) -> Option<Quarantine> {
         self.record().and_then(|record| record.quarantines.first().cloned())
+    }
+
+    /// What the guest's keeper does, with so much time.
+    pub(crate) fn gives_back_within(&self, life: &Life, budget: Duration) -> Outcome {
+        let mut host = self.host();
+        let mut ledger = Ledger::open(&mut host, Deadline::after(budget)).unwrap();
+        ledger.give_back_here(life.guest.uuid, "destroyed", None).unwrap()
     }
 
     /// What `vfio-hook gpu clear` does.

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use vfio_hook::deadline::Deadline;
-use vfio_hook::lifecycle;
-
 use vfio_hook::host::Host;
 use vfio_hook::host::simulated::Faults;
 use vfio_hook::ledger::{Cleared, Ledger};
@@ -122,8 +119,7 @@ fn functions_that_stay_away_are_in_quarantine_too() {
     machine.prepare(&life).unwrap();
     machine.breaks(CARD[0], "dead\nstays-away");
     // The wait for them has an end.
-    let soon = Deadline::after(Duration::from_secs(2));
-    lifecycle::release(&mut machine.host(), life.guest.uuid, "shutdown", soon).unwrap();
+    machine.gives_back_within(&life, Duration::from_secs(2));
     let evidence = machine.quarantine().unwrap().evidence;
     assert_eq!(
         evidence,
