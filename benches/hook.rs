@@ -1,9 +1,9 @@
 //! What the hook costs, as ratios of two things measured in the same run.
 //!
-//! `cargo bench --bench hook` measures an event of a guest without a file on any machine. `hook take GUEST XML` measures
-//! a whole `prepare`, as root on a host that may be changed: beside the shell lines people use for the same, and beside
-//! the bare writes and bus calls; `tests/vm/bench` does it in the virtual machine. With `--strict` a ratio that does not
-//! hold is a failure: not for a machine that does other things as well.
+//! `cargo bench --bench hook` measures an event of a guest without a file on any machine. `hook take GUEST XML`
+//! measures a whole `prepare`, as root on a host that may be changed: beside the shell lines people use for the same,
+//! and beside the bare writes and bus calls; `tests/vm/bench` does it in the virtual machine. With `--strict` a ratio
+//! that does not hold is a failure: not for a machine that does other things as well.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints figures")]
 
@@ -150,8 +150,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// The largest resident set of one run, in MB, looked at as it goes: what `wait4` says of a child begins with the memory
-/// of the program that started it.
+/// The largest resident set of one run, in MB, looked at as it goes: what `wait4` says of a child begins with the
+/// memory of the program that started it.
 fn peak_memory(program: &Path, arguments: &[&str], input: Option<&Path>) -> f64 {
     let stdin = input.map_or_else(Stdio::null, |path| fs::File::open(path).expect("the input").into());
     let mut child =

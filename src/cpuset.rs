@@ -194,7 +194,8 @@ macro_rules! number_set {
 number_set!(CpuSet);
 number_set!(NodeSet);
 
-/// Reads `0-3,8` and libvirt's `0-7,^3`; blanks around the parts and an empty text are allowed, as the kernel prints them.
+/// Reads `0-3,8` and libvirt's `0-7,^3`; blanks around the parts and an empty text are allowed, as the kernel prints
+/// them.
 fn parse_list(text: &str) -> Result<BTreeSet<u32>, ParseListError> {
     let mut set = BTreeSet::new();
     let text = text.trim();

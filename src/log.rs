@@ -55,7 +55,8 @@ pub(crate) fn report(event: &str, outcome: &Outcome) {
     }
 }
 
-/// Prints what was logged, where there is no journal. For a call that did not refuse: there libvirt shows nothing of it.
+/// Prints what was logged, where there is no journal. For a call that did not refuse: there libvirt shows nothing of
+/// it.
 pub(crate) fn print_kept() {
     let kept = std::mem::take(&mut *KEPT.lock().unwrap_or_else(PoisonError::into_inner));
     print_to_stderr(&kept);

@@ -1,5 +1,5 @@
-//! What fuzzing begins with, read as what it is: a short pass of `tests/fuzz`, which goes on from here for as long as it
-//! is let.
+//! What fuzzing begins with, read as what it is: a short pass of `tests/fuzz`, which goes on from here for as long as
+//! it is let.
 
 use std::fmt::Write;
 use std::fs;

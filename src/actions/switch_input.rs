@@ -143,8 +143,8 @@ fn propose_monitor(
     proposal.monitors.extend(wishes);
 }
 
-/// Whether another guest has, or is going to have, what this one may not share. Two entries of one file may mean the same
-/// monitor too.
+/// Whether another guest has, or is going to have, what this one may not share. Two entries of one file may mean the
+/// same monitor too.
 fn is_taken(
     switch: &ResolvedSwitch<'_>,
     wishes: &[MonitorWish],

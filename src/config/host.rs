@@ -26,7 +26,8 @@ pub struct HostConfig {
     pub monitors: BTreeMap<MonitorName, MonitorSelector>,
     /// How some monitors differ from the standard; the first one that fits a monitor holds for it.
     pub deviations: Vec<NamedDeviation>,
-    /// How some graphics cards behave; the first one that a card belongs to holds for it, before those that are built in.
+    /// How some graphics cards behave; the first one that a card belongs to holds for it, before those that are built
+    /// in.
     pub gpu_families: Vec<Family>,
 }
 

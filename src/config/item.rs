@@ -59,8 +59,8 @@ impl<'a> Item<'a> {
         values.iter().enumerate().filter_map(element).collect()
     }
 
-    /// Reads keys that the writer of the file chose, each with its value. What is wrong with one is noted and it is left
-    /// out; keys written in different ways may be the same. No keys at all are noted as having this effect: "sets
+    /// Reads keys that the writer of the file chose, each with its value. What is wrong with one is noted and it is
+    /// left out; keys written in different ways may be the same. No keys at all are noted as having this effect: "sets
     /// nothing". `example` is how it looks on one line.
     pub(super) fn pairs<K: Clone + fmt::Display + PartialEq, V>(
         self,

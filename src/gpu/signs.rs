@@ -111,8 +111,9 @@ pub fn signs_in(log: &KernelLog, addresses: &[PciAddress]) -> Vec<Sign> {
     log.records.iter().filter_map(|record| sign_in(record, &names)).collect()
 }
 
-/// The records of the kernel's log that are about a card: those that name it or one of its functions, in any of the ways
-/// that drivers do (`0000:03:00.0`; `PCI:0000:03:00` of NVIDIA's driver; `[03:00.0]` of Intel's IOMMU), or a port above it.
+/// The records of the kernel's log that are about a card: those that name it or one of its functions, in any of the
+/// ways that drivers do (`0000:03:00.0`; `PCI:0000:03:00` of NVIDIA's driver; `[03:00.0]` of Intel's IOMMU), or a port
+/// above it.
 #[must_use]
 pub fn records_about<'a>(log: &'a KernelLog, card: PciSlot, ports: &[PciAddress]) -> Vec<&'a LogRecord> {
     let slot = card.to_string();

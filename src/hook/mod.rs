@@ -67,7 +67,8 @@ fn has_config(host: &Host, event: &Event) -> bool {
     lifecycle::config_path(&event.guest).is_some_and(|path| host.is_present(path))
 }
 
-/// What a failure does to the guest: one without a file is never refused, whatever state other guests left the ledger in.
+/// What a failure does to the guest: one without a file is never refused, whatever state other guests left the ledger
+/// in.
 fn failure_effect(host: &Host, event: &Event) -> FailureEffect {
     match event.operation.failure_effect() {
         FailureEffect::RefusesStart if has_config(host, event) => FailureEffect::RefusesStart,

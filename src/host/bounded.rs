@@ -1,7 +1,7 @@
 //! Contacts with the kernel that may take long or never come back, made by a child that can be left behind.
 //!
-//! A process that the kernel keeps in a driver's `probe` or `remove` cannot be ended, and neither can the process it is a
-//! thread of. So the child holds nothing of ours but a pipe that is read no more, and nobody waits for it.
+//! A process that the kernel keeps in a driver's `probe` or `remove` cannot be ended, and neither can the process it is
+//! a thread of. So the child holds nothing of ours but a pipe that is read no more, and nobody waits for it.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -155,9 +155,9 @@ impl Host {
         }
     }
 
-    /// Reads kernel attributes, all in one child process, which is killed at the deadline: the kernel shows some of them
-    /// only while it holds the device's lock, which a driver that hangs holds for ever. The texts come in the order
-    /// asked for; none where a file is absent.
+    /// Reads kernel attributes, all in one child process, which is killed at the deadline: the kernel shows some of
+    /// them only while it holds the device's lock, which a driver that hangs holds for ever. The texts come in the
+    /// order asked for; none where a file is absent.
     ///
     /// # Errors
     /// The kernel refuses; it took too long, and the child may hang in it; no process can be started.

@@ -127,9 +127,9 @@ impl Host {
 
     /// Lets a group whose setting was taken away use all CPUs again.
     ///
-    /// systemd writes an empty `cpuset.cpus`, which the kernel refuses for a group with tasks (ENOSPC, `validate_change`
-    /// in `kernel/cgroup/cpuset.c`). The file goes away when nothing on the host needs the controller any more; until
-    /// then, as long as another guest runs, the old list would go on to act.
+    /// systemd writes an empty `cpuset.cpus`, which the kernel refuses for a group with tasks (ENOSPC,
+    /// `validate_change` in `kernel/cgroup/cpuset.c`). The file goes away when nothing on the host needs the controller
+    /// any more; until then, as long as another guest runs, the old list would go on to act.
     fn widen_cpuset_cpus(&mut self, unit: &UnitName) -> Result<(), HostError> {
         let path = format!("{CGROUP}/{unit}/cpuset.cpus");
         let online = self.online_cpus()?;

@@ -19,8 +19,8 @@ pub(super) trait Files: Send + Sync {
     /// The whole text of a file, as bytes.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// So many bytes of a file from a place on, or as many as there are: of a device's registers, where each one read is a
-    /// question to the device.
+    /// So many bytes of a file from a place on, or as many as there are: of a device's registers, where each one read
+    /// is a question to the device.
     fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
     /// Writes a value into a file that is there, in one `write(2)` as kernel attributes need it; never creates one.

@@ -14,8 +14,8 @@ use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::GuestUuid;
 
-/// How long a keeper may take to say how it stands: it waits for nothing, so one that takes longer hangs. `release`, which
-/// asks several times, has 5 s in all.
+/// How long a keeper may take to say how it stands: it waits for nothing, so one that takes longer hangs. `release`,
+/// which asks several times, has 5 s in all.
 const STATE: Duration = Duration::from_millis(500);
 
 /// What a keeper is asked.

@@ -111,7 +111,8 @@ fn since(position: KernelLogPosition, records: impl Iterator<Item = LogRecord>) 
     KernelLog { records: kept, beginning }
 }
 
-/// `6,1234,56789,-;text`, with further fields before the semicolon on some kernels, and lines about the device after it.
+/// `6,1234,56789,-;text`, with further fields before the semicolon on some kernels, and lines about the device after
+/// it.
 fn parse(record: &str) -> Option<LogRecord> {
     let (prefix, text) = record.split_once(';')?;
     let mut fields = prefix.split(',');

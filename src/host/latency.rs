@@ -22,8 +22,8 @@ pub enum ResumeLatency {
 }
 
 impl ResumeLatency {
-    /// As `/dev/cpu_dma_latency` takes it, in microseconds (`Documentation/power/pm_qos_interface.rst`): 0 is no waiting
-    /// at all there.
+    /// As `/dev/cpu_dma_latency` takes it, in microseconds (`Documentation/power/pm_qos_interface.rst`): 0 is no
+    /// waiting at all there.
     #[must_use]
     pub fn longest_wait_micros(self) -> u32 {
         match self {

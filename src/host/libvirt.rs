@@ -47,9 +47,9 @@ impl Host {
     /// Tells how the guest's QEMU comes to its end, for as long as what this gives is kept. For the keeper alone, never
     /// for a hook: libvirt waits for its hooks.
     ///
-    /// `on_end` is called from another thread, each time that QEMU says it is to end, with what is to be made of all that
-    /// it said; the last call counts. It may be called although the guest goes on: `virsh reboot` has it power off and
-    /// start anew. What happens while libvirt is away is not told: a guest that ended without a word ended as
+    /// `on_end` is called from another thread, each time that QEMU says it is to end, with what is to be made of all
+    /// that it said; the last call counts. It may be called although the guest goes on: `virsh reboot` has it power off
+    /// and start anew. What happens while libvirt is away is not told: a guest that ended without a word ended as
     /// [`GuestEnd::Unknown`].
     ///
     /// # Errors
@@ -67,8 +67,8 @@ impl Host {
         self.libvirt.watch_end(guest, Box::new(settle))
     }
 
-    /// Has a guest that rebooted itself started again as soon as libvirt says that it is off, by a process that outlives
-    /// the keeper. Does not wait for it: what comes of it is in the journal.
+    /// Has a guest that rebooted itself started again as soon as libvirt says that it is off, by a process that
+    /// outlives the keeper. Does not wait for it: what comes of it is in the journal.
     ///
     /// # Errors
     /// That process cannot be started.

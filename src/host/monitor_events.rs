@@ -70,8 +70,9 @@ impl GuestEnd {
         }
     }
 
-    /// How it ends, where this was said first and then the other. QEMU says it twice where it waits, after its guest's end,
-    /// for libvirt to end it by a signal (`-no-shutdown`); a guest that powered off may be made to go on (`virsh reboot`).
+    /// How it ends, where this was said first and then the other. QEMU says it twice where it waits, after its guest's
+    /// end, for libvirt to end it by a signal (`-no-shutdown`); a guest that powered off may be made to go on (`virsh
+    /// reboot`).
     #[must_use]
     pub fn then(self, next: Self) -> Self {
         match (self, next) {

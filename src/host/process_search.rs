@@ -1,8 +1,8 @@
 //! A look through all processes that nobody has to wait for.
 //!
-//! The kernel keeps whoever reads `/proc/PID/maps` or `/proc/PID/cmdline` waiting while that process holds the lock on its
-//! memory, and a process that hangs in a driver may do so for ever. So the look is a thread's: its wait ends with the
-//! program (`mmap_read_lock_killable` in `fs/proc/task_mmu.c`, `access_remote_vm` in `mm/memory.c`).
+//! The kernel keeps whoever reads `/proc/PID/maps` or `/proc/PID/cmdline` waiting while that process holds the lock on
+//! its memory, and a process that hangs in a driver may do so for ever. So the look is a thread's: its wait ends with
+//! the program (`mmap_read_lock_killable` in `fs/proc/task_mmu.c`, `access_remote_vm` in `mm/memory.c`).
 
 use std::fs;
 use std::io;
@@ -69,8 +69,8 @@ impl<T: Send + 'static> ProcessSearch<T> {
     /// The next one that is found; none once it has looked at all of them.
     ///
     /// # Errors
-    /// It takes longer than until the deadline ([`io::ErrorKind::TimedOut`]), or one cannot be looked at. Then there is no
-    /// telling about the rest.
+    /// It takes longer than until the deadline ([`io::ErrorKind::TimedOut`]), or one cannot be looked at. Then there is
+    /// no telling about the rest.
     pub(super) fn next(&mut self, deadline: Deadline) -> Result<Option<T>, HostError> {
         loop {
             match self.steps.recv_timeout(deadline.remaining()) {

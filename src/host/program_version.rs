@@ -19,9 +19,9 @@ const SIMULATED: &str = "/simulated/versions";
 const LONGEST: usize = 120;
 
 impl Host {
-    /// The first line that `PROGRAM --version` prints, cut after 120 letters and printable; none where the host does not
-    /// have the program, or the program does not tell in time. It runs without this program's environment and is killed
-    /// at the deadline.
+    /// The first line that `PROGRAM --version` prints, cut after 120 letters and printable; none where the host does
+    /// not have the program, or the program does not tell in time. It runs without this program's environment and is
+    /// killed at the deadline.
     ///
     /// # Errors
     /// It cannot be started.

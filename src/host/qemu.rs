@@ -39,8 +39,8 @@ impl QemuSearch {
 }
 
 impl Host {
-    /// The QEMU that runs this guest: the one that is known already, or one found by the `-uuid` that libvirt gives it on
-    /// its command line.
+    /// The QEMU that runs this guest: the one that is known already, or one found by the `-uuid` that libvirt gives it
+    /// on its command line.
     ///
     /// One that the kernel is ending has neither a command line nor descriptors any more, and may still be at the reset
     /// of its devices: only who knew it before finds it.

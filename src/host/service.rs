@@ -132,8 +132,8 @@ impl Host {
         Ok(self.unit_status(unit, deadline)?.activity)
     }
 
-    /// `StopUnit`, and waits until it has stopped; or `ResetFailedUnit` and `StartUnit`, and waits until it has begun to
-    /// start.
+    /// `StopUnit`, and waits until it has stopped; or `ResetFailedUnit` and `StartUnit`, and waits until it has begun
+    /// to start.
     ///
     /// # Errors
     /// systemd refuses, or it takes longer than there is time.

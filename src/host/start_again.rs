@@ -1,5 +1,5 @@
-//! Starting a guest again that rebooted itself and was stopped for it: by a process of its own, which outlives the keeper
-//! and is no hook, so that libvirt answers it.
+//! Starting a guest again that rebooted itself and was stopped for it: by a process of its own, which outlives the
+//! keeper and is no hook, so that libvirt answers it.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -180,8 +180,8 @@ trait Asked {
     /// `virsh start`.
     fn start(&self) -> Result<(), VirshError>;
 
-    /// Whether a QEMU runs the guest. It is not the one that rebooted: that one is gone before its cards are given back,
-    /// and only after that the guest is to be started again.
+    /// Whether a QEMU runs the guest. It is not the one that rebooted: that one is gone before its cards are given
+    /// back, and only after that the guest is to be started again.
     fn qemu(&self) -> QemuSearch;
 }
 

@@ -13,8 +13,8 @@ use crate::failpoint;
 /// The folder; on a tmpfs, so that it is gone after a boot as the knobs' values are.
 pub const STATE_DIR: &str = "/run/vfio-hook";
 
-/// How often a lock that somebody holds is tried again. Who gives it up for others has to stay away for longer than that,
-/// or nobody notices.
+/// How often a lock that somebody holds is tried again. Who gives it up for others has to stay away for longer than
+/// that, or nobody notices.
 pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(3);
 
 /// An exclusive lock on a file of the folder; given back when dropped, or by the kernel when the process dies.

@@ -1,7 +1,7 @@
 //! The machine's users, as its files have them.
 //!
-//! `getpwnam` is not used: the C library is linked in, and would have to load plug-ins of another one to answer. So users
-//! that only a directory service knows are not found.
+//! `getpwnam` is not used: the C library is linked in, and would have to load plug-ins of another one to answer. So
+//! users that only a directory service knows are not found.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

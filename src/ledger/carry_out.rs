@@ -107,7 +107,8 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Sets again what is upheld, and takes what was added to a lease. A refusal is told, ends nothing, and is tried again.
+    /// Sets again what is upheld, and takes what was added to a lease. A refusal is told, ends nothing, and is tried
+    /// again.
     pub(super) fn carry_out_upholding(
         &mut self,
         uuid: GuestUuid,

@@ -16,8 +16,9 @@ use crate::event::Operation;
 use crate::guest::GuestUuid;
 use crate::host::{AnswerAt, Errand, HostError, ProcessId, Request, xml_file};
 
-/// What is left of its time must be at least so much before an event takes cards back itself. A driver that is interrupted
-/// while it takes a card counts as stuck and the card as lost, and one for graphics may need several seconds.
+/// What is left of its time must be at least so much before an event takes cards back itself. A driver that is
+/// interrupted while it takes a card counts as stuck and the card as lost, and one for graphics may need several
+/// seconds.
 const TAKES_CARDS: Duration = Duration::from_secs(12);
 
 /// How long a keeper that did not say how it stands may take to hear that it has to give back: the ledger is locked
@@ -40,9 +41,9 @@ enum KeeperAtHand {
 impl Ledger<'_> {
     /// Gives a lease back. If that takes time (the guest has commands for it, a card, or monitors that are not back
     /// yet), or its keeper is still at those of `stopped`, the keeper gives the rest back, and this does not wait for
-    /// it: the lease stays until then. Cards stay with the lease where there is no keeper to take them back, and too little
-    /// time to do it here: the next event finds them. An heir, the process that starts the guest again, gets the monitors
-    /// as they are.
+    /// it: the lease stays until then. Cards stay with the lease where there is no keeper to take them back, and too
+    /// little time to do it here: the next event finds them. An heir, the process that starts the guest again, gets the
+    /// monitors as they are.
     ///
     /// # Errors
     /// The ledger cannot be written. A knob that cannot be written is in the outcome, and stays in the ledger.

@@ -91,8 +91,8 @@ impl Lease {
 }
 
 impl Ledger<'_> {
-    /// Notes what the monitors show that a guest is going to have, before it has a picture: some follow a new picture by
-    /// themselves. One that is on its way back from an earlier life of the guest is known already.
+    /// Notes what the monitors show that a guest is going to have, before it has a picture: some follow a new picture
+    /// by themselves. One that is on its way back from an earlier life of the guest is known already.
     ///
     /// # Errors
     /// The ledger cannot be written.
@@ -162,8 +162,8 @@ impl Ledger<'_> {
         Ok(tried)
     }
 
-    /// Looks whether the monitors that were switched stayed so, and switches those again that went back: without a picture
-    /// they do. The last look says what came of it.
+    /// Looks whether the monitors that were switched stayed so, and switches those again that went back: without a
+    /// picture they do. The last look says what came of it.
     ///
     /// # Errors
     /// The ledger cannot be written.

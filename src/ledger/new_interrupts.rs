@@ -1,5 +1,5 @@
-//! Interrupts that came while guests held CPUs: they started out with the narrowed default, and when the guests are gone
-//! they shall have what they would have had without them.
+//! Interrupts that came while guests held CPUs: they started out with the narrowed default, and when the guests are
+//! gone they shall have what they would have had without them.
 
 use std::collections::BTreeSet;
 

@@ -169,8 +169,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds claims to a lease that a guest has, and sets again what is upheld and was found changed. A knob that is gone
-    /// is passed over; an interrupt that is gone is forgotten.
+    /// Adds claims to a lease that a guest has, and sets again what is upheld and was found changed. A knob that is
+    /// gone is passed over; an interrupt that is gone is forgotten.
     ///
     /// # Errors
     /// A knob cannot be read.

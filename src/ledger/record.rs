@@ -17,7 +17,8 @@ use crate::host::{Host, ProcessId};
 use crate::pci::PciAddress;
 use crate::wall_clock::seconds_since_1970;
 
-/// The version of the file's format; a program that meets a newer one leaves it alone. 2: leases with keepers; 3: cards.
+/// The version of the file's format; a program that meets a newer one leaves it alone. 2: leases with keepers; 3:
+/// cards.
 pub(super) const FORMAT: u32 = 3;
 
 /// Baselines, claims and leases.
@@ -264,8 +265,8 @@ impl Entry {
         self.pending.is_none() && !self.claims.is_empty()
     }
 
-    /// Whether it was given back, but may still be read as it was before: until it is seen to have come back, nobody may
-    /// take what he reads for a baseline.
+    /// Whether it was given back, but may still be read as it was before: until it is seen to have come back, nobody
+    /// may take what he reads for a baseline.
     #[must_use]
     pub fn is_fading(&self) -> bool {
         self.knob.settles() == Settles::Later

@@ -111,8 +111,8 @@ impl LifecycleError {
     }
 }
 
-/// Gives back what an earlier life of the guest left, all but the monitors if there is an heir to them. Where its keeper
-/// is at that, this waits.
+/// Gives back what an earlier life of the guest left, all but the monitors if there is an heir to them. Where its
+/// keeper is at that, this waits.
 fn end_earlier_life(
     host: &mut Host,
     uuid: GuestUuid,
@@ -168,7 +168,8 @@ pub fn has_commands(host: &Host, uuid: GuestUuid, event: Operation) -> Result<bo
     Ok(record.and_then(|record| Some(record.leases.get(&uuid)?.commands.has(event))) == Some(true))
 }
 
-/// `start begin`: are the pages still there, and the cards bound as they were? Then the guest's commands for it are run.
+/// `start begin`: are the pages still there, and the cards bound as they were? Then the guest's commands for it are
+/// run.
 ///
 /// # Errors
 /// They are not; a command failed.
@@ -229,8 +230,8 @@ pub fn stopped(
     Ok(report)
 }
 
-/// Has a guest's keeper look at the ledger, at QEMU, at the interrupts and the monitors again. One that was killed and has
-/// monitors to bring back gets a successor, which looks by itself.
+/// Has a guest's keeper look at the ledger, at QEMU, at the interrupts and the monitors again. One that was killed and
+/// has monitors to bring back gets a successor, which looks by itself.
 fn tell_keeper(host: &mut Host, record: &Record, uuid: GuestUuid, deadline: Deadline, report: &mut Outcome) {
     if record.entry(&Knob::Keeper(uuid)).is_none() {
         return;
@@ -340,8 +341,8 @@ pub fn guest_runs(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     }
 }
 
-/// Whether a lease is to be given back: somebody decided so (even of a running guest, with `undo --force`), or its guest
-/// is gone.
+/// Whether a lease is to be given back: somebody decided so (even of a running guest, with `undo --force`), or its
+/// guest is gone.
 fn is_over(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     match record.leases.get(&uuid).map(|lease| lease.phase) {
         Some(Phase::GivingBack(_)) => true,

@@ -10,8 +10,8 @@ use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, I2cDev};
 use crate::ledger::{Lease, Ledger, Outcome, Tried, Try};
 
-/// Where the guest wants monitors and their buses have no device nodes, these are made first: without them most monitors
-/// cannot even be found.
+/// Where the guest wants monitors and their buses have no device nodes, these are made first: without them most
+/// monitors cannot even be found.
 pub(super) fn make_reachable(
     ledger: &mut Ledger<'_>,
     loaded: &LoadedConfig,
@@ -35,8 +35,8 @@ pub fn note_monitors(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Re
     })
 }
 
-/// The guest has been up for so long: the monitors whose delay is over are switched, and those that were switched before
-/// are held there.
+/// The guest has been up for so long: the monitors whose delay is over are switched, and those that were switched
+/// before are held there.
 ///
 /// # Errors
 /// The ledger cannot be used.

@@ -88,8 +88,8 @@ fn listed(words: impl Iterator<Item = String>) -> String {
     words.join(", ")
 }
 
-/// What the kernel has said of a guest's cards since they were handed over: one that died when QEMU reset it does not keep
-/// QEMU from running, without a picture.
+/// What the kernel has said of a guest's cards since they were handed over: one that died when QEMU reset it does not
+/// keep QEMU from running, without a picture.
 #[must_use]
 pub fn signs_of_trouble(host: &Host, record: &Record, uuid: GuestUuid) -> Vec<Note> {
     let cards = record.leases.get(&uuid).map_or(&[][..], |lease| &lease.cards);

@@ -13,8 +13,8 @@ use crate::pci::PciAddress;
 /// How long the function may take to say which sizes it offers.
 const ASK: Duration = Duration::from_secs(5);
 
-/// Puts the sizes of the file in the place of those that the BARs have, or refuses one that cannot be had. The function is
-/// asked for it, so it has to be known to answer.
+/// Puts the sizes of the file in the place of those that the BARs have, or refuses one that cannot be had. The function
+/// is asked for it, so it has to be known to answer.
 pub(super) fn propose(
     config: &Gpu,
     function: PciAddress,

@@ -137,8 +137,8 @@ fn wanted(
 }
 
 /// vfio-pci puts an idle card to sleep at once, and some do not wake up any more. Any other device may sleep with its
-/// power on; it is kept awake because vfio's driver leaves it so when it is unbound (`vfio_pci_core_unregister_device`),
-/// and only what was claimed is put back.
+/// power on; it is kept awake because vfio's driver leaves it so when it is unbound
+/// (`vfio_pci_core_unregister_device`), and only what was claimed is put back.
 fn keep_awake(card: &Card, terms: &CardTerms, proposal: &mut Proposal) {
     if card.role == Role::Companion {
         for address in card.functions.as_slice() {
@@ -156,8 +156,8 @@ fn keep_awake(card: &Card, terms: &CardTerms, proposal: &mut Proposal) {
     }
 }
 
-/// With managed='no', libvirt resets a device that a hook did not bind under the host's driver (`virHostdevPreparePCIDevices`
-/// takes it for prepared after the first guest).
+/// With managed='no', libvirt resets a device that a hook did not bind under the host's driver
+/// (`virHostdevPreparePCIDevices` takes it for prepared after the first guest).
 fn warn_of_unmanaged(card: &Card, situation: Situation<'_>, proposal: &mut Proposal) {
     let hostdevs = situation.guest.pci_hostdevs.iter();
     let unmanaged: Vec<String> = hostdevs

@@ -80,8 +80,8 @@ impl Desktops {
         Ok(Self { display_manager: unit.map(|unit| StoppedUnit { unit, user: None }), sessions })
     }
 
-    /// Whether a program is gone once the display manager has stopped and the desktops have ended: what runs in a user's
-    /// own manager is a part of the user's desktop.
+    /// Whether a program is gone once the display manager has stopped and the desktops have ended: what runs in a
+    /// user's own manager is a part of the user's desktop.
     fn have(&self, holder: &Holder) -> bool {
         let is_users = |uid| self.sessions.iter().any(|session| session.uid == uid);
         match &holder.unit {

@@ -63,8 +63,8 @@ fn is_of_vendor_reset(display: &PciFunction, situation: Situation<'_>) -> bool {
     family.vendor_reset == VendorReset::Supported && situation.host.has_module(VENDOR_RESET)
 }
 
-/// The names in the function's `reset_method`, those included that it had before a guest chose among them. None where there
-/// is no such file: before Linux 5.15, and where the kernel found no way to reset the function
+/// The names in the function's `reset_method`, those included that it had before a guest chose among them. None where
+/// there is no such file: before Linux 5.15, and where the kernel found no way to reset the function
 /// (`pci_dev_reset_method_attr_is_visible` in `drivers/pci/pci.c`).
 fn known_methods(function: PciAddress, situation: Situation<'_>) -> Result<Option<Vec<String>>, HostError> {
     let now = match situation.host.pci_attribute(function, PciAttribute::ResetMethod) {
@@ -84,8 +84,8 @@ fn known_methods(function: PciAddress, situation: Situation<'_>) -> Result<Optio
     Ok(Some(names))
 }
 
-/// Refuses methods that the kernel would not take. It tries each when it is written (`reset_method_store`), which is after
-/// services and desktops have gone.
+/// Refuses methods that the kernel would not take. It tries each when it is written (`reset_method_store`), which is
+/// after services and desktops have gone.
 fn check(
     methods: &[ResetMethod],
     known: Option<&[String]>,

@@ -6,8 +6,8 @@ use crate::config::Gpu;
 use crate::gpu::{ReturnTo, Robustness};
 use crate::host::DriverName;
 
-/// Warns of a card that the host's driver is known to leave in disorder after a guest. Where the host has it with VFIO, or
-/// with no driver at all, it goes back there.
+/// Warns of a card that the host's driver is known to leave in disorder after a guest. Where the host has it with VFIO,
+/// or with no driver at all, it goes back there.
 pub(super) fn propose(config: &Gpu, card: &Card, situation: Situation<'_>, proposal: &mut Proposal) {
     if config.return_to != ReturnTo::Host {
         return;

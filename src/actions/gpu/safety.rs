@@ -1,4 +1,5 @@
-//! Whether a card can be had: nobody else has it, it is not in quarantine, and its IOMMU group has nothing of the host's.
+//! Whether a card can be had: nobody else has it, it is not in quarantine, and its IOMMU group has nothing of the
+//! host's.
 
 use super::{Card, DEVICES};
 use crate::actions::{Proposal, Situation};
@@ -49,8 +50,8 @@ pub(super) fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'
     );
 }
 
-/// Whether the card has an IOMMU group, and shares it with nothing that the host keeps. All that the guest's XML hands over
-/// counts as the guest's: what is not bound here, libvirt binds.
+/// Whether the card has an IOMMU group, and shares it with nothing that the host keeps. All that the guest's XML hands
+/// over counts as the guest's: what is not bound here, libvirt binds.
 pub(super) fn check_group(
     card: &Card,
     situation: Situation<'_>,

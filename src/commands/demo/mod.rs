@@ -130,7 +130,8 @@ fn compare(before: &Files, after: &Files) -> Exit {
     Exit::Failed
 }
 
-/// All files of the host. The program's own are none of the host's, and how its free memory lies is not kept by anybody.
+/// All files of the host. The program's own are none of the host's, and how its free memory lies is not kept by
+/// anybody.
 fn read_files(root: &Path) -> anyhow::Result<Files> {
     fn collect(root: &Path, folder: &Path, files: &mut Files) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {

@@ -58,8 +58,8 @@ pub(super) fn run(host: &mut Host, wanted: Option<PciSlot>, format: Format) -> a
     Ok(exit(&clearances))
 }
 
-/// Clears the card that is meant, as far as it can be. Looks first: without a quarantine nothing is made on the host, not
-/// even the folder of the ledger's lock.
+/// Clears the card that is meant, as far as it can be. Looks first: without a quarantine nothing is made on the host,
+/// not even the folder of the ledger's lock.
 ///
 /// # Errors
 /// Several are in quarantine and none is named; the ledger cannot be used.

@@ -1,5 +1,5 @@
-//! What a report of a problem with a card needs, as text to paste. No XML, no serial numbers, and of the kernel's command
-//! line only what concerns cards.
+//! What a report of a problem with a card needs, as text to paste. No XML, no serial numbers, and of the kernel's
+//! command line only what concerns cards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -17,8 +17,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(45);
 /// The unit that every display manager is an alias of (`display-manager.service` in systemd.special(7)).
 const DISPLAY_MANAGER: &str = "display-manager.service";
 
-/// What happens to programs of the host that use the card: nothing is taken from under them, so a start is refused while
-/// one is left. The default refuses at once.
+/// What happens to programs of the host that use the card: nothing is taken from under them, so a start is refused
+/// while one is left. The default refuses at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holders {
     /// How long they may take to let go of it; zero waits for nobody.

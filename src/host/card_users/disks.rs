@@ -1,5 +1,5 @@
-//! Disks behind functions that the host has in use without any program having them open: mounted, swapped to, or a part of
-//! a volume.
+//! Disks behind functions that the host has in use without any program having them open: mounted, swapped to, or a part
+//! of a volume.
 
 use std::path::Path;
 

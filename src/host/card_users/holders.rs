@@ -90,8 +90,8 @@ impl Host {
         self.holders_of_nodes(self.device_nodes_of(functions)?, deadline)
     }
 
-    /// The processes that have the display of some card open or mapped (`/dev/dri/cardN`), in the order of their numbers.
-    /// Who only renders or computes on one is not among them.
+    /// The processes that have the display of some card open or mapped (`/dev/dri/cardN`), in the order of their
+    /// numbers. Who only renders or computes on one is not among them.
     ///
     /// # Errors
     /// As [`Self::holders_of`].

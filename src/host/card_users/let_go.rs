@@ -31,8 +31,8 @@ impl Host {
         }
     }
 
-    /// Ends the desktops on the host's seats, and what the login screen left behind: the sessions, and what the users' own
-    /// managers run of them. The display manager has to be stopped before, or it opens new ones.
+    /// Ends the desktops on the host's seats, and what the login screen left behind: the sessions, and what the users'
+    /// own managers run of them. The display manager has to be stopped before, or it opens new ones.
     ///
     /// # Errors
     /// logind or a user's manager refuses, or it takes longer than there is time.

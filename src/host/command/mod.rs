@@ -100,8 +100,8 @@ impl Host {
         descendants::reap_adopted();
     }
 
-    /// Ends every process below this one, of whatever thread: SIGTERM, after 2 s or at the deadline SIGKILL. Gives those
-    /// that are still there.
+    /// Ends every process below this one, of whatever thread: SIGTERM, after 2 s or at the deadline SIGKILL. Gives
+    /// those that are still there.
     #[must_use]
     pub fn end_children(&mut self, deadline: Deadline) -> Vec<LeftRunning> {
         descendants::end_all(deadline)

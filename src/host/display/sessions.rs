@@ -65,7 +65,8 @@ pub enum SessionType {
     Wayland,
     /// A Mir server's.
     Mir,
-    /// Text, or nothing said. A compositor that was started from a text console is here too: logind does not learn of it.
+    /// Text, or nothing said. A compositor that was started from a text console is here too: logind does not learn of
+    /// it.
     Other,
 }
 
@@ -184,8 +185,8 @@ impl fmt::Display for LoginSession {
 
 impl Host {
     /// The sessions that show a picture on a seat, those of login screens included, and those on a text console whose
-    /// processes have the display of a card open: a compositor or an X server that was started there. None where neither
-    /// logind nor elogind runs.
+    /// processes have the display of a card open: a compositor or an X server that was started there. None where
+    /// neither logind nor elogind runs.
     ///
     /// # Errors
     /// logind is there but does not answer; where somebody is logged in on a text console, as [`Self::holders_of`].

@@ -1,4 +1,5 @@
-//! A thread for each bus: drivers of graphics cards can block for ever in a transfer, and then nobody may wait for them.
+//! A thread for each bus: drivers of graphics cards can block for ever in a transfer, and then nobody may wait for
+//! them.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,5 +1,5 @@
-//! Talks with monitors, in a process of their own. A driver that hangs in a transfer keeps the whole process from ending
-//! that made it, and this one is waited for, by libvirt or by systemd; the other can be left behind.
+//! Talks with monitors, in a process of their own. A driver that hangs in a transfer keeps the whole process from
+//! ending that made it, and this one is waited for, by libvirt or by systemd; the other can be left behind.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;

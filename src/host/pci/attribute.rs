@@ -47,8 +47,8 @@ impl fmt::Display for PciAttribute {
     }
 }
 
-/// The kernel lists `bus` for the first function of a card, which it found before the others, and neither resets it that
-/// way nor takes the word back (`pci_parent_bus_reset` in `drivers/pci/pci.c`). None where it is not there.
+/// The kernel lists `bus` for the first function of a card, which it found before the others, and neither resets it
+/// that way nor takes the word back (`pci_parent_bus_reset` in `drivers/pci/pci.c`). None where it is not there.
 fn without_bus(methods: &str) -> Option<String> {
     let is_of_bus = |method: &&str| matches!(*method, "bus" | "cxl_bus");
     let rest: Vec<&str> = methods.split_whitespace().filter(|method| !is_of_bus(method)).collect();
@@ -64,8 +64,8 @@ impl Host {
         self.text(attribute.path(address))
     }
 
-    /// Sets it, in a child: the kernel wakes a sleeping function up when `power/control` becomes `on`, and before it looks
-    /// which resets there are. Of `reset_method`, what the kernel lists but does not take back is left out.
+    /// Sets it, in a child: the kernel wakes a sleeping function up when `power/control` becomes `on`, and before it
+    /// looks which resets there are. Of `reset_method`, what the kernel lists but does not take back is left out.
     ///
     /// # Errors
     /// EINVAL for a value the function does not know; it takes too long ([`HostError::stuck_process`]).

@@ -25,8 +25,8 @@ const IORESOURCE_UNSET: u64 = 0x2000_0000;
 /// The sizes of BARs, by the BAR's number.
 pub type OfferedSizes = BTreeMap<u8, BTreeSet<BarSize>>;
 
-/// Classes whose registers are behind the first BAR: HD audio (its specification, 4.1) and xHCI (5.2.1); so are those of
-/// displays, which are several classes.
+/// Classes whose registers are behind the first BAR: HD audio (its specification, 4.1) and xHCI (5.2.1); so are those
+/// of displays, which are several classes.
 const NEED_THE_FIRST: [u32; 2] = [0x0403, 0x0c03];
 
 /// Which BARs are meant, by function.
@@ -74,8 +74,8 @@ fn resize_file(address: PciAddress, bar: u8) -> PathBuf {
     file(address, &format!("resource{bar}_resize"))
 }
 
-/// What `resourceN_resize` reads as: hexadecimal digits without `0x`, the lowest bit for 1 MiB, the next one for twice as
-/// much (`resource_resize_show`). Sizes that no card has are left out.
+/// What `resourceN_resize` reads as: hexadecimal digits without `0x`, the lowest bit for 1 MiB, the next one for twice
+/// as much (`resource_resize_show`). Sizes that no card has are left out.
 fn sizes_in(mask: &str) -> Option<BTreeSet<BarSize>> {
     let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
     let is_offered = |log2_mib: &u8| (mask >> log2_mib) & 1 == 1;
@@ -83,9 +83,9 @@ fn sizes_in(mask: &str) -> Option<BTreeSet<BarSize>> {
 }
 
 impl Host {
-    /// The BARs of memory that a function has and that have no place, by `resource`, which the kernel has in memory: the
-    /// function cannot be used by a driver. The first BAR of a display, of sound and of USB counts as one that it has: a
-    /// window that could not be placed may be gone from `resource` altogether (`reset_resource` in
+    /// The BARs of memory that a function has and that have no place, by `resource`, which the kernel has in memory:
+    /// the function cannot be used by a driver. The first BAR of a display, of sound and of USB counts as one that it
+    /// has: a window that could not be placed may be gone from `resource` altogether (`reset_resource` in
     /// `drivers/pci/setup-bus.c`).
     ///
     /// # Errors
@@ -111,9 +111,9 @@ impl Host {
         functions.iter().map(of_function).collect()
     }
 
-    /// The sizes that a function offers for these BARs, by `resourceN_resize`; a BAR that cannot be resized is left out.
-    /// The kernel asks the function (`pci_rebar_get_possible_sizes` reads its configuration space), so that a child does
-    /// it.
+    /// The sizes that a function offers for these BARs, by `resourceN_resize`; a BAR that cannot be resized is left
+    /// out. The kernel asks the function (`pci_rebar_get_possible_sizes` reads its configuration space), so that a
+    /// child does it.
     ///
     /// # Errors
     /// It does not answer in time ([`HostError::stuck_process`]); the kernel refuses.
@@ -153,8 +153,8 @@ impl Host {
         Ok(bars.iter().filter_map(size).collect())
     }
 
-    /// Gives BARs their sizes with `resourceN_resize`, in a child. The function must have no driver. Those that shrink come
-    /// first, to make room. Where one cannot be had, all that were changed get their old sizes back.
+    /// Gives BARs their sizes with `resourceN_resize`, in a child. The function must have no driver. Those that shrink
+    /// come first, to make room. Where one cannot be had, all that were changed get their old sizes back.
     ///
     /// # Errors
     /// A size that cannot be had; it takes too long.

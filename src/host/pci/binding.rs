@@ -12,7 +12,8 @@ use crate::gpu::BarSize;
 use crate::host::{Host, HostError};
 use crate::pci::PciAddress;
 
-/// How long `driver_override` may take to be read: the kernel shows it only while no driver is at work with the function.
+/// How long `driver_override` may take to be read: the kernel shows it only while no driver is at work with the
+/// function.
 const READ: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What the kernel shows for no override (`driver_override_show` prints a null pointer).
@@ -176,8 +177,8 @@ impl Host {
     /// functions after it are left as they are.
     ///
     /// # Errors
-    /// A driver does not let go or does not take a function within 30 s ([`HostError::stuck_process`]), or not at all; a
-    /// BAR cannot have its size; a function is not there ([`HostError::is_absent`]).
+    /// A driver does not let go or does not take a function within 30 s ([`HostError::stuck_process`]), or not at all;
+    /// a BAR cannot have its size; a function is not there ([`HostError::is_absent`]).
     pub fn set_bindings(&mut self, wanted: &Bindings, deadline: Deadline) -> Result<(), HostError> {
         let moves = self.moves(wanted)?;
         for driver in moves.iter().filter_map(Move::bound_to) {
@@ -227,8 +228,8 @@ impl Host {
         Ok(moves.collect())
     }
 
-    /// Loads the module of a driver of vfio's that is not there; never another: a host's driver that is gone was unloaded
-    /// by somebody.
+    /// Loads the module of a driver of vfio's that is not there; never another: a host's driver that is gone was
+    /// unloaded by somebody.
     fn load_vfio_driver(&mut self, driver: &DriverName, deadline: Deadline) -> Result<(), HostError> {
         let folder = Path::new(DRIVERS).join(driver.as_str());
         if !driver.is_vfio() || self.is_present(&folder) {
@@ -247,8 +248,8 @@ impl Host {
         }
     }
 
-    /// `power/control` of the functions that go to a driver of vfio's: its probe sets it to `auto` (`pm_runtime_allow` in
-    /// `vfio_pci_core_register_device`), and its end to `on`.
+    /// `power/control` of the functions that go to a driver of vfio's: its probe sets it to `auto` (`pm_runtime_allow`
+    /// in `vfio_pci_core_register_device`), and its end to `on`.
     fn power_controls(&self, moves: &[Move<'_>]) -> Result<BTreeMap<PciAddress, String>, HostError> {
         let mut controls = BTreeMap::new();
         for step in moves.iter().filter(|step| step.bound_to().is_some_and(DriverName::is_vfio)) {

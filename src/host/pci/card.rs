@@ -33,8 +33,8 @@ impl PortsAbove {
 }
 
 /// What a bus reset for some functions would reset: the nearest port above them resets all that is behind it. VFIO does
-/// that between two guests (`vfio_pci_dev_set_hot_reset` in `drivers/vfio/pci/vfio_pci_core.c`), but only where all of it
-/// is the guest's.
+/// that between two guests (`vfio_pci_dev_set_hot_reset` in `drivers/vfio/pci/vfio_pci_core.c`), but only where all of
+/// it is the guest's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusReset {
     /// There is no port above them.
@@ -62,8 +62,8 @@ impl Host {
 
     /// The ports above a function, from the place of its folder in `/sys/devices`.
     ///
-    /// The two ports of a switch count as the card's own where its upper port has no other port below, and that no other
-    /// card: a switch of a mainboard has several.
+    /// The two ports of a switch count as the card's own where its upper port has no other port below, and that no
+    /// other card: a switch of a mainboard has several.
     ///
     /// # Errors
     /// There is no such function ([`HostError::is_absent`]).

@@ -1,7 +1,7 @@
 //! What a function's registers say of its health (PCI Express base specification, chapter 7; `pci_regs.h`).
 //!
-//! Reading them wakes a sleeping function up and waits for it, at worst for a minute, so only a child does it. A function
-//! that is off the bus reads as ones.
+//! Reading them wakes a sleeping function up and waits for it, at worst for a minute, so only a child does it. A
+//! function that is off the bus reads as ones.
 
 use std::fmt;
 use std::io;

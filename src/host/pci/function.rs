@@ -143,8 +143,8 @@ impl Host {
             .map_or(PowerState::Unknown, |text| PowerState::from_sysfs(&text))
     }
 
-    /// The names in `reset_method`, in the order in which the kernel tries them; none where the function cannot be reset
-    /// by itself, or before Linux 5.15.
+    /// The names in `reset_method`, in the order in which the kernel tries them; none where the function cannot be
+    /// reset by itself, or before Linux 5.15.
     ///
     /// # Errors
     /// The kernel refuses.

@@ -1,8 +1,8 @@
 //! PCI devices: what they are, which driver has them, whether they answer, and what brings back one that does not.
 //!
-//! The only place that touches them. What sysfs tells from memory is read right away; what makes the kernel ask the device
-//! (its configuration space) or wait for a driver (`unbind`, `drivers_probe`, `reset` and the like) is done by a child
-//! that can be left behind.
+//! The only place that touches them. What sysfs tells from memory is read right away; what makes the kernel ask the
+//! device (its configuration space) or wait for a driver (`unbind`, `drivers_probe`, `reset` and the like) is done by a
+//! child that can be left behind.
 
 mod attribute;
 mod bar;

@@ -49,7 +49,8 @@ pub(super) fn fitting<'a>(
     })
 }
 
-/// A number, a `*` for any, or both: depmod ends the last field with one (`add_wildcard` in `scripts/mod/file2alias.c`).
+/// A number, a `*` for any, or both: depmod ends the last field with one (`add_wildcard` in
+/// `scripts/mod/file2alias.c`).
 fn fits(pattern: &str, field: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == field, |start| field.starts_with(start))
 }

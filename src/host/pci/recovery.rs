@@ -23,7 +23,8 @@ const WAKE_ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
 /// How long the host sleeps: long enough to lose the slots' power, as people report who use `rtcwake` for this.
 const SLEEP_SECONDS: u32 = 2;
 
-/// The kernel waits so long for a device after a reset (`PCIE_RESET_READY_POLL_MS` in `drivers/pci/pci.c`), and then some.
+/// The kernel waits so long for a device after a reset (`PCIE_RESET_READY_POLL_MS` in `drivers/pci/pci.c`), and then
+/// some.
 const RESET: Duration = Duration::from_secs(70);
 
 /// How often it is looked whether functions are back.
@@ -92,8 +93,8 @@ impl Host {
         self.write_bounded(&path, "1", deadline.earlier(Deadline::after(RESET)))
     }
 
-    /// `remove`: the kernel forgets functions, the highest first, and with a port all that is below it. Their drivers let
-    /// go of them first. One that is gone already is passed over.
+    /// `remove`: the kernel forgets functions, the highest first, and with a port all that is below it. Their drivers
+    /// let go of them first. One that is gone already is passed over.
     ///
     /// # Errors
     /// A driver does not let go ([`HostError::stuck_process`]).
@@ -115,8 +116,8 @@ impl Host {
         Ok(())
     }
 
-    /// Has the kernel look again for what is below a port, and waits for these functions. They come without overrides and
-    /// settings, and without drivers as far as the kernel lets them ([`Host::rescan_binding`]).
+    /// Has the kernel look again for what is below a port, and waits for these functions. They come without overrides
+    /// and settings, and without drivers as far as the kernel lets them ([`Host::rescan_binding`]).
     ///
     /// `/sys/bus/pci/drivers_autoprobe` is off meanwhile, and put back whatever happens but the end of this process.
     ///
@@ -187,8 +188,8 @@ impl Host {
         found.and(ports)
     }
 
-    /// Puts the whole host to sleep for two seconds, so deep that its cards lose power, woken by its alarm clock. Nothing
-    /// that keeps the host awake is asked.
+    /// Puts the whole host to sleep for two seconds, so deep that its cards lose power, woken by its alarm clock.
+    /// Nothing that keeps the host awake is asked.
     ///
     /// # Errors
     /// The host has no such sleep, its alarm clock is taken, or a driver refuses.
@@ -232,7 +233,8 @@ impl Host {
         }
     }
 
-    /// `/sys/bus/pci/drivers_autoprobe`: whether the kernel binds a driver to a function that it finds (`1`) or not (`0`).
+    /// `/sys/bus/pci/drivers_autoprobe`: whether the kernel binds a driver to a function that it finds (`1`) or not
+    /// (`0`).
     ///
     /// # Errors
     /// It cannot be read.

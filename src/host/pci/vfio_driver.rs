@@ -9,8 +9,8 @@ use crate::host::{Host, HostError};
 use crate::pci::PciAddress;
 
 impl Host {
-    /// The driver that libvirt would choose: of the `vfio_pci:` aliases in `/lib/modules/RELEASE/modules.alias` that the
-    /// function matches, the one with the fewest wildcards; vfio-pci where there is none.
+    /// The driver that libvirt would choose: of the `vfio_pci:` aliases in `/lib/modules/RELEASE/modules.alias` that
+    /// the function matches, the one with the fewest wildcards; vfio-pci where there is none.
     ///
     /// # Errors
     /// There is no such function ([`HostError::is_absent`]); the file cannot be read or names no module.

@@ -11,8 +11,8 @@ use crate::host::files::Files;
 use crate::host::libvirt::Libvirt;
 use crate::host::monitor_events::{EndSink, GuestEnd, GuestEndWatch};
 
-/// What `virsh qemu-monitor-event` prints of a guest, a line an event: the file is named after its UUID. It is read when
-/// the guest is watched, and no more after that.
+/// What `virsh qemu-monitor-event` prints of a guest, a line an event: the file is named after its UUID. It is read
+/// when the guest is watched, and no more after that.
 const EVENTS: &str = "/simulated/monitor_events";
 
 /// The guests that were to be started again, a line each.

@@ -2,8 +2,8 @@
 //!
 //! Used by `vfio-hook demo` and by the tests. It keeps the properties that matter for giving back exactly: masks come
 //! back in the kernel's own spelling, an interrupt that cannot be moved refuses, a page pool grows only as far as
-//! contiguous memory reaches, a governor drags the preference along, systemd leaves a drop-in behind, and a PCI function
-//! goes to the driver that its override names.
+//! contiguous memory reaches, a governor drags the preference along, systemd leaves a drop-in behind, and a PCI
+//! function goes to the driver that its override names.
 
 mod console;
 mod faults;

@@ -55,8 +55,8 @@ pub(in crate::host) async fn connect(patience: Duration) -> zbus::Result<Connect
     build(Builder::system(), patience)
 }
 
-/// The library has no limit for the greeting. A bus that takes the connection and says nothing is waited for by a thread,
-/// which ends with the program.
+/// The library has no limit for the greeting. A bus that takes the connection and says nothing is waited for by a
+/// thread, which ends with the program.
 fn build(builder: Builder<'static>, patience: Duration) -> zbus::Result<Connection> {
     let (made, connection) = mpsc::channel();
     let greet = move || {

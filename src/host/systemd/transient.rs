@@ -30,8 +30,8 @@ pub(in crate::host) struct TransientService<'a> {
 /// What a service is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host) enum ServicePurpose {
-    /// It looks after a guest: started again if it is killed, and at a shutdown of the host it outlives the daemons that
-    /// stop the guests.
+    /// It looks after a guest: started again if it is killed, and at a shutdown of the host it outlives the daemons
+    /// that stop the guests.
     Keep,
     /// It does something once: never started again, and at a shutdown of the host it ends before the daemons do.
     DoOnce,

@@ -114,8 +114,8 @@ fn active_state(bus: &Bus, unit: &UnitFileName, deadline: Deadline) -> Result<St
     within(deadline, get).map_err(|error| HostError::call("Get ActiveState", unit.as_str(), error))
 }
 
-/// On a connection of its own, since systemd answers only when all generators have run and all files are read: on a large
-/// or busy host that takes seconds.
+/// On a connection of its own, since systemd answers only when all generators have run and all files are read: on a
+/// large or busy host that takes seconds.
 pub(super) fn reload(deadline: Deadline) -> Result<(), HostError> {
     let reload = async {
         let patient = connect(deadline.remaining().min(RELOAD)).await?;

@@ -1,7 +1,7 @@
 //! Units of a user's own systemd, through `systemctl --user` run as that user.
 //!
-//! No bus call will do here: a user's bus lets in nobody else, not even root, and systemd's own socket, which does, names
-//! itself as the sender in a way that the D-Bus library refuses.
+//! No bus call will do here: a user's bus lets in nobody else, not even root, and systemd's own socket, which does,
+//! names itself as the sender in a way that the D-Bus library refuses.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

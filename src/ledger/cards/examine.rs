@@ -30,8 +30,8 @@ const NOT_KNOWN: &str =
     "the look through all processes took too long, so that it is not known whether QEMU has ended";
 
 impl Ledger<'_> {
-    /// How a card is, once nobody has it any more, and what the kernel has said of it since then. One that does not answer
-    /// is asked once more, after a while. A failure where somebody may still have it: then nothing may be tried.
+    /// How a card is, once nobody has it any more, and what the kernel has said of it since then. One that does not
+    /// answer is asked once more, after a while. A failure where somebody may still have it: then nothing may be tried.
     pub(super) fn examine(
         &mut self,
         owner: GuestUuid,

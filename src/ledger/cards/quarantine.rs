@@ -139,8 +139,8 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Looks at a card in quarantine again: one that answers goes where it belongs. With one that does not, the rungs of
-    /// the ladder are tried once more.
+    /// Looks at a card in quarantine again: one that answers goes where it belongs. With one that does not, the rungs
+    /// of the ladder are tried once more.
     ///
     /// # Errors
     /// The ledger cannot be written.

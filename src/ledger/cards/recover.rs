@@ -105,7 +105,8 @@ impl Ledger<'_> {
         Ok(if failures.is_empty() { Ok(()) } else { Err(Failure::Refused(failures)) })
     }
 
-    /// By now the functions are kept from all drivers. What cannot be put back is tried again with the rest of the lease.
+    /// By now the functions are kept from all drivers. What cannot be put back is tried again with the rest of the
+    /// lease.
     fn let_go_of_drivers_autoprobe(
         &mut self,
         owner: GuestUuid,

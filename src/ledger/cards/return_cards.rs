@@ -87,8 +87,8 @@ impl Ledger<'_> {
         }
     }
 
-    /// Examines a card, brings it where it belongs, and tries the rungs of the ladder, each once, as long as it does not
-    /// get there.
+    /// Examines a card, brings it where it belongs, and tries the rungs of the ladder, each once, as long as it does
+    /// not get there.
     pub(super) fn find_way_home(
         &mut self,
         owner: GuestUuid,

@@ -117,8 +117,8 @@ pub enum Knob {
 pub enum Turn {
     /// It is taken before the commands of `prepare` and given back after those of `release`.
     AroundCommands,
-    /// It is taken after the commands of `prepare` and given back before those of `release`, which may take long: by the
-    /// guest's keeper.
+    /// It is taken after the commands of `prepare` and given back before those of `release`, which may take long: by
+    /// the guest's keeper.
     Cards,
     /// It is taken after the commands of `prepare` and given back before those of `release`: no more than a few writes.
     WithinCommands,

@@ -28,8 +28,8 @@ fn of_card(host: &Host) -> Bindings {
     host.bindings(&card(), &AskedBars::new()).unwrap()
 }
 
-/// All states of the card at once that programs or people leave behind: for each function a driver (the host's, vfio's or
-/// none) and an override (none, vfio's, or the one that keeps all away).
+/// All states of the card at once that programs or people leave behind: for each function a driver (the host's, vfio's
+/// or none) and an override (none, vfio's, or the one that keeps all away).
 fn any_state() -> impl Strategy<Value = [(usize, usize); 4]> {
     let of_function = (0..3usize, 0..3usize);
     [of_function.clone(), of_function.clone(), of_function.clone(), of_function]

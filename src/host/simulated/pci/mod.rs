@@ -1,5 +1,5 @@
-//! The kernel's part in PCI on a host in a folder: which driver gets a function, what a reset, a removal and a new look at
-//! the bus do (`drivers/pci/pci-sysfs.c`, `drivers/base/bus.c`, `drivers/base/dd.c`).
+//! The kernel's part in PCI on a host in a folder: which driver gets a function, what a reset, a removal and a new look
+//! at the bus do (`drivers/pci/pci-sysfs.c`, `drivers/base/bus.c`, `drivers/base/dd.c`).
 //!
 //! A manifest lays out `/sys/devices/pci0000:00/…` and the links in `/sys/bus/pci/devices`, and a folder in
 //! `/sys/bus/pci/drivers` for each driver with `bind` and `unbind`. What else there may be:
@@ -16,9 +16,9 @@
 //!
 //! Faults: `dead` (reads ff, and no driver but vfio's takes it), `dead until WHAT` (the same, until `reset`,
 //! `reset_subordinate`, `rescan`, `power` or `mem` was tried), `stays-away` (does not come back after it was removed),
-//! `probe-fails`, and where the kernel does not come back: `config-hangs`, `probe-hangs`, `unbind-hangs`, `remove-hangs`
-//! and `reset-hangs`. What concerns one driver only has its name after it; a number is that of the process left behind,
-//! which is 1 otherwise.
+//! `probe-fails`, and where the kernel does not come back: `config-hangs`, `probe-hangs`, `unbind-hangs`,
+//! `remove-hangs` and `reset-hangs`. What concerns one driver only has its name after it; a number is that of the
+//! process left behind, which is 1 otherwise.
 
 mod bus;
 mod drivers;
