@@ -5,9 +5,8 @@ use std::sync::LazyLock;
 
 use super::host::HostConfig;
 use super::item::Item;
-use super::monitor;
 use super::tree::Node;
-use super::value::{Fault, choice};
+use super::value::{Fault, choice, given_name};
 use crate::gpu::{Family, FamilyName, IdRange, ParseIdRangeError, Robustness, VendorReset};
 use crate::pci::PciId;
 
@@ -44,7 +43,7 @@ pub(super) fn families(item: Item<'_>) -> Vec<Family> {
 }
 
 fn family_name(node: &Node) -> Result<FamilyName, Fault> {
-    monitor::name(node, "a family's name")
+    given_name(node, "a family's name")
 }
 
 /// `known` are the models of families that come before it.

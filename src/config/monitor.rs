@@ -1,10 +1,8 @@
 //! Reads which monitor is meant.
 
-use std::str::FromStr;
-
 use super::item::Item;
 use super::tree::{Node, shortened};
-use super::value::Fault;
+use super::value::{Fault, given_name};
 use crate::monitor::{ConnectorName, DeviationName, ManufacturerId, MonitorName, MonitorSelector};
 
 /// How a monitor is selected, on one line.
@@ -56,21 +54,12 @@ pub(super) fn selector(item: Item<'_>) -> Option<MonitorSelector> {
 
 /// Reads the name of a monitor.
 pub(super) fn monitor_name(node: &Node) -> Result<MonitorName, Fault> {
-    name(node, "a monitor's name")
+    given_name(node, "a monitor's name")
 }
 
 /// Reads the name of a deviation.
 pub(super) fn deviation_name(node: &Node) -> Result<DeviationName, Fault> {
-    name(node, "a deviation's name")
-}
-
-/// Reads a name that the writer of a file gave to something.
-pub(super) fn name<T: FromStr>(node: &Node, what: &str) -> Result<T, Fault> {
-    const HELP: &str = "letters, digits, `-` and `_`, a letter first, at most 32 of them";
-    match node {
-        Node::Text(text) => text.parse().map_err(|_| Fault::expected_like(what, node, HELP)),
-        other => Err(Fault::expected_like(what, other, HELP)),
-    }
+    given_name(node, "a deviation's name")
 }
 
 /// Text that a monitor says of itself. YAML takes some of it for a number: one with zeros in front stays a text, one in

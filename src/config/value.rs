@@ -1,5 +1,6 @@
 //! Reads single values of the tree; what is wrong with one is a [`Fault`], and reading goes on.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::duration::{ParseDurationError, parse_duration};
@@ -148,6 +149,15 @@ pub(super) fn any_of(names: &[&str]) -> String {
 
 fn without_unit(digits: &str, example: &str) -> Fault {
     Fault::new(format!("{} has no unit", shortened(digits)), format!("add a unit: for example `{example}`"))
+}
+
+/// Reads a name that the writer of a file gave to something.
+pub(super) fn given_name<T: FromStr>(node: &Node, what: &str) -> Result<T, Fault> {
+    const HELP: &str = "letters, digits, `-` and `_`, a letter first, at most 32 of them";
+    match node {
+        Node::Text(text) => text.parse().map_err(|_| Fault::expected_like(what, node, HELP)),
+        other => Err(Fault::expected_like(what, other, HELP)),
+    }
 }
 
 #[cfg(test)]

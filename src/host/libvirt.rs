@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::monitor_events::{self, EndSink, GuestEnd, GuestEndWatch};
+use super::qemu_events::{self, EndSink, GuestEnd, GuestEndWatch};
 use super::systemd::Bus;
 use super::{Host, HostError, start_again};
 use crate::deadline::Deadline;
@@ -35,7 +35,7 @@ impl MachineLibvirt {
 
 impl Libvirt for MachineLibvirt {
     fn watch_end(&self, guest: GuestUuid, on_end: EndSink) -> Result<GuestEndWatch, HostError> {
-        monitor_events::follow(guest, on_end)
+        qemu_events::follow(guest, on_end)
     }
 
     fn start_again(&self, guest: GuestUuid, name: &GuestName, deadline: Deadline) -> Result<(), HostError> {

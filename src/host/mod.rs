@@ -29,13 +29,13 @@ mod lid_switch;
 mod logind;
 pub mod manifest;
 mod memory;
-mod monitor_events;
 mod monitors;
 mod pci;
 mod process;
 mod process_search;
 mod program_version;
 mod qemu;
+mod qemu_events;
 mod release;
 mod root_path;
 mod script_tree;
@@ -86,7 +86,6 @@ pub use latency::ResumeLatency;
 pub use libvirt::Libvirt;
 pub use lid_switch::LidSwitchHandling;
 pub use logind::{Logind, SleepState};
-pub use monitor_events::{EndSink, GuestEnd, GuestEndWatch};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use pci::{
     AskedBars, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health, Link,
@@ -96,6 +95,7 @@ pub use pci::{
 pub use process::{ProcessId, StrayTasks};
 pub(crate) use process_search::ONE_LOOK;
 pub use qemu::QemuSearch;
+pub use qemu_events::{EndSink, GuestEnd, GuestEndWatch};
 pub(crate) use root_path::ROOT_PATH;
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
 pub use sleep_masks::SleepMasks;

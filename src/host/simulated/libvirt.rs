@@ -9,11 +9,11 @@ use crate::guest::{GuestName, GuestUuid};
 use crate::host::error::HostError;
 use crate::host::files::Files;
 use crate::host::libvirt::Libvirt;
-use crate::host::monitor_events::{EndSink, GuestEnd, GuestEndWatch};
+use crate::host::qemu_events::{EndSink, GuestEnd, GuestEndWatch};
 
 /// What `virsh qemu-monitor-event` prints of a guest, a line an event: the file is named after its UUID. It is read
 /// when the guest is watched, and no more after that.
-const EVENTS: &str = "/simulated/monitor_events";
+const EVENTS: &str = "/simulated/qemu_events";
 
 /// The guests that were to be started again, a line each.
 const STARTS: &str = "/simulated_starts";
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_file_tells_what_qemu_says() {
         let folder = tempfile::tempdir().unwrap();
-        let events = folder.path().join("simulated/monitor_events");
+        let events = folder.path().join("simulated/qemu_events");
         fs::create_dir_all(&events).unwrap();
         let said = "event SHUTDOWN for domain 'a': {\"guest\":true,\"reason\":\"guest-reset\"}\n\
                     event SHUTDOWN for domain 'a': {\"guest\":false,\"reason\":\"host-signal\"}\n";

@@ -145,7 +145,7 @@ fn start(
         Arc::new(Follower { virsh, guest, retry, state: Mutex::default(), changed: Condvar::new() });
     let reader = Arc::clone(&follower);
     thread::Builder::new()
-        .name("monitor".to_owned())
+        .name("qemu-events".to_owned())
         .stack_size(STACK)
         .spawn(move || reader.read(&mut on_end))
         .map_err(|error| HostError::call("clone", &format!("the events of guest {guest}"), error))?;
