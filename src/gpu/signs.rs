@@ -41,9 +41,9 @@ pub const SIGNS: &[KnownSign] = &[
     suspicious(&["not ready ", "waiting"], "it takes long to come back after a reset"),
     suspicious(&["ready ", "ms after "], "it took long to come back after a reset"),
     // drivers/pci/pci.c, pcie_wait_for_link_delay
-    wedged(&["Data Link Layer Link Active not set in "], "the link to it is down"),
+    suspicious(&["Data Link Layer Link Active not set in "], "the link to it was down after a reset"),
     // drivers/pci/pcie/err.c, pcie_do_recovery
-    wedged(&["device recovery failed"], "its driver could not recover from an error on the bus"),
+    suspicious(&["device recovery failed"], "its driver could not recover from an error on the bus"),
     // drivers/pci/pcie/aer.c, aer_print_error and its names of errors
     suspicious(&["AER:", "Uncorrect"], "errors on the bus that were not corrected"),
     suspicious(&["CmpltTO"], "it did not answer a request in time"),
@@ -190,13 +190,13 @@ mod tests {
             ("vfio-pci 0000:03:00.0: not ready 1023ms after bus reset; waiting", Some(Suspicious)),
             ("vfio-pci 0000:03:00.0: not ready 65535ms after bus reset; giving up", Some(Wedged)),
             ("vfio-pci 0000:03:00.0: ready 2047ms after bus reset", Some(Suspicious)),
-            ("pcieport 0000:03:00.0: Data Link Layer Link Active not set in 1000 msec", Some(Wedged)),
+            ("pcieport 0000:03:00.0: Data Link Layer Link Active not set in 1000 msec", Some(Suspicious)),
             ("vfio-pci 0000:03:00.0: vfio_bar_restore: reset recovery - restoring BARs", Some(Suspicious)),
             (
                 "vfio-pci 0000:03:00.0: timed out waiting for pending transaction; performing function level reset anyway",
                 Some(Suspicious),
             ),
-            ("pcieport 0000:03:00.0: AER: device recovery failed", Some(Wedged)),
+            ("pcieport 0000:03:00.0: AER: device recovery failed", Some(Suspicious)),
             (
                 "pcieport 0000:03:00.0: AER: Uncorrectable (Non-Fatal) error message received",
                 Some(Suspicious),
