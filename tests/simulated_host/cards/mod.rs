@@ -20,6 +20,7 @@ use std::fs;
 use std::time::Duration;
 
 use vfio_hook::deadline::Deadline;
+use vfio_hook::host::simulated::SimulatedKernel;
 use vfio_hook::ledger::{Ledger, Outcome, Quarantine};
 use vfio_hook::pci::{PciAddress, PciFunctions};
 
@@ -116,6 +117,18 @@ impl Machine {
     /// The drivers of the card's functions.
     pub(crate) fn drivers(&self) -> [String; 4] {
         CARD.map(|function| self.driver(function))
+    }
+
+    /// What driverctl and the like do at boot: the card is with VFIO before any guest.
+    pub(crate) fn gives_card_to_vfio(&self) {
+        let kernel = SimulatedKernel::new(self.root(), self.faults.clone());
+        for function in CARD {
+            let driver = self.driver(function);
+            kernel.write(format!("/sys/bus/pci/devices/{function}/driver_override"), "vfio-pci").unwrap();
+            kernel.write(format!("/sys/bus/pci/drivers/{driver}/unbind"), function).unwrap();
+            kernel.write("/sys/bus/pci/drivers_probe", function).unwrap();
+        }
+        assert_eq!(self.drivers(), ON_VFIO);
     }
 
     pub(crate) fn attribute(&self, function: &str, name: &str) -> String {

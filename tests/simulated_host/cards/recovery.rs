@@ -294,13 +294,7 @@ fn what_would_take_others_along_is_not_done() {
 #[test]
 fn a_card_that_was_dead_before_the_guest_is_recovered_when_it_is_cleared() {
     let machine = machine();
-    let kernel = vfio_hook::host::simulated::SimulatedKernel::new(machine.root(), machine.faults.clone());
-    for function in CARD {
-        let driver = machine.driver(function);
-        kernel.write(format!("/sys/bus/pci/devices/{function}/driver_override"), "vfio-pci").unwrap();
-        kernel.write(format!("/sys/bus/pci/drivers/{driver}/unbind"), function).unwrap();
-        kernel.write("/sys/bus/pci/drivers_probe", function).unwrap();
-    }
+    machine.gives_card_to_vfio();
     machine.breaks(CARD[0], "dead until reset");
     machine.prepare(&gamer("gpu: {recover: [reset]}")).unwrap_err();
     machine.set(LOG, "");

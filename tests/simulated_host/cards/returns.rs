@@ -150,15 +150,7 @@ fn commands_run_around_the_card() {
 fn a_card_that_was_with_vfio_stays_there() {
     for return_to in ReturnTo::ALL {
         let machine = machine();
-        for function in CARD {
-            let driver = machine.driver(function);
-            let kernel =
-                vfio_hook::host::simulated::SimulatedKernel::new(machine.root(), machine.faults.clone());
-            kernel.write(format!("/sys/bus/pci/devices/{function}/driver_override"), "vfio-pci").unwrap();
-            kernel.write(format!("/sys/bus/pci/drivers/{driver}/unbind"), function).unwrap();
-            kernel.write("/sys/bus/pci/drivers_probe", function).unwrap();
-        }
-        assert_eq!(machine.drivers(), ON_VFIO);
+        machine.gives_card_to_vfio();
         let before = machine.files();
         let life = gamer(&format!("gpu: {{return_to: {return_to}}}\n"));
         machine.prepare(&life).unwrap();
