@@ -338,6 +338,16 @@ drm_node() {
     echo "/dev/dri/$node"
 }
 
+# bind_card DRIVER: by hand: the functions of the card go to this driver; with none, to those that know them.
+bind_card() {
+    local function
+    for function in "${test_card[@]}"; do
+        echo "$1" >"/sys/bus/pci/devices/$function/driver_override"
+        echo "$function" >"/sys/bus/pci/devices/$function/driver/unbind"
+        echo "$function" >/sys/bus/pci/drivers_probe
+    done
+}
+
 # refused GUEST WORD...: it is not started, and the message has all the words.
 refused() {
     local said word

@@ -85,21 +85,13 @@ virsh -q define "$(dirname "$0")/../guests/gpu.xml"
 
 # Already with vfio-pci, as from boot: it stays there.
 modprobe vfio-pci
-for function in "$gpu" "$sound"; do
-    echo vfio-pci >"/sys/bus/pci/devices/$function/driver_override"
-    echo "$function" >"/sys/bus/pci/devices/$function/driver/unbind"
-    echo "$function" >/sys/bus/pci/drivers_probe
-done
+bind_card vfio-pci
 on_vfio=$(mktemp)
 snapshot "$on_vfio"
 life gpu destroyed
 is_on vfio-pci vfio-pci
 same_as "$on_vfio"
-for function in "$gpu" "$sound"; do
-    echo >"/sys/bus/pci/devices/$function/driver_override"
-    echo "$function" >"/sys/bus/pci/devices/$function/driver/unbind"
-    echo "$function" >/sys/bus/pci/drivers_probe
-done
+bind_card ''
 
 loaded=$(mktemp)
 snapshot "$loaded"

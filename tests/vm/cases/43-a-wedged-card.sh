@@ -141,3 +141,25 @@ is_quarantined "ring gfx_0.0.0 test failed" "a driver that complains"
 [[ $(driver_of "$gpu") != vhgpu ]] || fail "vhgpu has it"
 gpu_knob probe_noise 0
 is_healed
+
+# Where it was with VFIO before its guest, it is looked at all the same. It is not found anew by a kernel that would give
+# it to the host's drivers at once.
+configure gpu <<<'gpu: {guest_reboot: allow, return_to: vfio, recover: [rescan]}'
+start gpu
+destroy gpu
+wait_no_keepers
+expect "drivers" "$(drivers)" "vfio-pci vfio-pci"
+probes=$(gpu_knob probes)
+start gpu
+wedge "$gpu"
+destroy gpu
+is_quarantined "$gpu: config space reads ff" "wedged, on VFIO before"
+expect "drivers" "$(drivers)" "vfio-pci vfio-pci"
+grep -F 'as soon as it finds it' /tmp/report >/dev/null || fail "not in the report: $(cat /tmp/report)"
+heal all
+restore_registers
+vfio-hook gpu clear
+expect "drivers" "$(drivers)" "vfio-pci vfio-pci"
+expect "probes of the host's driver" "$(gpu_knob probes)" "$probes"
+bind_card ''
+same_as "$before"
