@@ -143,6 +143,8 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::host::ProcessId;
+    use crate::ledger::Phase;
     use crate::lifecycle::testing::{GUEST, Machine};
 
     #[test]
@@ -158,5 +160,22 @@ mod tests {
         assert!(error.starts_with("win11 runs and has the graphics card 0000:03:00"), "{error}");
         fs::remove_dir_all(&process).unwrap();
         assert_eq!(leaving().unwrap(), [GUEST]);
+    }
+
+    #[test]
+    fn what_somebody_is_still_taking_is_not_stale() {
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let host = machine.host();
+        let stale = |phase| {
+            let mut record = machine.record();
+            record.leases.get_mut(&GUEST).unwrap().phase = phase;
+            leaving(&host, &record, &Whose::Stale).unwrap()
+        };
+        let alive = host.this_process();
+        let dead = ProcessId { start_time: alive.start_time + 1, ..alive };
+        assert_eq!(stale(Phase::Preparing(alive)), []);
+        assert_eq!(stale(Phase::Preparing(dead)), [GUEST]);
+        assert_eq!(stale(Phase::Started), [GUEST]);
     }
 }

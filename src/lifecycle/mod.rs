@@ -351,10 +351,16 @@ fn is_over(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     }
 }
 
-/// Whether libvirt is about to start a guest: between `prepare` and QEMU nothing but its keeper knows.
+/// Whether somebody is taking what a guest needs, or libvirt is about to start it: between `prepare` and QEMU nothing but
+/// its keeper knows.
 #[must_use]
 pub fn guest_starts(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     let deadline = Deadline::after(KEEPER_ANSWERS);
-    record.leases.get(&uuid).is_some_and(|lease| lease.phase == Phase::Prepared)
-        && host.keeper(uuid, deadline).ok().flatten().is_some_and(|keeper| keeper.daemon.is_some())
+    match record.leases.get(&uuid).map(|lease| lease.phase) {
+        Some(Phase::Preparing(by)) => host.is_alive(by),
+        Some(Phase::Prepared) => {
+            host.keeper(uuid, deadline).ok().flatten().is_some_and(|keeper| keeper.daemon.is_some())
+        }
+        _ => false,
+    }
 }
