@@ -4,7 +4,6 @@
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 
-gpu=${test_card[0]} sound=${test_card[1]}
 step=$([[ ${SOAK-} ]] && echo 1 || echo 7)
 load_gpu
 warm_up_gpu
