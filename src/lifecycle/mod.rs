@@ -351,8 +351,8 @@ fn is_over(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     }
 }
 
-/// Whether somebody is taking what a guest needs, or libvirt is about to start it: between `prepare` and QEMU nothing but
-/// its keeper knows.
+/// Whether somebody is taking what a guest needs, or libvirt is about to start it: between `prepare` and QEMU nothing
+/// but its keeper knows.
 #[must_use]
 pub fn guest_starts(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     let deadline = Deadline::after(KEEPER_ANSWERS);

@@ -148,7 +148,9 @@ impl Ledger<'_> {
         let Some(quarantine) = self.record.quarantine_of(functions).cloned() else {
             return Ok(Cleared::NotThere);
         };
-        if let Some(Lease { phase: Phase::Preparing(other), .. }) = self.record.leases.get(&CLEARING) {
+        // Somebody clears, or brings back what somebody left who was killed while he did.
+        let other = self.record.leases.get(&CLEARING).map(|lease| lease.phase);
+        if let Some(Phase::Preparing(other) | Phase::GivingBack(other)) = other {
             return Err(LedgerError::BeingCleared(other.pid));
         }
         let lease = Lease::preparing("gpu clear", self.host.this_process());

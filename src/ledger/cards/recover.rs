@@ -42,7 +42,7 @@ impl Ledger<'_> {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }
         if rung.finds_anew()
-            && let Err(error) = self.is_safe_to_find_anew(terms)
+            && let Err(error) = self.check_rescan_binding(terms)
         {
             return Ok(Err(Failure::of(&error)));
         }
@@ -68,7 +68,7 @@ impl Ledger<'_> {
 
     /// Some kernels give a function that they find to a driver at once. That does no harm to a card that is to go there
     /// anyway as soon as it answers.
-    fn is_safe_to_find_anew(&self, terms: &CardTerms) -> Result<(), HostError> {
+    fn check_rescan_binding(&self, terms: &CardTerms) -> Result<(), HostError> {
         let baseline = match self.record.entry(&terms.knob()).map(|entry| &entry.baseline) {
             Some(Value::Bindings(baseline)) => Some(baseline),
             _ => None,

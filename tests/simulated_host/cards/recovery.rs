@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vfio_hook::host::Host;
 use vfio_hook::host::simulated::Faults;
-use vfio_hook::ledger::{Cleared, Ledger};
+use vfio_hook::ledger::{Cleared, Lease, Ledger, Phase};
 
 use super::{CARD, DISPLAY, HOST_DRIVERS, ON_VFIO, PORTS, functions, gamer, machine_with, player};
 use crate::support::Machine;
@@ -204,6 +204,25 @@ fn two_do_not_clear_at_the_same_time() {
     let refused = told.recv().unwrap();
     assert!(refused.starts_with("another `vfio-hook gpu clear` is at work (process "), "{refused}");
     assert!(!machine.has_ledger());
+}
+
+/// One was killed, and a keeper is bringing back what he had taken.
+#[test]
+fn nobody_clears_beside_the_keeper_of_one_who_was_killed() {
+    let machine = machine();
+    let life = gamer("gpu: {}");
+    machine.prepare(&life).unwrap();
+    machine.breaks(CARD[0], "dead");
+    machine.release(&life).unwrap();
+    let mut record = machine.record().unwrap();
+    let mut lease = Lease::preparing("gpu clear", machine.host().this_process());
+    lease.phase = Phase::GivingBack(machine.host().this_process());
+    record.leases.insert("00000000-0000-0000-0000-000000000000".parse().unwrap(), lease);
+    std::fs::write(machine.path("/run/vfio-hook/ledger.json"), record.to_bytes()).unwrap();
+    let mut host = machine.host();
+    let mut ledger = Ledger::open(&mut host, crate::support::soon()).unwrap();
+    let refused = ledger.clear_quarantine(&functions(&CARD)).unwrap_err().to_string();
+    assert!(refused.starts_with("another `vfio-hook gpu clear` is at work (process "), "{refused}");
 }
 
 /// What a kernel of today does with a card that it finds anew, where the host's driver for it is loaded.
