@@ -1,5 +1,7 @@
 //! The program's exit codes, all of them.
 
+use crate::event::FailureEffect;
+
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -14,6 +16,15 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// How a hook call ends that failed.
+    #[must_use]
+    pub const fn after_failure(effect: FailureEffect) -> Self {
+        match effect {
+            FailureEffect::RefusesStart => Self::Failed,
+            FailureEffect::MustNotHappen => Self::Done,
+        }
+    }
+
     /// The number for the operating system.
     #[must_use]
     pub const fn code(self) -> i32 {

@@ -3,6 +3,7 @@
 //! Reading needs `&Host`, changing needs `&mut Host`: the actions get the first, the ledger alone has the second.
 //! Functions are named after the kernel file or systemd property they touch.
 
+mod apart;
 mod bounded;
 mod card_users;
 mod cgroup;
@@ -13,6 +14,7 @@ mod cpu;
 mod descendants;
 mod display;
 mod error;
+mod exit_at_once;
 mod files;
 mod hugepages;
 mod i2c;
@@ -44,6 +46,7 @@ pub mod simulated;
 mod sleep_masks;
 mod start_again;
 mod state_dir;
+mod stderr;
 mod sysfs;
 mod systemd;
 mod unit_file_name;
@@ -59,6 +62,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub(crate) use apart::{apart, block_signals};
 pub use bounded::{READ_ATTRIBUTES, WRITE_ATTRIBUTE, read_attributes, write_attribute};
 pub use card_users::{
     CardNode, DeviceClass, DeviceNumber, HeldNode, Hold, Holder, HolderUnit, NodeKind, UnitOwner,
@@ -72,6 +76,7 @@ pub use display::{
     FramebufferDriver, LoginSession, SessionActivity, SessionClass, SessionId, SessionType,
 };
 pub use error::HostError;
+pub(crate) use exit_at_once::exit_at_once;
 pub use hugepages::{PagePool, PoolCount};
 pub use i2c::{I2cBus, MonitorTrouble};
 pub use i2c_dev::{I2cDev, Unloaded};
@@ -102,6 +107,7 @@ pub use sleep_masks::SleepMasks;
 pub use start_again::{START_AGAIN, StartAgain, start_again};
 pub(crate) use state_dir::LOCK_RETRY;
 pub use state_dir::{LockFile, STATE_DIR};
+pub(crate) use stderr::{write_at_once, write_to_stderr};
 pub use systemd::{BusSignal, UnitName, Units, watch_bus_signals};
 pub use unit_file_name::{UnitFileName, UnitFileNameError};
 pub use user::User;

@@ -159,6 +159,7 @@ pub fn start_again(part: StartAgain, guest: GuestUuid, name: &OsStr) -> Exit {
             Exit::Failed
         }
     };
+    log::flush();
     log::print_kept();
     exit
 }

@@ -88,13 +88,15 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     let name = name_of(&host, guest);
     log::open(&GuestName::new(&name), Some(guest));
     let kept = Keeper::new(&mut host, guest, name).map(|keeper| keeper.keep(&mut host));
-    match kept {
+    let exit = match kept {
         Ok(()) => Exit::Done,
         Err(error) => {
             tracing::error!("the keeper cannot work: {error}");
             Exit::Failed
         }
-    }
+    };
+    log::flush();
+    exit
 }
 
 fn name_of(host: &Host, guest: GuestUuid) -> String {

@@ -29,7 +29,7 @@ pub use give_back::AT_THE_END;
 pub use knob::{Knob, OnRefusal, Turn};
 pub(crate) use knob::{LOADED, NONE as EMPTY, RUNS};
 pub use monitors::{MonitorWish, Tried, Try};
-pub use open::{CardPatience, Effort, FILE, Ledger};
+pub use open::{CardPatience, Effort, FILE, LEDGER_PATH, Ledger};
 pub use plan::{Change, Claim, Extent, Note, NoteLevel, Plan};
 pub use promises::available_pages;
 pub use record::{Entry, GuestInterrupts, Lease, Phase, Record};
