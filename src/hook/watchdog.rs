@@ -12,7 +12,7 @@ use nix::unistd::alarm;
 use crate::deadline::Deadline;
 use crate::event::{FailureEffect, Operation};
 use crate::exit::Exit;
-use crate::host::{exit_at_once, write_at_once};
+use crate::host::{exit_at_once, write_to_stderr_once};
 use crate::log;
 
 /// The part of a budget that is left for undoing what a timeout interrupted.
@@ -55,8 +55,7 @@ impl Watchdog {
                 thread::sleep(left);
             }
             if !last_words.is_empty() {
-                // What it does not take is lost.
-                let _ = write_at_once(last_words.as_bytes(), LAST_WORDS);
+                write_to_stderr_once(last_words.as_bytes(), LAST_WORDS);
             }
             exit_at_once(Exit::after_failure(effect))
         };
