@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::unistd::geteuid;
@@ -15,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::event::{Event, FailureEffect, Operation};
 use crate::exit::Exit;
 use crate::guest::{Guest, GuestError, GuestUuid};
-use crate::host::{Host, apart, block_signals};
+use crate::host::{Host, WorkEnd, apart, block_signals};
 use crate::ledger::{LEDGER_PATH, Ledger};
 use crate::lifecycle::{self, LifecycleError};
 use crate::log;
@@ -28,19 +29,20 @@ pub use crate::log::IDENTIFIER;
 /// `virsh start`.
 const MAX_MESSAGE: usize = 2048;
 
+/// How much later than the watchdog of the child that does the work its parent gives up: only a wait in the kernel
+/// keeps the child then.
+const AFTER_WATCHDOG: Duration = Duration::from_millis(300);
+
 /// Answers a call by libvirt. The arguments are those after the program's name.
 ///
 /// Whatever happens, standard output stays empty, and only `prepare` and `start` can end with anything but success.
 #[must_use]
 pub fn run(arguments: &[OsString]) -> Exit {
     match arguments.get(1).map(|operation| Operation::from_bytes(operation.as_bytes())) {
-        Some(Operation::Started | Operation::Reconnect) => {
-            answer_apart(arguments);
-            Exit::Done
-        }
-        Some(Operation::Prepare | Operation::Start | Operation::Stopped | Operation::Release) => {
-            answer_here(arguments)
-        }
+        Some(Operation::Prepare | Operation::Start) => answer_or_refuse(arguments),
+        Some(
+            operation @ (Operation::Started | Operation::Stopped | Operation::Release | Operation::Reconnect),
+        ) => answer_with_success(operation, arguments),
         // `migrate` and `restore` carry passwords and must neither fail nor print: they are not even looked at.
         Some(Operation::Migrate | Operation::Restore | Operation::Attach | Operation::Unknown) | None => {
             Exit::Done
@@ -48,31 +50,56 @@ pub fn run(arguments: &[OsString]) -> Exit {
     }
 }
 
-/// Answers a call at which libvirt kills the running guest if it fails. A child does the work; whatever becomes of it
-/// (memory, signals, limits), this process ends with success. It allocates nothing, so that it cannot fail itself.
-fn answer_apart(arguments: &[OsString]) {
-    block_signals();
-    // Short paths are looked up without an allocation, and no guest is asked about that has nothing here.
-    if !geteuid().is_root() || !Path::new(LEDGER_PATH).exists() {
-        return;
+/// Answers a call that may refuse the start of the guest.
+fn answer_or_refuse(arguments: &[OsString]) -> Exit {
+    let Some(event) = Event::from_arguments(arguments) else { return Exit::Done };
+    if !geteuid().is_root() || !has_work(&Host::real(), &event) {
+        return Exit::Done;
     }
-    apart(Operation::Started.budget(), || answer_here(arguments));
+    let effect = failure_effect(&Host::real(), &event);
+    let operation = event.operation.as_str();
+    // The child's own end comes first, where the kernel lets it.
+    let reason = match apart(Operation::Prepare.budget() + AFTER_WATCHDOG, || answer(&event, effect)) {
+        WorkEnd::Exited(0) => return Exit::Done,
+        // It has said why.
+        WorkEnd::Exited(_) => return Exit::after_failure(effect),
+        WorkEnd::Killed(signal) => format!("{operation} was ended by {signal}"),
+        WorkEnd::TimedOut => format!("{operation} hangs in the kernel"),
+        WorkEnd::NotStarted => return answer(&event, effect),
+    };
+    if effect == FailureEffect::RefusesStart {
+        let help = "`journalctl -t vfio-hook` shows how far it came, `vfio-hook status` what is held";
+        log::print_to_stderr(&format!("{reason}\nhelp: {help}\n"));
+    }
+    Exit::after_failure(effect)
 }
 
-fn answer_here(arguments: &[OsString]) -> Exit {
-    let Some(event) = Event::from_arguments(arguments) else { return Exit::Done };
-    if !geteuid().is_root() {
+/// Answers a call that must not fail: libvirt kills the running guest if `started` or `reconnect` does. Whatever becomes
+/// of the child that does the work (memory, signals, limits), this process ends with success. It allocates nothing and
+/// blocks all signals, so that it cannot fail itself.
+fn answer_with_success(operation: Operation, arguments: &[OsString]) -> Exit {
+    block_signals();
+    // Short paths are looked up without an allocation; without a ledger nothing is held.
+    if !geteuid().is_root() || !Path::new(LEDGER_PATH).exists() {
         return Exit::Done;
     }
-    let mut host = Host::real();
-    if !has_work(&host, &event) {
-        return Exit::Done;
+    let work = || match Event::from_arguments(arguments) {
+        Some(event) => answer(&event, FailureEffect::MustNotHappen),
+        None => Exit::Done,
+    };
+    let end = apart(operation.budget() + AFTER_WATCHDOG, work);
+    // libvirt ignores the failure of these two.
+    if end == WorkEnd::NotStarted && matches!(operation, Operation::Stopped | Operation::Release) {
+        work();
     }
+    Exit::Done
+}
+
+fn answer(event: &Event, effect: FailureEffect) -> Exit {
     // Where transparent huge pages are always on, every stack and heap would take 2 MiB, and the time to clear them.
     let _ = prctl::set_thp_disable(true);
-    let effect = failure_effect(&host, &event);
-    let call = Call { event: &event, effect, watchdog: Watchdog::start(event.operation, effect) };
-    call.answer(&mut host)
+    let call = Call { event, effect, watchdog: Watchdog::start(event.operation, effect) };
+    call.answer(&mut Host::real())
 }
 
 /// Whether this guest has a file, or anybody a lease: two look-ups, for every guest on every host.

@@ -1,21 +1,40 @@
-//! Work whose failure must not be the process's: it is done by a child, and nothing that befalls the child reaches the
-//! parent.
+//! Work done by a child, so that nothing that befalls the work befalls this process: neither a signal nor a limit, and
+//! above all no wait in the kernel, which no process can end for itself.
 
-use std::ffi::c_int;
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::mem::size_of;
 use std::ptr;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork, getpid, getppid};
 
 use super::exit_at_once::exit_at_once;
+use super::stderr::write_to_stderr;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
+
+/// How long all that the child printed may take to get into standard error.
+const FORWARD: Duration = Duration::from_millis(40);
+
+/// How the work of the child came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkEnd {
+    /// It ended by itself, with this code.
+    Exited(i32),
+    /// A signal ended it.
+    Killed(Signal),
+    /// It goes on; nobody waits for it.
+    TimedOut,
+    /// There was no child.
+    NotStarted,
+}
 
 /// Has no signal end or stop this process from here on, but SIGKILL and SIGSTOP. Children inherit it; a long-lived one
 /// takes it back.
@@ -30,7 +49,7 @@ pub(crate) fn block_signals() {
     unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
+            libc::SIG_BLOCK,
             &raw const all,
             ptr::null_mut::<u64>(),
             size_of::<u64>(),
@@ -38,21 +57,33 @@ pub(crate) fn block_signals() {
     };
 }
 
-/// Has a child do the work, and waits for its end, but not for longer than the budget. The child has neither standard
-/// output nor standard error of this process: nobody waits for it who waits for them.
+/// Has a child do the work, and waits for its end, but not for longer than the budget. What the child prints on standard
+/// error comes out here when it has ended; it has none of this process's pipes, so that nobody waits for it who waits
+/// for their end. It dies with this process.
 ///
-/// This process allocates nothing and takes no lock; it must have one thread, and signals blocked. What becomes of the
-/// child is not told: it may not even come to be.
-pub(crate) fn apart(budget: Duration, work: impl FnOnce() -> Exit) {
+/// This process must have one thread. It allocates nothing and takes no lock.
+pub(crate) fn apart(budget: Duration, work: impl FnOnce() -> Exit) -> WorkEnd {
     let deadline = Deadline::after(budget);
+    // Pending from now on whenever a child ends: none is missed.
+    let _ = child_signal().thread_block();
+    let pipe = io::pipe().ok();
+    let parent = getpid();
     match fork_alone() {
         Ok(ForkResult::Child) => {
-            let exit = if drop_output().is_ok() { work() } else { Exit::Failed };
+            let output = pipe.map(|(_, output)| output);
+            let exit = if is_set_up(parent, output).is_ok() { work() } else { Exit::Failed };
             // No destructor of the parent's runs a second time.
             exit_at_once(exit)
         }
-        Ok(ForkResult::Parent { child }) => wait(child, deadline),
-        Err(_) => {}
+        Ok(ForkResult::Parent { child }) => {
+            let printed = pipe.map(|(printed, _)| printed);
+            let end = wait(child, deadline);
+            if let Some(printed) = printed.filter(|_| end != WorkEnd::TimedOut) {
+                forward(printed);
+            }
+            end
+        }
+        Err(_) => WorkEnd::NotStarted,
     }
 }
 
@@ -65,29 +96,43 @@ fn fork_alone() -> nix::Result<ForkResult> {
     unsafe { fork() }
 }
 
-/// Gives standard output and standard error away. Where no descriptor is left for `/dev/null`, standard input takes
-/// their places: it cannot be written to.
-fn drop_output() -> nix::Result<()> {
+/// What the child does first.
+fn is_set_up(parent: Pid, output: Option<PipeWriter>) -> nix::Result<()> {
+    // Where no descriptor is left, standard input takes the place: it cannot be written to.
     match File::options().write(true).open("/dev/null") {
-        Ok(null) => dup2_stdout(&null).and_then(|()| dup2_stderr(&null)),
-        Err(_) => dup2_stdout(io::stdin()).and_then(|()| dup2_stderr(io::stdin())),
+        Ok(null) => dup2_stdout(null)?,
+        Err(_) => dup2_stdout(io::stdin())?,
     }
+    match output {
+        Some(output) => dup2_stderr(output)?,
+        None => dup2_stderr(io::stdout())?,
+    }
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // It may have died before that.
+    if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
-/// Waits until the child has ended. SIGCHLD, which is blocked, stays pending until it is taken: none is missed.
-fn wait(child: Pid, deadline: Deadline) {
+/// Waits until the child has ended.
+fn wait(child: Pid, deadline: Deadline) -> WorkEnd {
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => {}
-            Err(Errno::EINTR) => continue,
-            _ => return,
+            Ok(WaitStatus::Exited(_, code)) => return WorkEnd::Exited(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return WorkEnd::Killed(signal),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return WorkEnd::NotStarted,
         }
         let left = deadline.remaining();
         if left.is_zero() {
-            return;
+            return WorkEnd::TimedOut;
         }
         take_child_signal(left);
     }
+}
+
+fn child_signal() -> SigSet {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals
 }
 
 /// Waits for a SIGCHLD.
@@ -95,9 +140,19 @@ fn wait(child: Pid, deadline: Deadline) {
 fn take_child_signal(patience: Duration) {
     let seconds = libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX);
     let timeout = libc::timespec { tv_sec: seconds, tv_nsec: patience.subsec_nanos().into() };
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGCHLD);
     // SAFETY: both pointers are to values that live longer than the call; none is asked for what came. What it returns
     // does not matter: the child is looked at in any case.
-    let _: c_int = unsafe { libc::sigtimedwait(signals.as_ref(), ptr::null_mut(), &timeout) };
+    unsafe { libc::sigtimedwait(child_signal().as_ref(), ptr::null_mut(), &raw const timeout) };
+}
+
+/// Prints what is in the pipe now.
+fn forward(mut printed: PipeReader) {
+    if fcntl(&printed, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
+        return;
+    }
+    let deadline = Deadline::after(FORWARD);
+    let mut piece = [0; 4096];
+    while let Ok(length @ 1..) = printed.read(&mut piece) {
+        write_to_stderr(&piece[..length], deadline);
+    }
 }

@@ -62,7 +62,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub(crate) use apart::{apart, block_signals};
+pub(crate) use apart::{WorkEnd, apart, block_signals};
 pub use bounded::{READ_ATTRIBUTES, WRITE_ATTRIBUTE, read_attributes, write_attribute};
 pub use card_users::{
     CardNode, DeviceClass, DeviceNumber, HeldNode, Hold, Holder, HolderUnit, NodeKind, UnitOwner,

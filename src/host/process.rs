@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use procfs::process::{Process, all_processes_with_root};
+use procfs::process::{Process, Stat, all_processes_with_root};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, HostError};
@@ -55,7 +55,7 @@ pub(super) fn is_alive(id: ProcessId) -> bool {
 /// Whether a process of this folder still runs. Where its first thread has ended, others may hang in the kernel, with
 /// everything that the process has open.
 fn is_alive_in(proc: &Path, id: ProcessId) -> bool {
-    let runs = |stat: procfs::process::Stat| !matches!(stat.state, 'Z' | 'X');
+    let runs = |stat: Stat| !matches!(stat.state, 'Z' | 'X');
     let Ok(process) = Process::new_with_root(proc.join(id.pid.to_string())) else { return false };
     let Ok(first) = process.stat() else { return false };
     first.starttime == id.start_time
@@ -97,14 +97,15 @@ impl Host {
         pidfd(id).map_err(|error| HostError::call("pidfd_open", &format!("process {}", id.pid), error))
     }
 
-    /// The libvirt daemon that called a hook: the parent of this process, by its name.
+    /// The libvirt daemon that called a hook: the next process above this one that has such a name. Between them is the
+    /// hook's own parent, which waits for it.
     #[must_use]
     pub fn libvirt_daemon_above(&self, hook: ProcessId) -> Option<ProcessId> {
-        let parent = Process::new(hook.pid).and_then(|process| process.stat()).ok()?.ppid;
-        let stat = Process::new(parent).and_then(|process| process.stat()).ok()?;
-        LIBVIRT_DAEMONS
-            .contains(&stat.comm.as_str())
-            .then_some(ProcessId { pid: parent, start_time: stat.starttime })
+        let stat = |pid: i32| Process::new(pid).and_then(|process| process.stat()).ok();
+        let parent = stat(stat(hook.pid)?.ppid)?;
+        let is_daemon = |stat: &Stat| LIBVIRT_DAEMONS.contains(&stat.comm.as_str());
+        let daemon = if is_daemon(&parent) { Some(parent) } else { stat(parent.ppid).filter(is_daemon) };
+        daemon.map(|daemon| ProcessId { pid: daemon.pid, start_time: daemon.starttime })
     }
 
     /// The threads of programs that may still run on these CPUs. Kernel threads are left out, and so is everything

@@ -449,3 +449,14 @@ programs_on() {
             print "$status{Name} $file $status{Cpus_allowed_list}\n" if grep { $on{$_} } @ARGV;
         }' "$@"
 }
+
+# restore_interrupts: without irqbalance, which leaves interrupts where it put them; the next case finds them as after
+# the boot.
+restore_interrupts() {
+    local irq saved
+    systemctl stop irqbalance
+    for irq in /proc/irq/[0-9]*; do
+        saved=$(sed -n "s|^$irq/smp_affinity_list:||p" /root/pristine)
+        [[ -z $saved ]] || echo "$saved" >"$irq/smp_affinity_list" 2>/dev/null || true
+    done
+}

@@ -19,9 +19,4 @@ destroy pinned-a
 sleep 12
 vfio-hook undo --stale
 diff -U0 "$before" <(knobs | grep -v smp_affinity) || fail "the host is not as it was"
-systemctl stop irqbalance
-for irq in /proc/irq/[0-9]*; do
-    # irqbalance leaves interrupts where it put them; the next case finds them as after the boot.
-    saved=$(sed -n "s|^$irq/smp_affinity_list:||p" /root/pristine)
-    [[ -z $saved ]] || echo "$saved" >"$irq/smp_affinity_list" 2>/dev/null || true
-done
+restore_interrupts
