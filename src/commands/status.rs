@@ -47,9 +47,9 @@ struct HeldView {
     now: Option<String>,
     wants: String,
     differs: bool,
-    /// Whether it is a monitor's, which may not answer.
+    /// Whether it is there but may not answer: a monitor, a daemon that hangs.
     #[serde(skip)]
-    is_monitor: bool,
+    is_silent: bool,
     /// Whether it lives in the guest's keeper.
     #[serde(skip)]
     is_kept: bool,
@@ -134,12 +134,20 @@ fn held(
     deadline: Deadline,
 ) -> HeldView {
     let monitor = shown.get(&entry.knob);
-    let now = monitor.map_or_else(|| entry.knob.read(host, deadline).ok(), Clone::clone);
+    let mut is_silent = monitor.is_some();
+    let now = monitor.map_or_else(
+        || {
+            let read = entry.knob.read(host, deadline);
+            is_silent = read.as_ref().is_err_and(|error| !error.is_absent());
+            read.ok()
+        },
+        Clone::clone,
+    );
     let is_delayed = matches!(entry.knob, Knob::IrqbalanceBan(_));
-    // A monitor that does not answer may be where it was switched to.
-    let differs = now.as_ref().map_or(monitor.is_none(), |now| {
-        !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now)))
-    });
+    // What does not answer may hold what was written.
+    let differs = now
+        .as_ref()
+        .map_or(!is_silent, |now| !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now))));
     HeldView {
         knob: entry.knob.to_string(),
         baseline: entry.baseline.to_string(),
@@ -147,7 +155,7 @@ fn held(
         now: now.as_ref().map(Value::to_string),
         wants: entry.claims.get(&uuid).map(wants).unwrap_or_default(),
         differs,
-        is_monitor: monitor.is_some(),
+        is_silent,
         is_kept: matches!(entry.knob, Knob::Keeper(_) | Knob::SleepLock(_) | Knob::CpuDmaLatency(_)),
     }
 }
@@ -204,7 +212,7 @@ fn remark(held: &HeldView) -> String {
             "   lost with a keeper that was killed; the next event brings it back".to_owned()
         }
         (Some(now), true) => format!("   changed by somebody else: now {now}"),
-        (None, _) if held.is_monitor => "   does not answer now".to_owned(),
+        (None, _) if held.is_silent => "   does not answer now".to_owned(),
         (None, _) => "   gone".to_owned(),
         (Some(_), false) => String::new(),
     }

@@ -235,6 +235,9 @@ impl HostError {
                 "`ps -o state,wchan` of that process shows what it waits for; if it hangs in a driver, only a \
                  reboot helps",
             ),
+            (_, io::ErrorKind::TimedOut) if self.place.starts_with(super::irqbalance::FOLDER) => {
+                Some("irqbalance hangs: `systemctl restart irqbalance`")
+            }
             (Attempt::Lock, _) => Some("another run of vfio-hook holds it: `vfio-hook status` shows whose"),
             _ => None,
         }

@@ -1,18 +1,15 @@
 //! The keepers of this machine: a transient service each, or a detached process where there is no systemd.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-
 use super::children::inherit_nothing;
 use super::keepers::{Answer, Keepers, Request, keeper_socket, no_answer};
+use super::local_socket::LocalSocket;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, stop_service};
 use super::{HostError, RUNNING_SYSTEMD};
 use crate::deadline::Deadline;
@@ -34,8 +31,11 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long a keeper may take to answer that it ends.
 const LEAVE: Duration = Duration::from_millis(500);
 
+/// How long a keeper that hangs may take to be connected to, by who wants to know its number.
+const HUNG: Duration = Duration::from_millis(100);
+
 /// The longest message: a few hundred commands.
-const MAX_MESSAGE: u64 = 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// The keepers of the running system.
 #[derive(Debug)]
@@ -107,33 +107,7 @@ impl Keepers for KeeperServices {
         request: &Request,
         deadline: Deadline,
     ) -> Result<Option<Answer>, HostError> {
-        let fail = |error: io::Error| no_answer(guest, error);
-        let stream = match UnixStream::connect(keeper_socket(guest)) {
-            Ok(stream) => stream,
-            // A keeper that was killed leaves its socket behind.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(fail(error)),
-        };
-        let patience = Some(deadline.remaining().max(Duration::from_millis(1)));
-        stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience)).map_err(fail)?;
-        send(&stream, request).map_err(fail)?;
-        match receive(&stream) {
-            Ok(answer) => Ok(Some(answer)),
-            // It was killed meanwhile, or has just ended.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
-            {
-                Ok(None)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(no_answer(guest, "it did not answer in time"))
-            }
-            Err(error) => Err(fail(error)),
-        }
+        exchange(&keeper_socket(guest), request, deadline).map_err(|error| no_answer(guest, error))
     }
 
     fn stop(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
@@ -155,10 +129,32 @@ fn service_name(guest: GuestUuid) -> String {
     format!("vfio-hook-keeper-{guest}.service")
 }
 
+/// One question and its answer; none where there is no keeper at this socket, or none any more.
+fn exchange(socket: &Path, request: &Request, deadline: Deadline) -> io::Result<Option<Answer>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    let ask = || {
+        let socket = LocalSocket::connect(socket, deadline)?;
+        send(&socket, request, deadline)?;
+        receive(&socket, deadline)
+    };
+    match ask() {
+        Ok(answer) => Ok(Some(answer)),
+        // A keeper that was killed leaves its socket behind. Or it was killed meanwhile, or has just ended.
+        Err(error)
+            if matches!(
+                error.kind(),
+                NotFound | ConnectionRefused | UnexpectedEof | ConnectionReset | BrokenPipe
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Kills a keeper that hangs: the kernel knows who listens.
 fn kill_hung(guest: GuestUuid) -> io::Result<()> {
-    let stream = UnixStream::connect(keeper_socket(guest))?;
-    let listener = getsockopt(&stream, PeerCredentials)?.pid();
+    let listener = LocalSocket::connect(&keeper_socket(guest), Deadline::after(HUNG))?.peer()?;
     let Some(pid) = rustix::process::Pid::from_raw(listener) else { return Ok(()) };
     let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     Ok(rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)?)
@@ -178,19 +174,47 @@ pub(super) fn this_program() -> io::Result<String> {
     Ok(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
 }
 
-/// Writes a message: one line of JSON.
-pub(crate) fn send(mut stream: &UnixStream, message: &impl serde::Serialize) -> io::Result<()> {
+/// Sends a message: one line of JSON.
+pub(crate) fn send(
+    socket: &LocalSocket,
+    message: &impl serde::Serialize,
+    deadline: Deadline,
+) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    stream.write_all(&line)
+    socket.send(&line, deadline)
 }
 
-/// Reads a message.
-pub(crate) fn receive<T: serde::de::DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(MAX_MESSAGE)).read_until(b'\n', &mut line)?;
+/// Receives a message.
+fn receive<T: serde::de::DeserializeOwned>(socket: &LocalSocket, deadline: Deadline) -> io::Result<T> {
+    let line = socket.receive_line(MAX_MESSAGE, deadline)?;
     if line.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     serde_json::from_slice(&line).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::hung_peer::{HungPeer, Kind};
+
+    #[test]
+    fn a_keeper_that_hangs_is_told_from_one_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("keeper.sock");
+        let ask = |deadline| exchange(&socket, &Request::State, deadline);
+        let later = || Deadline::after(Duration::from_secs(20));
+        assert_eq!(ask(later()).unwrap(), None);
+        let ended = HungPeer::start(&socket, Kind::Closes);
+        assert_eq!(ask(later()).unwrap(), None);
+        drop(ended);
+        assert_eq!(ask(later()).unwrap(), None);
+        for kind in [Kind::TakesNoConnection, Kind::SaysNothing, Kind::TricklesForEver] {
+            std::fs::remove_file(&socket).unwrap();
+            let _peer = HungPeer::start(&socket, kind);
+            let error = ask(Deadline::after(Duration::from_millis(100))).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{kind:?}: {error}");
+        }
+    }
 }
