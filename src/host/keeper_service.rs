@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::children::inherit_nothing;
+use super::children::{inherit_nothing, spawn};
 use super::keepers::{Answer, Keepers, Request, keeper_socket, no_answer};
 use super::local_socket::LocalSocket;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, stop_service};
@@ -164,7 +164,7 @@ fn kill_hung(guest: GuestUuid) -> io::Result<()> {
 fn start_detached(guest: GuestUuid) -> Result<(), HostError> {
     let mut keeper = Command::new("/proc/self/exe");
     keeper.arg0("vfio-hook").args([KEEPER, &guest.to_string()]);
-    inherit_nothing(&mut keeper).spawn().map(drop).map_err(|error| no_answer(guest, error))
+    spawn(inherit_nothing(&mut keeper)).map(drop).map_err(|error| no_answer(guest, error))
 }
 
 /// The program's own file. Where it was replaced since it was started, the kernel says so behind the path, and the new

@@ -30,7 +30,7 @@ use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
     Answer, AnswerAt, Host, KeeperState, LocalSocket, LockFile, ProcessId, Request, keeper_lock,
-    keeper_socket, let_go_of_code, send,
+    keeper_socket, let_go_of_code, send, take_signals,
 };
 use crate::ledger::{Lease, Ledger, Phase, Record};
 use crate::lifecycle::{self, AfterTheEnd};
@@ -77,6 +77,8 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     if !geteuid().is_root() {
         return Exit::Failed;
     }
+    // A hook that blocks signals hands that on.
+    take_signals();
     // Fails where systemd has made a session already.
     let _ = setsid();
     let _ = prctl::set_thp_disable(true);
