@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::lock::LockView;
 use super::output::{self, Format};
 use super::quarantines::{self, QuarantineView, StuckView};
 use crate::deadline::Deadline;
@@ -25,6 +26,9 @@ struct View {
     unsettled: Vec<String>,
     quarantines: Vec<QuarantineView>,
     stuck: Vec<StuckView>,
+    /// The ledger's, while somebody holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock: Option<LockView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,10 +62,11 @@ struct HeldView {
 pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> {
     let host = Host::real();
     let record = Ledger::peek(&host)?;
-    let view = record.map_or_else(View::default, |record| {
+    let mut view = record.map_or_else(View::default, |record| {
         let only = name.map(|name| GuestName::new(name).to_string());
         view(&host, &record, only.as_deref())
     });
+    view.lock = LockView::of(Ledger::locked_by(&host)?);
     match format {
         Format::Json => output::json(&view),
         Format::Text => lines(&view).iter().for_each(output::line),
@@ -99,6 +104,7 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
         unsettled: unsettled.map(|entry| entry.knob.to_string()).collect(),
         quarantines: quarantines.into_iter().map(QuarantineView::from).collect(),
         stuck,
+        lock: None,
     }
 }
 
@@ -203,6 +209,7 @@ fn lines(view: &View) -> Vec<String> {
         lines.extend(view.unsettled.iter().map(|knob| format!("  {knob}")));
     }
     lines.extend(quarantines::lines(&view.quarantines, &view.stuck));
+    lines.extend(view.lock.as_ref().map(LockView::line));
     lines
 }
 

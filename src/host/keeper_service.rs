@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::children::{inherit_nothing, spawn};
-use super::keepers::{Answer, Keepers, Request, keeper_socket, no_answer};
+use super::keepers::{Answer, Keepers, Request, keeper_lock, keeper_socket, no_answer};
 use super::local_socket::LocalSocket;
+use super::lock_holder::LockState;
+use super::process::pidfd;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, stop_service};
-use super::{HostError, RUNNING_SYSTEMD};
+use super::{HostError, RUNNING_SYSTEMD, STATE_DIR};
 use crate::deadline::Deadline;
 use crate::failpoint;
 use crate::guest::GuestUuid;
@@ -117,7 +119,7 @@ impl Keepers for KeeperServices {
             return Ok(());
         }
         if !Path::new(RUNNING_SYSTEMD).exists() {
-            return kill_hung(guest)
+            return kill_hung(&keeper_socket(guest), &Path::new(STATE_DIR).join(keeper_lock(guest)))
                 .map_err(|error| no_answer(guest, format!("it cannot be killed: {error}")));
         }
         // The service is not started again, as it would be if it were killed.
@@ -152,11 +154,24 @@ fn exchange(socket: &Path, request: &Request, deadline: Deadline) -> io::Result<
     }
 }
 
-/// Kills a keeper that hangs: the kernel knows who listens.
-fn kill_hung(guest: GuestUuid) -> io::Result<()> {
-    let listener = LocalSocket::connect(&keeper_socket(guest), Deadline::after(HUNG))?.peer()?;
-    let Some(pid) = rustix::process::Pid::from_raw(listener) else { return Ok(()) };
-    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+/// Kills a keeper that hangs: the kernel knows who listens, and where its queue of connections is full, its lock names
+/// it too.
+fn kill_hung(socket: &Path, lock: &Path) -> io::Result<()> {
+    let listener = LocalSocket::connect(socket, Deadline::after(HUNG)).and_then(|socket| socket.peer());
+    let process = match listener {
+        Ok(pid) => {
+            let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?
+        }
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => match LockState::of(lock)? {
+            LockState::HeldBy(holder) => {
+                let Some(process) = pidfd(holder.process)? else { return Ok(()) };
+                process
+            }
+            LockState::HeldBySomebody | LockState::Free => return Err(error),
+        },
+        Err(error) => return Err(error),
+    };
     Ok(rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)?)
 }
 
@@ -196,8 +211,15 @@ fn receive<T: serde::de::DeserializeOwned>(socket: &LocalSocket, deadline: Deadl
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::process::ExitStatusExt;
+
+    use nix::sys::signal::Signal;
+
     use super::*;
+    use crate::host::ProcessId;
     use crate::host::hung_peer::{HungPeer, Kind};
+    use crate::host::lock_holder::sign;
 
     #[test]
     fn a_keeper_that_hangs_is_told_from_one_that_is_not_there() {
@@ -216,5 +238,19 @@ mod tests {
             let error = ask(Deadline::after(Duration::from_millis(100))).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{kind:?}: {error}");
         }
+    }
+
+    #[test]
+    fn one_that_takes_no_connection_is_found_by_its_lock_and_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, lock) = (folder.path().join("keeper.sock"), folder.path().join("keeper.lock"));
+        let _peer = HungPeer::start(&socket, Kind::TakesNoConnection);
+        let file = File::create(&lock).unwrap();
+        assert_eq!(kill_hung(&socket, &lock).unwrap_err().kind(), io::ErrorKind::TimedOut, "it is not known");
+        let mut child = spawn(Command::new("/bin/sleep").arg("1000")).unwrap();
+        file.lock().unwrap();
+        sign(&file, ProcessId::of(i32::try_from(child.id()).unwrap()).unwrap());
+        kill_hung(&socket, &lock).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
     }
 }

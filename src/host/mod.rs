@@ -30,6 +30,7 @@ mod latency;
 mod libvirt;
 mod lid_switch;
 mod local_socket;
+mod lock_holder;
 mod logind;
 pub mod manifest;
 mod memory;
@@ -91,6 +92,7 @@ pub use latency::ResumeLatency;
 pub use libvirt::Libvirt;
 pub use lid_switch::LidSwitchHandling;
 pub(crate) use local_socket::{Heard, LocalSocket};
+pub use lock_holder::{LockHolder, LockState};
 pub use logind::{Logind, SleepState};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use pci::{
