@@ -1,7 +1,14 @@
 //! The children that do in the program's place what may hang in the kernel, as the program starts them.
 
 use std::fs;
+use std::io::{Read, pipe};
+use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::unistd::dup;
 
 fn child(arguments: &[&str]) -> Output {
     Command::new(snapbox::cmd::cargo_bin!("vfio-hook")).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -51,4 +58,40 @@ fn the_one_that_probes_says_who_does_not_answer() {
     assert_eq!(answers[0]["address"], "001f:ff:1f.7");
     let evidence = answers[0]["health"]["dead"].as_str().unwrap();
     assert!(evidence.starts_with("001f:ff:1f.7: config space cannot be read: "), "{evidence}");
+}
+
+/// What a hook's caller left open, or had it block, is nothing for the guest's commands.
+#[test]
+fn a_command_inherits_neither_descriptors_nor_blocked_signals() {
+    let (mut reader, writer) = pipe().unwrap();
+    // `dup` leaves out the flag that would close it in the child.
+    let left_open = dup(&writer).unwrap();
+    let (mut blocked, mut before) = (SigSet::empty(), SigSet::empty());
+    blocked.add(Signal::SIGTERM);
+    blocked.add(Signal::SIGCHLD);
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before)).unwrap();
+    let mut command = Command::new(snapbox::cmd::cargo_bin!("vfio-hook"))
+        .args([
+            "run-program",
+            "caller",
+            "--",
+            "/bin/sh",
+            "-c",
+            "grep SigBlk /proc/self/status; exec sleep 1000",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None).unwrap();
+    drop((writer, left_open));
+    let waiting = PollFd::new(reader.as_fd(), PollFlags::POLLIN);
+    let timeout = PollTimeout::try_from(Duration::from_secs(20)).unwrap();
+    assert_eq!(poll(&mut [waiting], timeout), Ok(1), "it is still open");
+    assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
+    let mut said = [0; "SigBlk:\t0000000000000000\n".len()];
+    command.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(String::from_utf8_lossy(&said), "SigBlk:\t0000000000000000\n");
+    command.kill().unwrap();
+    command.wait().unwrap();
 }

@@ -3,7 +3,7 @@
 use super::{Proposal, Situation, cpu_speed, topology};
 use crate::config::{CpuChoice, CpuSharing, IsolateCpus, VfioIrqs};
 use crate::cpuset::CpuSet;
-use crate::host::{HostError, Interrupt, TopGroups};
+use crate::host::{HostError, Interrupt, Irqbalance, TopGroups};
 use crate::ledger::{GuestInterrupts, Knob, Want};
 
 const CPUS: &[&str] = &["isolate_cpus", "cpus"];
@@ -229,8 +229,12 @@ fn move_interrupts(
     proposal: &mut Proposal,
 ) -> Result<Vec<(u32, String)>, HostError> {
     let host = situation.host;
-    if let Some(socket) = host.irqbalance() {
-        proposal.claim(Knob::IrqbalanceBan(socket), Want::Cpus(cpus.clone()));
+    match host.irqbalance(situation.deadline) {
+        Irqbalance::Absent => {}
+        Irqbalance::Runs(socket) => proposal.claim(Knob::IrqbalanceBan(socket), Want::Cpus(cpus.clone())),
+        Irqbalance::Unknown(error) => proposal.warn(format!(
+            "irqbalance cannot be asked to keep away from CPUs {cpus}, and may move interrupts there: {error}"
+        )),
     }
     proposal.claim_mask(situation, Knob::DefaultIrqAffinity, host.default_smp_affinity()?, cpus);
     let mut unmoved = Vec::new();

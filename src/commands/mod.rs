@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod gpu;
+mod lock;
 mod monitors;
 mod output;
 mod quarantines;

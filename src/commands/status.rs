@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::lock::LockView;
 use super::output::{self, Format};
 use super::quarantines::{self, QuarantineView, StuckView};
 use crate::deadline::Deadline;
@@ -25,6 +26,9 @@ struct View {
     unsettled: Vec<String>,
     quarantines: Vec<QuarantineView>,
     stuck: Vec<StuckView>,
+    /// The ledger's, while somebody holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock: Option<LockView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,9 +51,9 @@ struct HeldView {
     now: Option<String>,
     wants: String,
     differs: bool,
-    /// Whether it is a monitor's, which may not answer.
+    /// Whether it is there but may not answer: a monitor, a daemon that hangs.
     #[serde(skip)]
-    is_monitor: bool,
+    is_silent: bool,
     /// Whether it lives in the guest's keeper.
     #[serde(skip)]
     is_kept: bool,
@@ -58,10 +62,11 @@ struct HeldView {
 pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> {
     let host = Host::real();
     let record = Ledger::peek(&host)?;
-    let view = record.map_or_else(View::default, |record| {
+    let mut view = record.map_or_else(View::default, |record| {
         let only = name.map(|name| GuestName::new(name).to_string());
         view(&host, &record, only.as_deref())
     });
+    view.lock = LockView::of(Ledger::locked_by(&host)?);
     match format {
         Format::Json => output::json(&view),
         Format::Text => lines(&view).iter().for_each(output::line),
@@ -99,6 +104,7 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
         unsettled: unsettled.map(|entry| entry.knob.to_string()).collect(),
         quarantines: quarantines.into_iter().map(QuarantineView::from).collect(),
         stuck,
+        lock: None,
     }
 }
 
@@ -134,12 +140,20 @@ fn held(
     deadline: Deadline,
 ) -> HeldView {
     let monitor = shown.get(&entry.knob);
-    let now = monitor.map_or_else(|| entry.knob.read(host, deadline).ok(), Clone::clone);
+    let mut is_silent = monitor.is_some();
+    let now = monitor.map_or_else(
+        || {
+            let read = entry.knob.read(host, deadline);
+            is_silent = read.as_ref().is_err_and(|error| !error.is_absent());
+            read.ok()
+        },
+        Clone::clone,
+    );
     let is_delayed = matches!(entry.knob, Knob::IrqbalanceBan(_));
-    // A monitor that does not answer may be where it was switched to.
-    let differs = now.as_ref().map_or(monitor.is_none(), |now| {
-        !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now)))
-    });
+    // What does not answer may hold what was written.
+    let differs = now
+        .as_ref()
+        .map_or(!is_silent, |now| !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now))));
     HeldView {
         knob: entry.knob.to_string(),
         baseline: entry.baseline.to_string(),
@@ -147,7 +161,7 @@ fn held(
         now: now.as_ref().map(Value::to_string),
         wants: entry.claims.get(&uuid).map(wants).unwrap_or_default(),
         differs,
-        is_monitor: monitor.is_some(),
+        is_silent,
         is_kept: matches!(entry.knob, Knob::Keeper(_) | Knob::SleepLock(_) | Knob::CpuDmaLatency(_)),
     }
 }
@@ -195,6 +209,7 @@ fn lines(view: &View) -> Vec<String> {
         lines.extend(view.unsettled.iter().map(|knob| format!("  {knob}")));
     }
     lines.extend(quarantines::lines(&view.quarantines, &view.stuck));
+    lines.extend(view.lock.as_ref().map(LockView::line));
     lines
 }
 
@@ -204,7 +219,7 @@ fn remark(held: &HeldView) -> String {
             "   lost with a keeper that was killed; the next event brings it back".to_owned()
         }
         (Some(now), true) => format!("   changed by somebody else: now {now}"),
-        (None, _) if held.is_monitor => "   does not answer now".to_owned(),
+        (None, _) if held.is_silent => "   does not answer now".to_owned(),
         (None, _) => "   gone".to_owned(),
         (Some(_), false) => String::new(),
     }

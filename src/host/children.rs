@@ -20,15 +20,22 @@ use nix::unistd::Pid;
 use procfs::process::{Stat, all_processes};
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use super::inherited::keep_descriptors;
 use crate::deadline::Deadline;
 
 /// How often a child is looked at on a kernel without pidfds (before Linux 5.3), and what is left of a group.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Has a program inherit nothing: no variables, no streams, no folder.
+/// Has a program inherit nothing: no variables, no streams, no folder. [`spawn`] sees to the descriptors.
 pub(super) fn inherit_nothing(command: &mut Command) -> &mut Command {
     let command = command.env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
+
+/// Starts a program, the only way in which this one does: of all descriptors it gets its standard streams.
+pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+    keep_descriptors();
+    command.spawn()
 }
 
 /// The children that some thread waits for by itself.
@@ -61,7 +68,7 @@ impl OwnedChild {
     pub(super) fn spawn(command: &mut Command) -> io::Result<Self> {
         // Held over the start: an adopted orphan could not be told from a child that is not written down yet.
         let mut owned = owned();
-        let child = command.spawn()?;
+        let child = spawn(command)?;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         owned.insert(pid.as_raw());
         let pidfd = pidfd_open(rustix::process::Pid::from_child(&child), PidfdFlags::empty()).ok();
@@ -164,5 +171,34 @@ pub(super) fn reap_orphans() {
         if is_ours && process.state == 'Z' && !owned.contains(&process.pid) {
             let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+
+    use nix::sys::signal::kill;
+    use nix::unistd::dup;
+
+    use super::*;
+
+    /// Longer than what is waited for.
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Whoever reads a pipe to its end would wait for as long as a keeper lives.
+    #[test]
+    fn a_child_keeps_nothing_open_that_its_parent_was_left_with() {
+        let (mut reader, writer) = pipe().unwrap();
+        // `dup` leaves out the flag that would close it in the child.
+        let left_open = dup(&writer).unwrap();
+        let child = spawn(inherit_nothing(Command::new("/bin/sleep").arg("1000"))).unwrap();
+        drop((writer, left_open));
+        let waiting = PollFd::new(reader.as_fd(), PollFlags::POLLIN);
+        assert_eq!(poll(&mut [waiting], PollTimeout::try_from(LONG).unwrap()), Ok(1), "it is still open");
+        assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(pid, Signal::SIGKILL).unwrap();
+        waitpid(pid, None).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::i2c::MonitorTrouble;
+use super::lock_holder::LockState;
 use super::pci::PciTrouble;
 use super::process::ProcessId;
 
@@ -37,6 +38,8 @@ enum Cause {
     Text(String),
     Monitor(MonitorTrouble),
     Pci(PciTrouble),
+    /// Somebody else holds the lock.
+    Held(LockState),
     /// The kernel did not come back; a child was left behind in it.
     Stuck {
         process: ProcessId,
@@ -67,6 +70,11 @@ impl HostError {
 
     pub(crate) fn lock(path: &Path, cause: io::Error) -> Self {
         Self { attempt: Attempt::Lock, place: path.to_owned(), cause: Cause::Io(cause) }
+    }
+
+    /// A lock that somebody else holds.
+    pub(crate) fn locked(path: &Path, state: LockState) -> Self {
+        Self { attempt: Attempt::Lock, place: path.to_owned(), cause: Cause::Held(state) }
     }
 
     /// A file whose content makes no sense.
@@ -128,6 +136,7 @@ impl HostError {
             Cause::Io(error) => Some(error.kind()),
             Cause::Text(_) | Cause::Pci(_) => None,
             Cause::Monitor(trouble) => trouble.kind(),
+            Cause::Held(_) => Some(io::ErrorKind::WouldBlock),
             Cause::Stuck { .. } => Some(io::ErrorKind::TimedOut),
         }
     }
@@ -137,7 +146,7 @@ impl HostError {
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.cause {
             Cause::Io(error) => error.raw_os_error(),
-            Cause::Text(_) | Cause::Monitor(_) | Cause::Pci(_) | Cause::Stuck { .. } => None,
+            Cause::Text(_) | Cause::Monitor(_) | Cause::Pci(_) | Cause::Held(_) | Cause::Stuck { .. } => None,
         }
     }
 
@@ -197,6 +206,12 @@ impl HostError {
                     "nothing but a reboot of the host ends it, if the kernel does not come back by itself",
                 );
             }
+            Cause::Held(_) => {
+                return Some(
+                    "it lets go when it is done; `vfio-hook status` shows who holds it, `journalctl -t vfio-hook` \
+                     what it waits for",
+                );
+            }
             Cause::Io(_) | Cause::Text(_) => {}
         }
         match &self.attempt {
@@ -235,7 +250,9 @@ impl HostError {
                 "`ps -o state,wchan` of that process shows what it waits for; if it hangs in a driver, only a \
                  reboot helps",
             ),
-            (Attempt::Lock, _) => Some("another run of vfio-hook holds it: `vfio-hook status` shows whose"),
+            (_, io::ErrorKind::TimedOut) if self.place.starts_with(super::irqbalance::FOLDER) => {
+                Some("irqbalance hangs: `systemctl restart irqbalance`")
+            }
             _ => None,
         }
     }
@@ -262,6 +279,8 @@ impl fmt::Display for HostError {
             Cause::Io(error) => write!(f, ": {error}"),
             Cause::Text(reason) => write!(f, ": {reason}"),
             Cause::Monitor(trouble) => write!(f, ": {trouble}"),
+            Cause::Held(LockState::HeldBy(holder)) => write!(f, ": held by {holder}"),
+            Cause::Held(_) => f.write_str(": held by a process that is not known"),
             Cause::Stuck { process, waited } => write!(
                 f,
                 ": the kernel has not come back within {} (process {})",

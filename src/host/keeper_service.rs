@@ -1,20 +1,19 @@
 //! The keepers of this machine: a transient service each, or a detached process where there is no systemd.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-
-use super::children::inherit_nothing;
-use super::keepers::{Answer, Keepers, Request, keeper_socket, no_answer};
+use super::children::{inherit_nothing, spawn};
+use super::keepers::{Answer, Keepers, Request, keeper_lock, keeper_socket, no_answer};
+use super::local_socket::LocalSocket;
+use super::lock_holder::LockState;
+use super::process::pidfd;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, stop_service};
-use super::{HostError, RUNNING_SYSTEMD};
+use super::{HostError, RUNNING_SYSTEMD, STATE_DIR};
 use crate::deadline::Deadline;
 use crate::failpoint;
 use crate::guest::GuestUuid;
@@ -34,8 +33,11 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long a keeper may take to answer that it ends.
 const LEAVE: Duration = Duration::from_millis(500);
 
+/// How long a keeper that hangs may take to be connected to, by who wants to know its number.
+const HUNG: Duration = Duration::from_millis(100);
+
 /// The longest message: a few hundred commands.
-const MAX_MESSAGE: u64 = 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// The keepers of the running system.
 #[derive(Debug)]
@@ -107,33 +109,7 @@ impl Keepers for KeeperServices {
         request: &Request,
         deadline: Deadline,
     ) -> Result<Option<Answer>, HostError> {
-        let fail = |error: io::Error| no_answer(guest, error);
-        let stream = match UnixStream::connect(keeper_socket(guest)) {
-            Ok(stream) => stream,
-            // A keeper that was killed leaves its socket behind.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(fail(error)),
-        };
-        let patience = Some(deadline.remaining().max(Duration::from_millis(1)));
-        stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience)).map_err(fail)?;
-        send(&stream, request).map_err(fail)?;
-        match receive(&stream) {
-            Ok(answer) => Ok(Some(answer)),
-            // It was killed meanwhile, or has just ended.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
-            {
-                Ok(None)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(no_answer(guest, "it did not answer in time"))
-            }
-            Err(error) => Err(fail(error)),
-        }
+        exchange(&keeper_socket(guest), request, deadline).map_err(|error| no_answer(guest, error))
     }
 
     fn stop(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
@@ -143,7 +119,7 @@ impl Keepers for KeeperServices {
             return Ok(());
         }
         if !Path::new(RUNNING_SYSTEMD).exists() {
-            return kill_hung(guest)
+            return kill_hung(&keeper_socket(guest), &Path::new(STATE_DIR).join(keeper_lock(guest)))
                 .map_err(|error| no_answer(guest, format!("it cannot be killed: {error}")));
         }
         // The service is not started again, as it would be if it were killed.
@@ -155,12 +131,47 @@ fn service_name(guest: GuestUuid) -> String {
     format!("vfio-hook-keeper-{guest}.service")
 }
 
-/// Kills a keeper that hangs: the kernel knows who listens.
-fn kill_hung(guest: GuestUuid) -> io::Result<()> {
-    let stream = UnixStream::connect(keeper_socket(guest))?;
-    let listener = getsockopt(&stream, PeerCredentials)?.pid();
-    let Some(pid) = rustix::process::Pid::from_raw(listener) else { return Ok(()) };
-    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+/// One question and its answer; none where there is no keeper at this socket, or none any more.
+fn exchange(socket: &Path, request: &Request, deadline: Deadline) -> io::Result<Option<Answer>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    let ask = || {
+        let socket = LocalSocket::connect(socket, deadline)?;
+        send(&socket, request, deadline)?;
+        receive(&socket, deadline)
+    };
+    match ask() {
+        Ok(answer) => Ok(Some(answer)),
+        // A keeper that was killed leaves its socket behind. Or it was killed meanwhile, or has just ended.
+        Err(error)
+            if matches!(
+                error.kind(),
+                NotFound | ConnectionRefused | UnexpectedEof | ConnectionReset | BrokenPipe
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Kills a keeper that hangs: the kernel knows who listens, and where its queue of connections is full, its lock names
+/// it too.
+fn kill_hung(socket: &Path, lock: &Path) -> io::Result<()> {
+    let listener = LocalSocket::connect(socket, Deadline::after(HUNG)).and_then(|socket| socket.peer());
+    let process = match listener {
+        Ok(pid) => {
+            let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?
+        }
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => match LockState::of(lock)? {
+            LockState::HeldBy(holder) => {
+                let Some(process) = pidfd(holder.process)? else { return Ok(()) };
+                process
+            }
+            LockState::HeldBySomebody | LockState::Free => return Err(error),
+        },
+        Err(error) => return Err(error),
+    };
     Ok(rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)?)
 }
 
@@ -168,7 +179,7 @@ fn kill_hung(guest: GuestUuid) -> io::Result<()> {
 fn start_detached(guest: GuestUuid) -> Result<(), HostError> {
     let mut keeper = Command::new("/proc/self/exe");
     keeper.arg0("vfio-hook").args([KEEPER, &guest.to_string()]);
-    inherit_nothing(&mut keeper).spawn().map(drop).map_err(|error| no_answer(guest, error))
+    spawn(inherit_nothing(&mut keeper)).map(drop).map_err(|error| no_answer(guest, error))
 }
 
 /// The program's own file. Where it was replaced since it was started, the kernel says so behind the path, and the new
@@ -178,19 +189,68 @@ pub(super) fn this_program() -> io::Result<String> {
     Ok(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
 }
 
-/// Writes a message: one line of JSON.
-pub(crate) fn send(mut stream: &UnixStream, message: &impl serde::Serialize) -> io::Result<()> {
+/// Sends a message: one line of JSON.
+pub(crate) fn send(
+    socket: &LocalSocket,
+    message: &impl serde::Serialize,
+    deadline: Deadline,
+) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    stream.write_all(&line)
+    socket.send(&line, deadline)
 }
 
-/// Reads a message.
-pub(crate) fn receive<T: serde::de::DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(MAX_MESSAGE)).read_until(b'\n', &mut line)?;
+/// Receives a message.
+fn receive<T: serde::de::DeserializeOwned>(socket: &LocalSocket, deadline: Deadline) -> io::Result<T> {
+    let line = socket.receive_line(MAX_MESSAGE, deadline)?;
     if line.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     serde_json::from_slice(&line).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::process::ExitStatusExt;
+
+    use nix::sys::signal::Signal;
+
+    use super::*;
+    use crate::host::ProcessId;
+    use crate::host::hung_peer::{HungPeer, Kind};
+    use crate::host::lock_holder::sign;
+
+    #[test]
+    fn a_keeper_that_hangs_is_told_from_one_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("keeper.sock");
+        let ask = |deadline| exchange(&socket, &Request::State, deadline);
+        let later = || Deadline::after(Duration::from_secs(20));
+        assert_eq!(ask(later()).unwrap(), None);
+        let ended = HungPeer::start(&socket, Kind::Closes);
+        assert_eq!(ask(later()).unwrap(), None);
+        drop(ended);
+        assert_eq!(ask(later()).unwrap(), None);
+        for kind in [Kind::TakesNoConnection, Kind::SaysNothing, Kind::TricklesForEver] {
+            std::fs::remove_file(&socket).unwrap();
+            let _peer = HungPeer::start(&socket, kind);
+            let error = ask(Deadline::after(Duration::from_millis(100))).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{kind:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_that_takes_no_connection_is_found_by_its_lock_and_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, lock) = (folder.path().join("keeper.sock"), folder.path().join("keeper.lock"));
+        let _peer = HungPeer::start(&socket, Kind::TakesNoConnection);
+        let file = File::create(&lock).unwrap();
+        assert_eq!(kill_hung(&socket, &lock).unwrap_err().kind(), io::ErrorKind::TimedOut, "it is not known");
+        let mut child = spawn(Command::new("/bin/sleep").arg("1000")).unwrap();
+        file.lock().unwrap();
+        sign(&file, ProcessId::of(i32::try_from(child.id()).unwrap()).unwrap());
+        kill_hung(&socket, &lock).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+    }
 }

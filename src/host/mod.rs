@@ -17,8 +17,11 @@ mod error;
 mod exit_at_once;
 mod files;
 mod hugepages;
+#[cfg(test)]
+mod hung_peer;
 mod i2c;
 mod i2c_dev;
+mod inherited;
 mod irq;
 mod irqbalance;
 mod keeper_service;
@@ -28,6 +31,8 @@ mod kernel_module;
 mod latency;
 mod libvirt;
 mod lid_switch;
+mod local_socket;
+mod lock_holder;
 mod logind;
 pub mod manifest;
 mod memory;
@@ -80,16 +85,19 @@ pub(crate) use exit_at_once::exit_at_once;
 pub use hugepages::{PagePool, PoolCount};
 pub use i2c::{I2cBus, MonitorTrouble};
 pub use i2c_dev::{I2cDev, Unloaded};
+pub(crate) use inherited::take_signals;
 pub use irq::Interrupt;
-pub use irqbalance::IrqbalanceSocket;
+pub use irqbalance::{Irqbalance, IrqbalanceSocket};
 pub use keeper_service::KEEPER;
-pub(crate) use keeper_service::{receive, send};
+pub(crate) use keeper_service::{MAX_MESSAGE, send};
 pub use keepers::{Answer, AnswerAt, CommandFailure, Errand, KeeperState, Keepers, Request};
 pub(crate) use keepers::{keeper_lock, keeper_socket, xml_file};
 pub use kernel_log::{Beginning, KernelLog, KernelLogPosition, LogRecord};
 pub use latency::ResumeLatency;
 pub use libvirt::Libvirt;
 pub use lid_switch::LidSwitchHandling;
+pub(crate) use local_socket::{Heard, LocalSocket};
+pub use lock_holder::{LockHolder, LockState};
 pub use logind::{Logind, SleepState};
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
 pub use pci::{
@@ -117,6 +125,7 @@ pub use workqueue::Workqueue;
 use command::MachinePrograms;
 use files::{Files, KernelFiles};
 use i2c::{BusDoor, MachineBuses};
+use irqbalance::SilentIrqbalances;
 use keeper_service::KeeperServices;
 use libvirt::MachineLibvirt;
 use logind::LoginManager;
@@ -140,6 +149,7 @@ pub struct Host {
     libvirt: Box<dyn Libvirt>,
     buses: BusDoor,
     talks: Talks,
+    silent_irqbalances: SilentIrqbalances,
 }
 
 /// Which process talks to monitors.
@@ -165,6 +175,7 @@ impl Host {
             libvirt: Box::new(MachineLibvirt::new(bus)),
             buses: BusDoor::machine(MachineBuses),
             talks: Talks::Aside,
+            silent_irqbalances: SilentIrqbalances::default(),
         }
     }
 
@@ -186,6 +197,7 @@ impl Host {
             libvirt: Box::new(SimulatedLibvirt::new(files.clone())),
             buses: BusDoor::simulated(SimulatedBuses::new(files)),
             talks: Talks::Here,
+            silent_irqbalances: SilentIrqbalances::default(),
         }
     }
 

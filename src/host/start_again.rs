@@ -10,10 +10,11 @@ use std::time::Duration;
 use nix::sys::prctl;
 use nix::unistd::setsid;
 
-use super::children::{OwnedChild, Wake, inherit_nothing};
+use super::children::{OwnedChild, Wake, inherit_nothing, spawn};
+use super::inherited::take_signals;
 use super::keeper_service::this_program;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService};
-use super::virsh::{Virsh, VirshError};
+use super::virsh::{Virsh, VirshError, kill};
 use super::{Host, HostError, ONE_LOOK, QemuSearch, RUNNING_SYSTEMD};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
@@ -99,7 +100,11 @@ fn start_apart(guest: GuestUuid, name: &GuestName) -> Result<(), HostError> {
     let made = OwnedChild::spawn(&mut command).and_then(|child| {
         match child.wait(Deadline::after(PREDECESSOR), None)? {
             Wake::Ended => child.reap().map(|status| status.success()),
-            Wake::Cancelled | Wake::TimedOut => Ok(false),
+            // It must not make the process after it was said that there is none.
+            Wake::Cancelled | Wake::TimedOut => {
+                kill(child);
+                Ok(false)
+            }
         }
     });
     if adopts {
@@ -131,8 +136,9 @@ pub enum StartAgain {
 /// What the process does.
 #[must_use]
 pub fn start_again(part: StartAgain, guest: GuestUuid, name: &OsStr) -> Exit {
+    take_signals();
     if part == StartAgain::Apart {
-        let made = this_again(&[], guest, name).spawn();
+        let made = spawn(&mut this_again(&[], guest, name));
         return if made.is_ok() { Exit::Done } else { Exit::Failed };
     }
     // Fails where systemd has made a session already.

@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError};
+use super::lock_holder::{erase, sign};
+use super::{Host, HostError, LockState};
 use crate::deadline::Deadline;
 use crate::failpoint;
 
@@ -19,7 +20,13 @@ pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(3);
 
 /// An exclusive lock on a file of the folder; given back when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
-pub struct LockFile(#[expect(dead_code, reason = "held, not used")] File);
+pub struct LockFile(File);
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        let _ = erase(&self.0);
+    }
+}
 
 impl Host {
     /// Reads a file of the folder; none where it is absent.
@@ -82,10 +89,11 @@ impl Host {
             .map_err(|error| HostError::write(&to, name, error))
     }
 
-    /// Takes an exclusive lock, making the folder (0700) where it is missing.
+    /// Takes an exclusive lock, making the folder (0700) where it is missing, and writes into its file who holds it.
     ///
     /// # Errors
-    /// Somebody else holds it until the deadline (`WouldBlock`); the folder cannot be made.
+    /// Somebody else holds it until the deadline (`WouldBlock`), and who, as far as that is known; the folder cannot be
+    /// made.
     pub fn lock_state(&mut self, name: &str, deadline: Deadline) -> Result<LockFile, HostError> {
         let path = state_path(name);
         let fail = |error| HostError::lock(&path, error);
@@ -94,20 +102,64 @@ impl Host {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .mode(0o600)
             .open(folder.join(name))
             .map_err(fail)?;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(LockFile(file)),
+                Ok(()) => {
+                    sign(&file, self.this_process());
+                    return Ok(LockFile(file));
+                }
                 Err(fs::TryLockError::WouldBlock) if !deadline.has_passed() => deadline.pause(LOCK_RETRY),
-                Err(error) => return Err(fail(error.into())),
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(HostError::locked(&path, LockState::held(&file)));
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(fail(error)),
             }
         }
+    }
+
+    /// Whether somebody holds a lock of the folder now, and who.
+    ///
+    /// # Errors
+    /// Its file is there but cannot be opened.
+    pub fn lock_holder(&self, name: &str) -> Result<LockState, HostError> {
+        let path = state_path(name);
+        LockState::of(&self.files.locate(&path)).map_err(|error| HostError::lock(&path, error))
     }
 }
 
 fn state_path(name: &str) -> PathBuf {
     Path::new(STATE_DIR).join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::simulated::Faults;
+
+    #[test]
+    fn whoever_does_not_get_a_lock_is_told_who_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = || Host::simulated(folder.path(), &Faults::default());
+        let soon = || Deadline::after(Duration::from_millis(20));
+        let first = host().lock_state("lock", soon()).unwrap();
+        let error = host().lock_state("lock", soon()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with("failed to lock /run/vfio-hook/lock: held by `vfio_hook-"), "{message}");
+        assert!(message.contains(&format!("` (process {}) since ", std::process::id())), "{message}");
+        assert_eq!(error.kind(), Some(io::ErrorKind::WouldBlock));
+        assert!(error.help().unwrap().contains("`vfio-hook status` shows who holds it"));
+
+        let file = folder.path().join("run/vfio-hook/lock");
+        fs::write(&file, "no word of it is true").unwrap();
+        let message = host().lock_state("lock", soon()).unwrap_err().to_string();
+        assert_eq!(message, "failed to lock /run/vfio-hook/lock: held by a process that is not known");
+        drop(first);
+        assert_eq!(fs::read(&file).unwrap(), b"", "nobody holds it");
+        host().lock_state("lock", soon()).unwrap();
+    }
 }

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+use super::askers::TAKES_ANSWER;
 use super::notices::{Notice, NoticeSender, STACK};
 use crate::actions::check_program;
 use crate::command::{Command, OnCommandFailure, Program};
@@ -16,7 +16,8 @@ use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
-    Answer, CommandEnd, CommandFailure, CommandLine, Errand, Host, ROOT_PATH, User, UserName, send, xml_file,
+    Answer, CommandEnd, CommandFailure, CommandLine, Errand, Host, LocalSocket, ROOT_PATH, User, UserName,
+    send, xml_file,
 };
 
 /// The guest's commands that wait, and the means to end those that run.
@@ -38,7 +39,7 @@ struct Waiting {
 /// What ends an errand before its time.
 enum EndedBy {
     /// Whoever waits for the answer hangs up.
-    HangUp(UnixStream),
+    HangUp(LocalSocket),
     /// The keeper drops the other end.
     Keeper(PipeReader),
 }
@@ -59,9 +60,9 @@ impl Errands {
     }
 
     /// Runs commands after those that are being run. Whoever waits for the answer gets it at the end.
-    pub(super) fn run(&mut self, errand: Errand, asker: Option<UnixStream>) -> io::Result<()> {
+    pub(super) fn run(&mut self, errand: Errand, asker: Option<LocalSocket>) -> io::Result<()> {
         let ended_by = match asker {
-            Some(stream) => EndedBy::HangUp(stream),
+            Some(socket) => EndedBy::HangUp(socket),
             None => {
                 let (reader, writer) = io::pipe()?;
                 self.holds.push((errand.event, writer));
@@ -100,9 +101,9 @@ fn start_runner(guest: GuestUuid, name: String, notices: NoticeSender) -> io::Re
             // First: whoever gets the answer shall find the keeper at rest.
             notices.send(Notice::ErrandDone);
             match ended_by {
-                EndedBy::HangUp(stream) => {
+                EndedBy::HangUp(socket) => {
                     // It may have given up waiting.
-                    let _ = send(&stream, &Answer::Ran(failures));
+                    let _ = send(&socket, &Answer::Ran(failures), Deadline::after(TAKES_ANSWER));
                 }
                 EndedBy::Keeper(_) => {
                     for failure in failures {
@@ -162,7 +163,7 @@ impl Runner {
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let print = move |text: &str| tracing::info!("{name}: {text}");
             let cancel = match ended_by {
-                EndedBy::HangUp(stream) => stream.as_fd(),
+                EndedBy::HangUp(socket) => socket.as_fd(),
                 EndedBy::Keeper(reader) => reader.as_fd(),
             };
             let end = self.host.run_command(&line, deadline, Some(cancel), print);

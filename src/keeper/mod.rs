@@ -8,6 +8,7 @@
 //! Three threads: this one answers and waits, and never for the ledger, so that a hook which has the ledger locked gets
 //! its answer; `errands` runs commands; `ledger_work` does what needs the ledger.
 
+mod askers;
 mod errands;
 mod held;
 mod ledger_work;
@@ -17,8 +18,6 @@ mod reboot;
 mod subject;
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,12 +29,13 @@ use crate::event::Operation;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
-    Answer, AnswerAt, Host, KeeperState, LockFile, ProcessId, Request, keeper_lock, keeper_socket,
-    let_go_of_code, receive, send,
+    Answer, AnswerAt, Host, KeeperState, LocalSocket, LockFile, ProcessId, Request, keeper_lock,
+    keeper_socket, let_go_of_code, send, take_signals,
 };
 use crate::ledger::{Lease, Ledger, Phase, Record};
 use crate::lifecycle::{self, AfterTheEnd};
 use crate::log;
+use askers::{Askers, TAKES_ANSWER};
 use errands::Errands;
 use held::Held;
 use ledger_work::{Job, LedgerWork};
@@ -65,9 +65,6 @@ const LONG_WAIT: Duration = Duration::from_secs(10);
 /// How long it may take to have somebody start the guest again.
 const START_AGAIN: Duration = Duration::from_secs(8);
 
-/// How long whoever asks may take to say what.
-const ASKED: Duration = Duration::from_secs(1);
-
 /// How long an earlier keeper of the guest may take to end.
 const PREDECESSOR: Duration = Duration::from_secs(4);
 
@@ -80,6 +77,8 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     if !geteuid().is_root() {
         return Exit::Failed;
     }
+    // A hook that blocks signals hands that on.
+    take_signals();
     // Fails where systemd has made a session already.
     let _ = setsid();
     let _ = prctl::set_thp_disable(true);
@@ -108,7 +107,7 @@ fn name_of(host: &Host, guest: GuestUuid) -> String {
 
 struct Keeper {
     guest: GuestUuid,
-    listener: UnixListener,
+    askers: Askers,
     notices: Notices,
     held: Held,
     errands: Errands,
@@ -147,14 +146,12 @@ impl Keeper {
     fn new(host: &mut Host, guest: GuestUuid, name: String) -> io::Result<Self> {
         let only_one =
             host.lock_state(&keeper_lock(guest), Deadline::after(PREDECESSOR)).map_err(io::Error::other)?;
-        let socket = keeper_socket(guest);
-        let _ = std::fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket)?;
+        let askers = Askers::listen(&keeper_socket(guest))?;
         let notices = Notices::new()?;
         host.adopt_orphans().map_err(io::Error::other)?;
         let mut keeper = Self {
             guest,
-            listener,
+            askers,
             held: Held::new(name.clone()),
             errands: Errands::new(guest, name.clone(), notices.sender()),
             work: LedgerWork::new(guest, notices.sender()),
@@ -207,8 +204,9 @@ impl Keeper {
 
     /// Waits for whatever comes first, and answers it.
     fn wait(&mut self, host: &mut Host) -> io::Result<()> {
+        let look_at = self.look.as_ref().map(|look| look.at);
         let timers =
-            [self.give_back_at, self.uphold_at, self.look.as_ref().map(|look| look.at), self.monitors.next()];
+            [self.give_back_at, self.uphold_at, look_at, self.monitors.next(), self.askers.patience_ends()];
         let timeout = match timers.into_iter().flatten().min() {
             // Rounded up, or it would wake just before the moment and wait for nothing.
             Some(at) => {
@@ -221,28 +219,27 @@ impl Keeper {
         if is_long && self.subject.qemu().is_some() {
             let_go_of_code();
         }
-        let mut waiting = vec![
-            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.notices.as_fd(), PollFlags::POLLIN),
-        ];
-        waiting.extend(self.subject.descriptor().map(|process| PollFd::new(process, PollFlags::POLLIN)));
+        let polled = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        let mut waiting = vec![polled(self.notices.as_fd())];
+        let subject_at = waiting.len();
+        waiting.extend(self.subject.descriptor().map(polled));
+        let askers_at = waiting.len();
+        waiting.extend(self.askers.descriptors().map(polled));
         match poll(&mut waiting, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         let ready: Vec<bool> = waiting.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-        if ready.get(2) == Some(&true) {
+        if ready[subject_at..askers_at].contains(&true) {
             self.subject_ended(host);
         }
-        if ready[1] {
+        if ready[0] {
             for notice in self.notices.take() {
                 self.noticed(host, notice);
             }
         }
-        if ready[0]
-            && let Ok((stream, _)) = self.listener.accept()
-        {
-            self.answer(host, stream);
+        for (request, socket) in self.askers.take() {
+            self.answer(host, request, socket);
         }
         self.timers(host);
         Ok(())
@@ -266,17 +263,7 @@ impl Keeper {
         }
     }
 
-    fn answer(&mut self, host: &Host, stream: UnixStream) {
-        let _ = stream.set_read_timeout(Some(ASKED));
-        let _ = stream.set_write_timeout(Some(ASKED));
-        let request = match receive::<Request>(&stream) {
-            Ok(request) => request,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
-            Err(error) => {
-                tracing::warn!("a request to the keeper made no sense: {error}");
-                return;
-            }
-        };
+    fn answer(&mut self, host: &Host, request: Request, socket: LocalSocket) {
         let done = match request {
             Request::State => Ok(()),
             Request::SleepLock(what) => self.held.sleep_lock(host, what).map_err(|error| error.to_string()),
@@ -294,7 +281,7 @@ impl Keeper {
                 }
                 match errand.answer {
                     AnswerAt::End => {
-                        if let Err(error) = self.errands.run(errand, Some(stream)) {
+                        if let Err(error) = self.errands.run(errand, Some(socket)) {
                             tracing::error!("commands cannot be run: {error}");
                         }
                         return;
@@ -316,7 +303,7 @@ impl Keeper {
             Err(reason) => Answer::Failed(reason),
         };
         // Whoever asked may be gone.
-        let _ = send(&stream, &answer);
+        let _ = send(&socket, &answer, Deadline::after(TAKES_ANSWER));
     }
 
     fn state(&self, host: &Host) -> KeeperState {

@@ -98,7 +98,10 @@ impl Ledger<'_> {
             match written {
                 Ok(()) => outcome.changes.push(change),
                 Err(LedgerError::Host(error)) if change.knob.on_refusal(&error) == OnRefusal::Skip => {
-                    outcome.notes.push(Note::info(format!("{} left alone: {error}", change.knob)));
+                    let text = format!("{} left alone: {error}", change.knob);
+                    // A host that refuses is normal here; a daemon that hangs is not.
+                    let hangs = error.kind() == Some(std::io::ErrorKind::TimedOut);
+                    outcome.notes.push(if hangs { Note::warning(text) } else { Note::info(text) });
                     self.forget_claim(uuid, &change.knob);
                 }
                 Err(error) => return Err(error),
@@ -190,8 +193,11 @@ impl Ledger<'_> {
             }
         }
         let (host, deadline) = (&*self.host, self.deadline);
-        let is_seen_back =
-            |entry: &Entry| entry.knob.read(host, deadline).map_or(true, |now| now == entry.baseline);
+        // One that does not say what it holds may still hold what was given back.
+        let is_seen_back = |entry: &Entry| match entry.knob.read(host, deadline) {
+            Ok(now) => now == entry.baseline,
+            Err(error) => error.is_absent(),
+        };
         let mut entries = std::mem::take(&mut self.record.entries);
         entries.retain(|entry| {
             !entry.claims.is_empty()

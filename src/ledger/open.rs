@@ -13,7 +13,7 @@ use super::record::{Lease, Phase, Record};
 use super::value::{Value, Want};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, LockFile, ONE_LOOK, STATE_DIR};
+use crate::host::{Host, HostError, LockFile, LockState, ONE_LOOK, STATE_DIR};
 
 /// The file's name in [`STATE_DIR`].
 pub const FILE: &str = "ledger.json";
@@ -102,6 +102,14 @@ impl<'h> Ledger<'h> {
     /// It is damaged or of a newer version.
     pub fn peek(host: &Host) -> Result<Option<Record>, LedgerError> {
         Ok(read(host)?.filter(|record| host.boot_id().is_ok_and(|boot_id| boot_id == record.boot_id)))
+    }
+
+    /// Whether somebody is at work on the ledger now, and who.
+    ///
+    /// # Errors
+    /// The lock's file cannot be opened.
+    pub fn locked_by(host: &Host) -> Result<LockState, HostError> {
+        host.lock_holder(LOCK)
     }
 
     /// The ledger's content.

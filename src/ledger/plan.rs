@@ -9,7 +9,7 @@ use super::combine::{combine, pages_of};
 use super::commands::Commands;
 use super::error::LedgerError;
 use super::foreign::adopt_foreign_change;
-use super::knob::{CombineRule, Knob, NONE, Settles, Turn};
+use super::knob::{CombineRule, Knob, NONE, OnRefusal, Settles, Turn};
 use super::monitors::MonitorWish;
 use super::promises::{ownerless_pages, page_shortfall};
 use super::record::{Entry, Lease, Pending, Record};
@@ -156,7 +156,7 @@ impl Plan {
         for claim in claims {
             let now = match claim.now.clone().map_or_else(|| claim.knob.read(host, deadline), Ok) {
                 Ok(now) => now,
-                Err(error) if error.is_absent() => {
+                Err(error) if error.is_absent() || claim.knob.on_refusal(&error) == OnRefusal::Skip => {
                     self.notes.push(Note::warning(format!("{} left alone: {error}", claim.knob)));
                     continue;
                 }

@@ -4,11 +4,22 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::socket::{Backlog, listen};
 use vfio_hook::cpuset::CpuSet;
+use vfio_hook::ledger::{Knob, NoteLevel, Outcome};
 
 use crate::support::{Life, Machine, guest, life};
+
+/// Far more than an event with a daemon that hangs may take, on a busy machine too.
+const LONG: Duration = Duration::from_secs(20);
+
+/// The pause between two looks for a connection.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// When a new list can be read back.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,8 +30,28 @@ enum Rounds {
     ByHand,
 }
 
+/// How it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Manner {
+    #[default]
+    Well,
+    /// It takes no connection, and its queue for them is full.
+    TakesNoConnection,
+    /// It takes connections, and says nothing.
+    SaysNothing,
+    /// As before, once it has said how it is set up.
+    TakesNoSettings,
+    /// It says its answers again and again, a byte at a time.
+    Trickles,
+    /// It closes each connection.
+    Closes,
+}
+
 #[derive(Default)]
 struct State {
+    manner: Manner,
+    /// How many connections it took.
+    taken: usize,
     /// `IRQBALANCE_BANNED_CPULIST`.
     configured: CpuSet,
     /// The last `settings cpus`.
@@ -47,16 +78,43 @@ impl Irqbalance {
         fs::create_dir_all(&folder).unwrap();
         let socket = folder.join("irqbalance4711.sock");
         let listener = UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
         let mut state = State { configured: configured.parse().unwrap(), ..State::default() };
         state.round();
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                answer(stream, &shared, rounds);
+        thread::spawn(move || {
+            let mut unanswered = Vec::new();
+            loop {
+                let manner = shared.lock().unwrap().manner;
+                if manner == Manner::Trickles {
+                    unanswered.retain_mut(|stream: &mut UnixStream| stream.write_all(b"0").is_ok());
+                }
+                match listener.accept() {
+                    Ok((stream, _)) if manner != Manner::TakesNoConnection => {
+                        shared.lock().unwrap().taken += 1;
+                        unanswered.extend(answer(stream, &shared, rounds, manner));
+                    }
+                    _ => thread::sleep(PAUSE),
+                }
             }
         });
         Self { socket, state }
+    }
+
+    /// From now on it answers like that. Gives the connections of others that wait to be taken.
+    fn behave(&self, manner: Manner) -> Vec<UnixStream> {
+        self.state.lock().unwrap().manner = manner;
+        if manner != Manner::TakesNoConnection {
+            return Vec::new();
+        }
+        // One more than the queue is long may wait.
+        (0..2).map(|_| UnixStream::connect(&self.socket).unwrap()).collect()
+    }
+
+    fn taken(&self) -> usize {
+        self.state.lock().unwrap().taken
     }
 
     /// Its ten seconds are over.
@@ -82,20 +140,34 @@ impl Irqbalance {
     }
 }
 
-fn answer(mut stream: UnixStream, state: &Mutex<State>, rounds: Rounds) {
+/// Gives the connection where it is neither answered nor closed.
+fn answer(
+    mut stream: UnixStream,
+    state: &Mutex<State>,
+    rounds: Rounds,
+    manner: Manner,
+) -> Option<UnixStream> {
+    match manner {
+        Manner::SaysNothing | Manner::Trickles => return Some(stream),
+        Manner::Closes => return None,
+        Manner::Well | Manner::TakesNoSettings | Manner::TakesNoConnection => {}
+    }
     let mut buffer = [0; 256];
-    let Ok(length) = stream.read(&mut buffer) else { return };
+    let length = stream.read(&mut buffer).ok()?;
     let command = String::from_utf8_lossy(&buffer[..length]).into_owned();
     let mut state = state.lock().unwrap();
     if command == "setup" {
         let mask = state.shown.to_mask();
         let _ = write!(stream, "SLEEP 10 IRQ 9 LOAD 0 DIFF 0 CLASS 0 BANNED {mask}");
+    } else if manner == Manner::TakesNoSettings {
+        return Some(stream);
     } else if let Some(list) = command.strip_prefix("settings cpus ") {
         state.asked = (list != "NULL").then(|| list.parse().unwrap());
         if rounds == Rounds::Always {
             state.round();
         }
     }
+    None
 }
 
 fn isolating(number: u8, cpus: &str) -> Life {
@@ -189,5 +261,123 @@ fn a_socket_without_a_daemon_is_passed_over() {
     let life = isolating(1, "2-3");
     machine.prepare(&life).unwrap();
     machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+/// Does something that must not hang: a test that does would never be told as failed.
+fn in_time<T>(manner: Manner, what: impl FnOnce() -> T) -> T {
+    let (done, is_done) = channel::<()>();
+    thread::spawn(move || {
+        if is_done.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
+            let _ = writeln!(std::io::stderr(), "{manner:?}: an event hangs");
+            std::process::exit(101);
+        }
+    });
+    let result = what();
+    drop(done);
+    result
+}
+
+fn warnings(outcome: &Outcome) -> Vec<&str> {
+    let notes = outcome.notes.iter().filter(|note| note.level == NoteLevel::Warning);
+    notes.map(|note| note.text.as_str()).filter(|text| text.contains("irqbalance")).collect()
+}
+
+const HANGING: [Manner; 4] =
+    [Manner::TakesNoConnection, Manner::SaysNothing, Manner::Trickles, Manner::Closes];
+
+#[test]
+fn a_guest_starts_beside_a_daemon_that_hangs() {
+    for manner in HANGING {
+        let machine = Machine::new("two-nodes");
+        let irqbalance = Irqbalance::start(&machine, "7", Rounds::Always);
+        let before = machine.files();
+        let _waiting = irqbalance.behave(manner);
+        let life = isolating(1, "2-3");
+        let outcome = in_time(manner, || machine.prepare(&life).unwrap());
+        let [warning] = warnings(&outcome)[..] else { panic!("{manner:?}: {:?}", outcome.notes) };
+        assert!(
+            warning.starts_with(
+                "irqbalance cannot be asked to keep away from CPUs 2-3, and may move interrupts"
+            ),
+            "{warning}"
+        );
+        assert_ne!(machine.files(), before, "{manner:?}: the rest is taken");
+        assert!(irqbalance.taken() <= 1, "{manner:?}: it was asked {} times", irqbalance.taken());
+        in_time(manner, || machine.release(&life).unwrap());
+        machine.assert_is(&before, "released");
+    }
+}
+
+#[test]
+fn a_daemon_that_hangs_later_keeps_nothing_but_its_own_list() {
+    for manner in HANGING {
+        let machine = Machine::new("two-nodes");
+        let irqbalance = Irqbalance::start(&machine, "7", Rounds::Always);
+        let before = machine.files();
+        let (life, other) = (isolating(1, "2-3"), isolating(2, "4-5"));
+        machine.prepare(&life).unwrap();
+        let (waiting, asked) = (irqbalance.behave(manner), irqbalance.taken());
+        let outcome = in_time(manner, || machine.release(&life).unwrap());
+        let [failure] = &outcome.failures[..] else { panic!("{manner:?}: {:?}", outcome.failures) };
+        assert!(failure.starts_with("CPUs banned in irqbalance not given back: "), "{failure}");
+        assert_eq!(machine.files(), before, "{manner:?}: the rest is given back");
+        assert!(irqbalance.taken() - asked <= 1, "{manner:?}: {} times", irqbalance.taken() - asked);
+
+        // Others go on, too.
+        in_time(manner, || machine.prepare(&other).unwrap());
+        in_time(manner, || machine.started(&other).unwrap());
+        in_time(manner, || machine.release(&other).unwrap());
+        assert_eq!(machine.files(), before, "{manner:?}");
+        let entries = machine.record().unwrap().entries;
+        assert!(
+            matches!(&entries[..], [entry] if matches!(entry.knob, Knob::IrqbalanceBan(_))),
+            "{entries:?}"
+        );
+
+        drop(waiting);
+        irqbalance.behave(Manner::Well);
+        machine.open_and_close();
+        assert_eq!(irqbalance.banned(), "7", "{manner:?}");
+        machine.assert_is(&before, "released");
+    }
+}
+
+#[test]
+fn a_list_that_is_not_taken_does_not_keep_a_guest_from_starting() {
+    let machine = Machine::new("two-nodes");
+    let irqbalance = Irqbalance::start(&machine, "7", Rounds::Always);
+    let before = machine.files();
+    irqbalance.behave(Manner::TakesNoSettings);
+    let life = isolating(1, "2-3");
+    let outcome = in_time(Manner::TakesNoSettings, || machine.prepare(&life).unwrap());
+    let [warning] = warnings(&outcome)[..] else { panic!("{:?}", outcome.notes) };
+    assert!(warning.starts_with("CPUs banned in irqbalance left alone: "), "{warning}");
+    irqbalance.behave(Manner::Well);
+    machine.release(&life).unwrap();
+    assert_eq!(irqbalance.banned(), "7");
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn whether_the_list_is_back_is_not_known_of_a_daemon_that_hangs() {
+    let machine = Machine::new("two-nodes");
+    let irqbalance = Irqbalance::start(&machine, "7", Rounds::ByHand);
+    let before = machine.files();
+    let life = isolating(1, "2-3");
+    machine.prepare(&life).unwrap();
+    irqbalance.round();
+    machine.release(&life).unwrap();
+    // It has the list, and shows it at its next round.
+    assert!(machine.has_ledger());
+    irqbalance.behave(Manner::SaysNothing);
+    machine.open_and_close();
+    assert!(machine.has_ledger(), "what it shows may be the guest's");
+    irqbalance.behave(Manner::Well);
+    machine.prepare(&life).unwrap();
+    assert_eq!(irqbalance.banned(), "2-3,7");
+    machine.release(&life).unwrap();
+    assert_eq!(irqbalance.banned(), "7");
+    machine.open_and_close();
     machine.assert_is(&before, "released");
 }

@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use nix::sys::prctl;
-use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
 use crate::exit::Exit;
+use crate::host::inherited::{keep_descriptors, take_signals};
 use crate::host::user::User;
 
 /// The hidden first argument of the child.
@@ -104,8 +104,9 @@ fn become_program(run_as: &RunAs, program: &Path, arguments: &[OsString]) -> Str
     // The hook has taken transparent huge pages away from itself, and children inherit that.
     let _ = prctl::set_thp_disable(false);
     umask(Mode::from_bits_truncate(0o022));
-    // std sets SIGPIPE back by itself, and leaves alone which signals are blocked.
-    let _ = SigSet::empty().thread_set_mask();
+    keep_descriptors();
+    // std sets SIGPIPE back by itself, and leaves all else as it was inherited.
+    take_signals();
     let output = match io::stdout().as_fd().try_clone_to_owned() {
         Ok(output) => Stdio::from(output),
         Err(error) => return format!("failed to run {path}: its standard error cannot be set up: {error}"),

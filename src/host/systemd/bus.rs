@@ -1,13 +1,14 @@
 //! A connection to a bus, made when it is first needed, so that a host without work never pays for it.
 
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use zbus::connection::Builder;
 use zbus::{Connection, DynamicType, Message};
 
+use super::executor::run_until;
 use crate::deadline::Deadline;
 
 /// The longest wait for one answer; systemd and logind answer in milliseconds unless they are stuck.
@@ -25,78 +26,76 @@ pub(in crate::host) struct Object<'a> {
     pub(in crate::host) interface: &'a str,
 }
 
+/// A call that is under way. One that is given up may have sent half of its message: the connection is of no use to
+/// others then.
+struct UnderWay<'a>(&'a Bus);
+
 impl Bus {
-    pub(in crate::host) async fn connection(&self) -> zbus::Result<Connection> {
+    async fn connection(&self) -> zbus::Result<Connection> {
         // A restart of the bus closes the connection, and a keeper lives longer than that.
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.known().clone();
         if let Some(connection) = known.filter(|connection| !connection.is_closed()) {
             return Ok(connection);
         }
-        let connection = connect(ANSWER).await?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        let connection = connect().await?;
+        *self.known() = Some(connection.clone());
         Ok(connection)
     }
 
+    /// Calls a method. To be waited for by [`within`] alone: there is no other limit.
     pub(in crate::host) async fn call(
         &self,
         object: Object<'_>,
         method: &str,
         body: &(impl Serialize + DynamicType),
     ) -> zbus::Result<Message> {
-        self.connection()
-            .await?
+        let connection = self.connection().await?;
+        let under_way = UnderWay(self);
+        let called = connection
             .call_method(Some(object.service), object.path, Some(object.interface), method, body)
-            .await
+            .await;
+        std::mem::forget(under_way);
+        called
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection that waits so long for each answer, the first one included.
-pub(in crate::host) async fn connect(patience: Duration) -> zbus::Result<Connection> {
-    build(Builder::system(), patience)
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        *self.0.known() = None;
+    }
 }
 
-/// The library has no limit for the greeting. A bus that takes the connection and says nothing is waited for by a
-/// thread, which ends with the program.
-fn build(builder: Builder<'static>, patience: Duration) -> zbus::Result<Connection> {
-    let (made, connection) = mpsc::channel();
-    let greet = move || {
-        // Nobody may listen any more.
-        let _ = made.send(zbus::block_on(builder.method_timeout(patience).build()));
-    };
-    thread::Builder::new()
-        .name("greeting".to_owned())
-        .spawn(greet)
-        .map_err(|error| zbus::Error::Failure(format!("no thread for the bus: {error}")))?;
-    connection
-        .recv_timeout(patience)
-        .unwrap_or_else(|_| Err(zbus::Error::Failure("the bus does not answer".to_owned())))
+/// A connection of one's own to the system bus.
+pub(super) async fn connect() -> zbus::Result<Connection> {
+    Builder::system().build().await
 }
 
-/// Waits for an answer, but not for longer than is left.
+/// Waits for an answer, but not for longer than one may take, nor than is left. Connecting, the bus's greeting and all
+/// calls of the future count.
 pub(in crate::host) fn within<T>(
     deadline: Deadline,
     call: impl Future<Output = zbus::Result<T>>,
-) -> Result<T, zbus::Error> {
+) -> zbus::Result<T> {
+    within_patience(ANSWER, deadline, call)
+}
+
+/// The same for a call that may take so long.
+pub(super) fn within_patience<T>(
+    patience: Duration,
+    deadline: Deadline,
+    call: impl Future<Output = zbus::Result<T>>,
+) -> zbus::Result<T> {
+    let timed_out = |words: &str| zbus::Error::from(io::Error::new(io::ErrorKind::TimedOut, words));
     if deadline.has_passed() {
-        return Err(zbus::Error::Failure("no time is left".to_owned()));
+        return Err(timed_out("no time is left"));
     }
-    zbus::block_on(call)
+    let deadline = Deadline::after(patience).earlier(deadline);
+    run_until(deadline, call).unwrap_or_else(|| Err(timed_out("it did not answer in time")))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixListener;
-
-    use super::*;
-
-    #[test]
-    fn a_bus_that_says_nothing_is_not_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("bus");
-        let _silent = UnixListener::bind(&socket).unwrap();
-        let address = format!("unix:path={}", socket.display());
-        let builder = Builder::address(address.as_str());
-        let error = build(builder, Duration::from_millis(100)).unwrap_err();
-        assert_eq!(error.to_string(), "the bus does not answer");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! systemd's units over its bus.
 
 mod bus;
+mod executor;
 mod signals;
 mod system_units;
 mod transient;

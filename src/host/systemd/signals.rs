@@ -3,15 +3,21 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use zbus::connection::Builder;
 use zbus::export::futures_core::Stream;
 use zbus::{Connection, Message, MessageStream};
 
-use super::bus::ANSWER;
+use super::bus::within;
+use super::executor::run_without_end;
 use super::{MANAGER, MANAGER_PATH, SYSTEMD};
+use crate::deadline::Deadline;
 use crate::host::logind::LOGIND;
 
 /// The first and the longest pause before a bus that went away is tried again.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
+
+/// How long connecting and asking for the messages may take.
+const SUBSCRIBE: Duration = Duration::from_secs(4);
 
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
@@ -25,18 +31,18 @@ pub enum BusSignal {
     LogindIsBack,
 }
 
-/// Listens for as long as the process lives, and connects again when the bus was restarted. Only the messages wanted
-/// wake it.
+/// Listens for as long as the process lives, and connects again when the bus was restarted or does not answer. Only the
+/// messages wanted wake it.
 pub fn watch_bus_signals(mut on: impl FnMut(BusSignal)) {
     let [mut pause, longest] = RETRY;
     let mut was_away = false;
     loop {
-        if let Ok(connection) = zbus::block_on(subscribe()) {
+        if let Ok(connection) = within(Deadline::after(SUBSCRIBE), subscribe(Builder::system())) {
             if was_away {
                 on(BusSignal::Reloaded);
                 on(BusSignal::LogindIsBack);
             }
-            zbus::block_on(listen(&connection, &mut on));
+            run_without_end(listen(&connection, &mut on));
             pause = RETRY[0];
         }
         was_away = true;
@@ -45,8 +51,8 @@ pub fn watch_bus_signals(mut on: impl FnMut(BusSignal)) {
     }
 }
 
-async fn subscribe() -> zbus::Result<Connection> {
-    let connection = zbus::connection::Builder::system().method_timeout(ANSWER).build().await?;
+async fn subscribe(bus: Builder<'static>) -> zbus::Result<Connection> {
+    let connection = bus.build().await?;
     let rules = [
         format!(
             "type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='Reloading'"
@@ -88,4 +94,28 @@ async fn listen(connection: &Connection, on: &mut impl FnMut(BusSignal)) {
 
 async fn next(messages: &mut MessageStream) -> Option<zbus::Result<Message>> {
     std::future::poll_fn(|context| Pin::new(&mut *messages).poll_next(context)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+    use crate::host::hung_peer::{HungPeer, Kind};
+
+    #[test]
+    fn a_bus_that_takes_the_connection_and_says_nothing_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("bus");
+        let _peer = HungPeer::start(&socket, Kind::SaysNothing);
+        let address = format!("unix:path={}", socket.display());
+        let (sender, end) = channel();
+        thread::spawn(move || {
+            let bus = Builder::address(address.as_str());
+            let soon = Deadline::after(Duration::from_millis(200));
+            sender.send(within(soon, subscribe(bus)).is_err())
+        });
+        assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(true));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zbus::{Message, OwnedVariant};
 
-use super::bus::{Bus, Object, connect, within};
+use super::bus::{Bus, Object, connect, within, within_patience};
 use super::{MANAGER, MANAGER_PATH, SYSTEMD, object_path};
 use crate::deadline::Deadline;
 use crate::failpoint;
@@ -118,10 +118,11 @@ fn active_state(bus: &Bus, unit: &UnitFileName, deadline: Deadline) -> Result<St
 /// large or busy host that takes seconds.
 pub(super) fn reload(deadline: Deadline) -> Result<(), HostError> {
     let reload = async {
-        let patient = connect(deadline.remaining().min(RELOAD)).await?;
-        patient.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Reload", &()).await
+        connect().await?.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Reload", &()).await
     };
-    within(deadline, reload).map(drop).map_err(|error| HostError::call("Reload", "the unit files", error))
+    within_patience(RELOAD, deadline, reload)
+        .map(drop)
+        .map_err(|error| HostError::call("Reload", "the unit files", error))
 }
 
 async fn get_all(bus: &Bus, unit: &UnitFileName) -> zbus::Result<HashMap<String, OwnedVariant>> {

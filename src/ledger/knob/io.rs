@@ -31,7 +31,7 @@ impl Knob {
                 Value::Text(host.unit_activity(unit, deadline)?.to_string())
             }
             Self::PagePool(pool) => Value::Pages(host.page_pool(*pool)?.persistent),
-            Self::IrqbalanceBan(socket) => Value::Cpus(host.irqbalance_banned_cpus(socket)?),
+            Self::IrqbalanceBan(socket) => Value::Cpus(host.irqbalance_banned_cpus(socket, deadline)?),
             Self::DefaultIrqAffinity => Value::Cpus(host.default_smp_affinity()?),
             Self::IrqAffinity { number, actions } | Self::VfioIrqAffinity { number, actions } => {
                 let users = host.irq_actions(*number)?;
@@ -124,7 +124,9 @@ impl Knob {
                 host.set_unit_activity(unit, parsed(word)?, deadline)
             }
             (Self::PagePool(pool), Value::Pages(pages)) => host.set_nr_hugepages(*pool, *pages),
-            (Self::IrqbalanceBan(socket), Value::Cpus(cpus)) => host.set_irqbalance_banned_cpus(socket, cpus),
+            (Self::IrqbalanceBan(socket), Value::Cpus(cpus)) => {
+                host.set_irqbalance_banned_cpus(socket, cpus, deadline)
+            }
             (Self::DefaultIrqAffinity, Value::Cpus(cpus)) => host.set_default_smp_affinity(cpus),
             (Self::IrqAffinity { number, .. } | Self::VfioIrqAffinity { number, .. }, Value::Cpus(cpus)) => {
                 host.set_irq_smp_affinity(*number, cpus)
