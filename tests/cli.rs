@@ -77,8 +77,10 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error() {
         &["gpu", "explode"],
         &["gpu", "clear", "03:00", "0e:00"],
         &["gpu", "03:00", "report"],
-        // Only four arguments, the third of them `begin` or `end`, are libvirt's.
+        // Only four arguments, the second of them an operation and the third `begin` or `end`, are libvirt's.
         &[NOBODY, "prepare", "begin"],
+        &[NOBODY, "a-later-one", "begin", "-"],
+        &[NOBODY, "", "end", "-"],
         &[NOBODY, "prepare", "middle", "-"],
         &[NOBODY, "prepare", "begin", "-", "-"],
     ] {
@@ -242,6 +244,22 @@ fn what_cannot_be_read_fails_with_1() {
     ] {
         vfio_hook(arguments).current_dir(folder.path()).assert().code(1).stdout_eq("").stderr_eq(message);
     }
+}
+
+#[test]
+fn a_file_called_begin_does_not_make_a_hook_call() {
+    let folder = folder_with("begin", "");
+    vfio_hook(&["check", "./a", "begin", "./b"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stdout_eq("")
+        .stderr_eq(str![[r#"
+error: failed to read ./a: No such file or directory (os error 2)
+error: there is no /etc/vfio-hook/hooks.d/begin.yaml
+error: failed to read ./b: No such file or directory (os error 2)
+
+"#]]);
 }
 
 #[test]
