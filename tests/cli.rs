@@ -348,6 +348,40 @@ fn a_reader_that_went_away_is_no_error() {
     }
 }
 
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let folder = folder_with("bad.yaml", INVALID);
+    fs::write(folder.path().join("good.yaml"), "hugepages: {}\n").unwrap();
+    for arguments in [
+        &["check", "good.yaml"][..],
+        &["check", "bad.yaml"],
+        &["check", "--json", "good.yaml"],
+        &["status"],
+        &["status", "--json"],
+        &["undo", NOBODY],
+        &["test", NOBODY, "--xml", GUEST_XML],
+        &["demo"],
+        &["gpu", "clear"],
+        &["--help"],
+        &["--version"],
+        &["help", "check"],
+        &["check", "--help"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = std::process::Command::new(cargo_bin!("vfio-hook"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let said = "error: failed to write to standard output: No space left on device (os error 28)\n";
+        assert!(stderr.ends_with(said), "{arguments:?}: {stderr}");
+    }
+}
+
 /// What `check` of an invalid file prints on a terminal.
 fn checked_on_a_terminal(no_color: Option<&str>) -> String {
     let folder = folder_with("win11.yaml", INVALID);
