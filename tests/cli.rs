@@ -240,7 +240,19 @@ fn what_cannot_be_read_fails_with_1() {
             &["test", NOBODY, "--xml", "missing.xml"],
             "error: failed to read the guest's XML from missing.xml[..]\n",
         ),
-        (&["test", NOBODY, "--xml", "/dev/null"], "error: /dev/null: 1:1: the guest's XML is broken[..]\n"),
+        (
+            &["test", NOBODY, "--xml", "/dev/zero"],
+            "error: failed to read the guest's XML from /dev/zero: it is a device, not a file or a pipe\n",
+        ),
+        (
+            &["demo", "--xml", "/dev/zero"],
+            "error: failed to read the guest's XML from /dev/zero: it is a device, not a file or a pipe\n",
+        ),
+        (
+            &["demo", "--config", "/dev/zero"],
+            "error: failed to read /dev/zero: it is a device, not a file or a pipe\n",
+        ),
+        (&["check", "/dev/zero"], "error: failed to read /dev/zero: it is a device, not a file or a pipe\n"),
     ] {
         vfio_hook(arguments).current_dir(folder.path()).assert().code(1).stdout_eq("").stderr_eq(message);
     }
@@ -260,6 +272,26 @@ error: there is no /etc/vfio-hook/hooks.d/begin.yaml
 error: failed to read ./b: No such file or directory (os error 2)
 
 "#]]);
+}
+
+#[test]
+fn files_may_come_through_pipes_and_have_an_end() {
+    let xml = include_str!("../src/commands/demo/win11.xml");
+    vfio_hook(&["demo", "--xml", "/dev/stdin"]).stdin(xml).assert().success().stderr_eq("");
+    vfio_hook(&["check", "/dev/stdin"]).stdin("hugepages: {}\n").assert().success();
+    let endless = vec![b' '; 17 * 1024 * 1024];
+    vfio_hook(&["test", NOBODY, "--xml", "/dev/stdin"])
+        .stdin(endless.clone())
+        .assert()
+        .code(1)
+        .stderr_eq("error: /dev/stdin: the guest's XML is larger than 16 MiB\n");
+    let folder = folder_with("large.yaml", &endless[..2 * 1024 * 1024]);
+    let message = "error: the file is larger than 1048576 bytes\n--> large.yaml\n";
+    vfio_hook(&["demo", "--config", "large.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stderr_eq(message);
 }
 
 #[test]

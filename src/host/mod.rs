@@ -14,6 +14,7 @@ mod descendants;
 mod display;
 mod error;
 mod files;
+mod given_file;
 mod hugepages;
 mod i2c;
 mod i2c_dev;
@@ -31,6 +32,7 @@ pub mod manifest;
 mod memory;
 mod monitors;
 mod pci;
+mod presence;
 mod process;
 mod process_search;
 mod program_version;
@@ -72,6 +74,7 @@ pub use display::{
     FramebufferDriver, LoginSession, SessionActivity, SessionClass, SessionId, SessionType,
 };
 pub use error::HostError;
+pub use given_file::read_given_file;
 pub use hugepages::{PagePool, PoolCount};
 pub use i2c::{I2cBus, MonitorTrouble};
 pub use i2c_dev::{I2cDev, Unloaded};
@@ -245,12 +248,6 @@ impl Host {
             .collect();
         numbers.sort_unstable();
         Ok(numbers)
-    }
-
-    /// Whether a file or folder is there.
-    #[must_use]
-    pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
-        self.files.locate(path.as_ref()).exists()
     }
 
     fn remove_if_present(&mut self, path: &Path) -> Result<(), HostError> {
