@@ -59,12 +59,12 @@ fn concerns_us(operation: Operation) -> bool {
 
 /// Whether this guest has a file, or anybody a lease: two look-ups, for every guest on every host.
 fn has_work(host: &Host, event: &Event) -> bool {
-    let has_ledger = || host.is_present(Path::new(STATE_DIR).join(FILE));
+    let has_ledger = || host.is_named(Path::new(STATE_DIR).join(FILE));
     has_ledger() || (event.operation == Operation::Prepare && has_config(host, event))
 }
 
 fn has_config(host: &Host, event: &Event) -> bool {
-    lifecycle::config_path(&event.guest).is_some_and(|path| host.is_present(path))
+    lifecycle::has_config(host, &event.guest)
 }
 
 /// What a failure does to the guest: one without a file is never refused, whatever state other guests left the ledger
