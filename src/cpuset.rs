@@ -1,6 +1,6 @@
 //! Sets of CPU or NUMA node numbers in the kernel's and systemd's formats.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,13 +11,17 @@ use crate::serde_as_text::serde_as_text;
 /// The largest CPU or node number accepted: `CONFIG_NR_CPUS` of the largest distribution kernels is 8192.
 const MAX_NUMBER: u32 = 8191;
 
+/// The most parts of a list that are read. The longest one that a kernel writes has 4096 (every other CPU); libvirt's
+/// exclusions may name each number once more.
+const MAX_PARTS: usize = 16_384;
+
 /// A set of CPU numbers, written as the kernel's cpulist (`0-3,8`); see `bitmap_parselist` in `lib/bitmap-str.c`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CpuSet(BTreeSet<u32>);
+pub struct CpuSet(Bits);
 
 /// A set of NUMA node numbers, in the same format as [`CpuSet`].
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeSet(BTreeSet<u32>);
+pub struct NodeSet(Bits);
 
 /// Why a text is no list of numbers.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -34,6 +38,9 @@ pub enum ParseListError {
     /// `^3` with nothing before it that could hold 3.
     #[error("`^{0}` takes away what the list does not hold")]
     TakesAwayNothing(u32),
+    /// More parts than any list needs.
+    #[error("more than {MAX_PARTS} parts in one list")]
+    TooManyParts,
     /// A word of a bit mask is not hexadecimal.
     #[error("`{0}` is not a hexadecimal mask")]
     NotAMask(String),
@@ -52,14 +59,13 @@ impl CpuSet {
     /// # Errors
     /// A word that is not hexadecimal.
     pub fn from_mask(text: &str) -> Result<Self, ParseListError> {
-        let mut set = BTreeSet::new();
-        for (index, word) in text.trim().rsplit(',').enumerate() {
-            let bits = u32::from_str_radix(word.trim(), 16)
-                .map_err(|_| ParseListError::NotAMask(word.to_owned()))?;
-            let base = 32 * u32::try_from(index).unwrap_or(u32::MAX / 32);
-            set.extend((0..32).filter(|bit| bits & (1 << bit) != 0).map(|bit| base + bit));
-        }
-        Ok(Self(set))
+        let words = text.trim().rsplit(',').map(|word| {
+            u32::from_str_radix(word.trim(), 16).map_err(|_| ParseListError::NotAMask(word.to_owned()))
+        });
+        let words = words.collect::<Result<Vec<u32>, _>>()?;
+        Ok(Self(Bits::from_words(
+            words.chunks(2).map(|pair| pair.iter().rev().fold(0, |word, half| word << 32 | u64::from(*half))),
+        )))
     }
 
     /// Writes the set as the kernel's hexadecimal mask, at least one 32-bit word.
@@ -67,7 +73,7 @@ impl CpuSet {
     pub fn to_mask(&self) -> String {
         let words = self.0.last().map_or(1, |last| last / 32 + 1);
         let mut mask = vec![0_u32; words as usize];
-        for cpu in &self.0 {
+        for cpu in self.0.iter() {
             mask[(cpu / 32) as usize] |= 1 << (cpu % 32);
         }
         let (first, rest) = mask.split_last().map_or((0, &[][..]), |(last, rest)| (*last, rest));
@@ -81,18 +87,16 @@ impl CpuSet {
     /// Reads systemd's bit mask of `AllowedCPUs`: CPU 0 is bit 0 of byte 0.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut set = BTreeSet::new();
-        for (index, byte) in (0_u32..).zip(bytes) {
-            set.extend((0..8).filter(|bit| byte & (1 << bit) != 0).map(|bit| index * 8 + bit));
-        }
-        Self(set)
+        Self(Bits::from_words(
+            bytes.chunks(8).map(|word| word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))),
+        ))
     }
 
     /// Writes systemd's bit mask; the empty set is no bytes, which empties the property.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0_u8; self.0.last().map_or(0, |last| last / 8 + 1) as usize];
-        for cpu in &self.0 {
+        for cpu in self.0.iter() {
             bytes[(cpu / 8) as usize] |= 1 << (cpu % 8);
         }
         bytes
@@ -117,53 +121,55 @@ macro_rules! number_set {
             /// Whether it holds this number.
             #[must_use]
             pub fn contains(&self, number: u32) -> bool {
-                self.0.contains(&number)
+                self.0.contains(number)
             }
 
             /// Its numbers, the lowest first.
             pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-                self.0.iter().copied()
+                self.0.iter()
             }
 
             /// What is in either.
             #[must_use]
             pub fn union(&self, other: &Self) -> Self {
-                Self(&self.0 | &other.0)
+                Self(self.0.combine(&other.0, |ours, theirs| ours | theirs))
             }
 
             /// What is in this one and not in the other.
             #[must_use]
             pub fn minus(&self, other: &Self) -> Self {
-                Self(&self.0 - &other.0)
+                Self(self.0.combine(&other.0, |ours, theirs| ours & !theirs))
             }
 
             /// What is in both.
             #[must_use]
             pub fn intersection(&self, other: &Self) -> Self {
-                Self(&self.0 & &other.0)
+                Self(self.0.combine(&other.0, |ours, theirs| ours & theirs))
             }
 
             /// Whether both hold a number.
             #[must_use]
             pub fn intersects(&self, other: &Self) -> bool {
-                !self.0.is_disjoint(&other.0)
+                !self.intersection(other).is_empty()
             }
 
             /// Whether the other holds all of this one.
             #[must_use]
             pub fn is_subset(&self, other: &Self) -> bool {
-                self.0.is_subset(&other.0)
+                self.minus(other).is_empty()
             }
 
             /// Adds a number.
             pub fn insert(&mut self, number: u32) {
-                self.0.insert(number);
+                self.0.insert_range(number, number);
             }
         }
 
         impl FromIterator<u32> for $set {
             fn from_iter<I: IntoIterator<Item = u32>>(numbers: I) -> Self {
-                Self(numbers.into_iter().collect())
+                let mut set = Self::default();
+                numbers.into_iter().for_each(|number| set.insert(number));
+                set
             }
         }
 
@@ -194,19 +200,116 @@ macro_rules! number_set {
 number_set!(CpuSet);
 number_set!(NodeSet);
 
+/// Numbers as bits, 64 in a word: what a list costs does not depend on how often it names them. The last word is not
+/// zero.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    const WORD: u32 = u64::BITS;
+
+    /// The lowest numbers come first.
+    fn from_words(words: impl IntoIterator<Item = u64>) -> Self {
+        let mut bits = Self(words.into_iter().collect());
+        bits.trim();
+        bits
+    }
+
+    fn trim(&mut self) {
+        let used = self.0.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        self.0.truncate(used);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    fn last(&self) -> Option<u32> {
+        let last = self.0.last()?;
+        let below = u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX / Self::WORD);
+        Some(below * Self::WORD + last.ilog2())
+    }
+
+    fn contains(&self, number: u32) -> bool {
+        let word = self.0.get((number / Self::WORD) as usize).copied().unwrap_or_default();
+        word & (1 << (number % Self::WORD)) != 0
+    }
+
+    /// The numbers, the lowest first.
+    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).step_by(Self::WORD as usize).zip(&self.0).flat_map(|(base, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let lowest = (rest != 0).then(|| base + rest.trailing_zeros());
+                rest &= rest.wrapping_sub(1);
+                lowest
+            })
+        })
+    }
+
+    fn insert_range(&mut self, first: u32, last: u32) {
+        let words = (last / Self::WORD) as usize + 1;
+        if self.0.len() < words {
+            self.0.resize(words, 0);
+        }
+        let (first_word, last_word) = (first / Self::WORD, last / Self::WORD);
+        for index in first_word..=last_word {
+            let from = if index == first_word { first % Self::WORD } else { 0 };
+            let to = if index == last_word { last % Self::WORD } else { Self::WORD - 1 };
+            self.0[index as usize] |= (u64::MAX >> (Self::WORD - 1 - to)) & (u64::MAX << from);
+        }
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, number: u32) -> bool {
+        let was_there = self.contains(number);
+        if was_there {
+            self.0[(number / Self::WORD) as usize] &= !(1 << (number % Self::WORD));
+            self.trim();
+        }
+        was_there
+    }
+
+    fn combine(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        let words = self.0.len().max(other.0.len());
+        let word = |bits: &Self, index: usize| bits.0.get(index).copied().unwrap_or_default();
+        Self::from_words((0..words).map(|index| combine(word(self, index), word(other, index))))
+    }
+}
+
+impl Ord for Bits {
+    /// As lists of numbers.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for Bits {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// Reads `0-3,8` and libvirt's `0-7,^3`; blanks around the parts and an empty text are allowed, as the kernel prints
 /// them.
-fn parse_list(text: &str) -> Result<BTreeSet<u32>, ParseListError> {
-    let mut set = BTreeSet::new();
+fn parse_list(text: &str) -> Result<Bits, ParseListError> {
+    let mut set = Bits::default();
     let text = text.trim();
     if text.is_empty() {
         return Ok(set);
     }
-    for part in text.split(',') {
+    for (number, part) in text.split(',').enumerate() {
+        if number == MAX_PARTS {
+            return Err(ParseListError::TooManyParts);
+        }
         let part = part.trim();
         if let Some(excluded) = part.strip_prefix('^') {
             let excluded = parse_number(excluded)?;
-            if !set.remove(&excluded) {
+            if !set.remove(excluded) {
                 return Err(ParseListError::TakesAwayNothing(excluded));
             }
         } else if let Some((start, end)) = part.split_once('-') {
@@ -214,9 +317,10 @@ fn parse_list(text: &str) -> Result<BTreeSet<u32>, ParseListError> {
             if end < start {
                 return Err(ParseListError::Backwards(part.to_owned()));
             }
-            set.extend(start..=end);
+            set.insert_range(start, end);
         } else {
-            set.insert(parse_number(part)?);
+            let number = parse_number(part)?;
+            set.insert_range(number, number);
         }
     }
     Ok(set)
@@ -231,8 +335,8 @@ fn parse_number(text: &str) -> Result<u32, ParseListError> {
     u32::try_from(number).ok().filter(|number| *number <= MAX_NUMBER).ok_or(ParseListError::TooLarge(number))
 }
 
-fn write_list(set: &BTreeSet<u32>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut numbers = set.iter().copied().peekable();
+fn write_list(set: &Bits, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut numbers = set.iter().peekable();
     let mut separator = "";
     while let Some(start) = numbers.next() {
         let mut end = start;
@@ -250,6 +354,9 @@ fn write_list(set: &BTreeSet<u32>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::{Duration, Instant};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -299,10 +406,47 @@ mod tests {
         assert!(CpuSet::from_mask("xyz").is_err());
     }
 
+    #[test]
+    fn a_list_costs_no_more_for_naming_everything_each_time() {
+        let began = Instant::now();
+        let all = vec!["0-8191"; MAX_PARTS].join(",");
+        assert_eq!(all.parse::<CpuSet>().unwrap().len(), 8192);
+        let exclusions: Vec<String> = (0..8192).map(|number| format!("^{number}")).collect();
+        assert!(format!("0-8191,{}", exclusions.join(",")).parse::<CpuSet>().unwrap().is_empty());
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+
+        let error = format!("{all},0").parse::<CpuSet>().unwrap_err();
+        assert_eq!(error.to_string(), "more than 16384 parts in one list");
+        // Every other CPU of the largest kernel.
+        let longest: CpuSet = (0..8192).step_by(2).collect();
+        assert_eq!(longest.to_string().parse::<CpuSet>().unwrap(), longest);
+    }
+
     proptest! {
         #[test]
+        fn sets_are_as_sets_of_the_standard_library(
+            first in proptest::collection::btree_set(0_u32..200, 0..40),
+            second in proptest::collection::btree_set(0_u32..200, 0..40),
+            number in 0_u32..200,
+        ) {
+            let set = |numbers: &BTreeSet<u32>| numbers.iter().copied().collect::<CpuSet>();
+            let (a, b) = (set(&first), set(&second));
+            prop_assert_eq!(a.iter().collect::<BTreeSet<_>>(), first.clone());
+            prop_assert_eq!(a.len(), first.len());
+            prop_assert_eq!(a.is_empty(), first.is_empty());
+            prop_assert_eq!(a.contains(number), first.contains(&number));
+            prop_assert_eq!(a.union(&b), set(&(&first | &second)));
+            prop_assert_eq!(a.minus(&b), set(&(&first - &second)));
+            prop_assert_eq!(a.intersection(&b), set(&(&first & &second)));
+            prop_assert_eq!(a.intersects(&b), !first.is_disjoint(&second));
+            prop_assert_eq!(a.is_subset(&b), first.is_subset(&second));
+            prop_assert_eq!(a.cmp(&b), first.cmp(&second));
+            prop_assert_eq!(a == b, first == second);
+        }
+
+        #[test]
         fn every_format_returns_what_it_was_given(numbers in proptest::collection::btree_set(0_u32..300, 0..40)) {
-            let set = CpuSet(numbers);
+            let set: CpuSet = numbers.into_iter().collect();
             prop_assert_eq!(&set.to_string().parse::<CpuSet>().unwrap(), &set);
             prop_assert_eq!(&CpuSet::from_mask(&set.to_mask()).unwrap(), &set);
             prop_assert_eq!(&CpuSet::from_bytes(&set.to_bytes()), &set);

@@ -143,11 +143,14 @@ impl Event {
         }
     }
 
-    /// Whether these arguments, without the program's name, can only be libvirt's: exactly four, the third of which is
-    /// `begin` or `end`.
+    /// Whether these arguments, without the program's name, are libvirt's whatever the program is called: exactly four,
+    /// the second of which is an operation that libvirt has, and the third `begin` or `end`. The first says nothing: a
+    /// guest may be called like a command.
     #[must_use]
     pub fn is_libvirts(arguments: &[OsString]) -> bool {
-        matches!(arguments, [_, _, sub_operation, _] if sub_operation == "begin" || sub_operation == "end")
+        let [_, operation, sub_operation, _] = arguments else { return false };
+        Operation::from_bytes(operation.as_bytes()) != Operation::Unknown
+            && (sub_operation == "begin" || sub_operation == "end")
     }
 }
 
@@ -172,8 +175,43 @@ mod tests {
     }
 
     #[test]
+    fn every_operation_of_libvirts_makes_an_event_even_of_a_guest_called_like_a_command() {
+        let operations = [
+            "prepare",
+            "start",
+            "started",
+            "stopped",
+            "release",
+            "reconnect",
+            "migrate",
+            "restore",
+            "attach",
+        ];
+        for operation in operations {
+            for sub_operation in ["begin", "end"] {
+                let words = arguments(&["check", operation, sub_operation, "-"]);
+                assert!(Event::is_libvirts(&words), "{words:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_persons_arguments_are_no_event() {
-        for words in [&["test", "win11", "prepare"][..], &["--help"], &["check", "a", "b", "c"], &[]] {
+        for words in [
+            &["test", "win11", "prepare"][..],
+            &["--help"],
+            &["check", "a", "b", "c"],
+            // Four files, one of them called `begin`.
+            &["check", "a", "begin", "b"],
+            &["check", "unknown", "end", "b"],
+            &["monitors", "set", "begin", "hdmi-1"],
+            &["check", "", "begin", "b"],
+            &["check", "prepare", "begin"],
+            &["check", "prepare", "begin", "b", "c"],
+            &["check", "prepare", "middle", "b"],
+            &["check", "Prepare", "begin", "b"],
+            &[],
+        ] {
             assert!(!Event::is_libvirts(&arguments(words)), "{words:?}");
         }
     }

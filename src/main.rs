@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::Parser;
-use vfio_hook::cli::Cli;
 use vfio_hook::event::Event;
 use vfio_hook::{commands, hook};
 
@@ -13,10 +11,7 @@ fn main() {
     let called_as = arguments.next().unwrap_or_default();
     let rest: Vec<OsString> = arguments.collect();
     let is_hook = Path::new(&called_as).file_name() != Some("vfio-hook".as_ref());
-    let exit = if is_hook || Event::is_libvirts(&rest) {
-        hook::run(&rest)
-    } else {
-        commands::run(Cli::parse().command)
-    };
+    let exit =
+        if is_hook || Event::is_libvirts(&rest) { hook::run(&rest) } else { commands::run_command_line() };
     std::process::exit(exit.code());
 }

@@ -77,8 +77,10 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error() {
         &["gpu", "explode"],
         &["gpu", "clear", "03:00", "0e:00"],
         &["gpu", "03:00", "report"],
-        // Only four arguments, the third of them `begin` or `end`, are libvirt's.
+        // Only four arguments, the second of them an operation and the third `begin` or `end`, are libvirt's.
         &[NOBODY, "prepare", "begin"],
+        &[NOBODY, "a-later-one", "begin", "-"],
+        &[NOBODY, "", "end", "-"],
         &[NOBODY, "prepare", "middle", "-"],
         &[NOBODY, "prepare", "begin", "-", "-"],
     ] {
@@ -238,10 +240,58 @@ fn what_cannot_be_read_fails_with_1() {
             &["test", NOBODY, "--xml", "missing.xml"],
             "error: failed to read the guest's XML from missing.xml[..]\n",
         ),
-        (&["test", NOBODY, "--xml", "/dev/null"], "error: /dev/null: 1:1: the guest's XML is broken[..]\n"),
+        (
+            &["test", NOBODY, "--xml", "/dev/zero"],
+            "error: failed to read the guest's XML from /dev/zero: it is a device, not a file or a pipe\n",
+        ),
+        (
+            &["demo", "--xml", "/dev/zero"],
+            "error: failed to read the guest's XML from /dev/zero: it is a device, not a file or a pipe\n",
+        ),
+        (
+            &["demo", "--config", "/dev/zero"],
+            "error: failed to read /dev/zero: it is a device, not a file or a pipe\n",
+        ),
+        (&["check", "/dev/zero"], "error: failed to read /dev/zero: it is a device, not a file or a pipe\n"),
     ] {
         vfio_hook(arguments).current_dir(folder.path()).assert().code(1).stdout_eq("").stderr_eq(message);
     }
+}
+
+#[test]
+fn a_file_called_begin_does_not_make_a_hook_call() {
+    let folder = folder_with("begin", "");
+    vfio_hook(&["check", "./a", "begin", "./b"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stdout_eq("")
+        .stderr_eq(str![[r#"
+error: failed to read ./a: No such file or directory (os error 2)
+error: there is no /etc/vfio-hook/hooks.d/begin.yaml
+error: failed to read ./b: No such file or directory (os error 2)
+
+"#]]);
+}
+
+#[test]
+fn files_may_come_through_pipes_and_have_an_end() {
+    let xml = include_str!("../src/commands/demo/win11.xml");
+    vfio_hook(&["demo", "--xml", "/dev/stdin"]).stdin(xml).assert().success().stderr_eq("");
+    vfio_hook(&["check", "/dev/stdin"]).stdin("hugepages: {}\n").assert().success();
+    let endless = vec![b' '; 17 * 1024 * 1024];
+    vfio_hook(&["test", NOBODY, "--xml", "/dev/stdin"])
+        .stdin(endless.clone())
+        .assert()
+        .code(1)
+        .stderr_eq("error: /dev/stdin: the guest's XML is larger than 16 MiB\n");
+    let folder = folder_with("large.yaml", &endless[..2 * 1024 * 1024]);
+    let message = "error: the file is larger than 1048576 bytes\n--> large.yaml\n";
+    vfio_hook(&["demo", "--config", "large.yaml"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stderr_eq(message);
 }
 
 #[test]
@@ -327,6 +377,40 @@ fn a_reader_that_went_away_is_no_error() {
             .status()
             .unwrap();
         assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let folder = folder_with("bad.yaml", INVALID);
+    fs::write(folder.path().join("good.yaml"), "hugepages: {}\n").unwrap();
+    for arguments in [
+        &["check", "good.yaml"][..],
+        &["check", "bad.yaml"],
+        &["check", "--json", "good.yaml"],
+        &["status"],
+        &["status", "--json"],
+        &["undo", NOBODY],
+        &["test", NOBODY, "--xml", GUEST_XML],
+        &["demo"],
+        &["gpu", "clear"],
+        &["--help"],
+        &["--version"],
+        &["help", "check"],
+        &["check", "--help"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = std::process::Command::new(cargo_bin!("vfio-hook"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let said = "error: failed to write to standard output: No space left on device (os error 28)\n";
+        assert!(stderr.ends_with(said), "{arguments:?}: {stderr}");
     }
 }
 

@@ -28,6 +28,8 @@ const OPERATIONS: [(&str, &str); 11] = [
     ("a-later-one", "begin"),
     ("", "end"),
 ];
+/// How many of them libvirt has today. Under its own name the program takes the others for a person's words.
+const TODAYS: usize = 9;
 
 /// Far more than a call without work takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,10 +88,12 @@ fn assert_silent_success(output: &Output, what: &dyn std::fmt::Debug) {
 #[test]
 fn every_operation_of_every_guest_under_every_name() {
     let hooks = Hooks::install();
-    for hook in hooks.all() {
+    for (hook, operations) in
+        hooks.all().into_iter().zip([&OPERATIONS[..], &OPERATIONS, &OPERATIONS[..TODAYS]])
+    {
         for name in NAMES {
-            for (operation, sub_operation) in OPERATIONS {
-                let arguments = [name, operation, sub_operation, "-"];
+            for (operation, sub_operation) in operations {
+                let arguments = [name, *operation, *sub_operation, "-"];
                 let output = call(&hook, &arguments).output().unwrap();
                 assert_silent_success(&output, &(&hook, arguments));
             }

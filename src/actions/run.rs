@@ -43,6 +43,7 @@ pub(super) fn propose(
                 });
             }
             RunEntry::Scripts(scripts) => {
+                check_folder(&scripts.directory, number, situation, proposal);
                 for when in SCRIPTED {
                     proposal.commands.push(Command {
                         when,
@@ -59,6 +60,20 @@ pub(super) fn propose(
         }
     }
     Ok(())
+}
+
+/// A dispatcher's folder need not be there, or not yet; one that is there and cannot be read hides scripts.
+fn check_folder(directory: &Path, number: usize, situation: Situation<'_>, proposal: &mut Proposal) {
+    match situation.host.has_folder(directory) {
+        Ok(true) => {}
+        Ok(false) => proposal
+            .inform(format!("there is no folder {}: none of its scripts are run", directory.display())),
+        Err(error) => {
+            let place = ["run".to_owned(), number.to_string(), "scripts".to_owned()];
+            let help = format!("`ls -ld {}` shows what is there", directory.display());
+            proposal.refuse_at(&place, error.to_string(), help);
+        }
+    }
 }
 
 /// A program that is not there, or that somebody else could have written, is found before anything is changed.

@@ -11,13 +11,23 @@ mod status;
 mod test;
 mod undo;
 
-use crate::cli::Command;
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
 use crate::exit::Exit;
 use crate::host::StartAgain;
 
-/// Carries a command out, and prints what came of it.
+/// Carries out what a person typed, and prints what came of it. Output that cannot be written is a failure, whatever
+/// else came of it.
 #[must_use]
-pub fn run(command: Command) -> Exit {
+pub fn run_command_line() -> Exit {
+    output::finish(match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        Err(answer) => output::usage(&answer),
+    })
+}
+
+fn run(command: Command) -> Exit {
     let result = match command {
         Command::Test { guest, operation, xml, json } => {
             test::run(&guest, operation.into(), xml.as_deref(), output::Format::new(json))

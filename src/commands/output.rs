@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
 use crate::config::Style;
+use crate::exit::Exit;
 use crate::host::HostError;
 use crate::ledger::{Change, LedgerError, Note, NoteLevel, Outcome};
 use crate::lifecycle::LifecycleError;
@@ -23,9 +25,44 @@ impl Format {
     }
 }
 
-/// Prints a line on standard output. A reader that went away (`| head`) is no error.
+/// Why standard output did not take the first line that was lost.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a line on standard output; what it does not take, [`finish`] reports.
 pub(super) fn line(text: impl fmt::Display) {
-    let _ = writeln!(io::stdout(), "{text}");
+    note(writeln!(io::stdout(), "{text}"));
+}
+
+/// Prints what clap answers instead of a command: the help and the version that were asked for, or a usage error.
+pub(super) fn usage(answer: &clap::Error) -> Exit {
+    let printed = answer.print();
+    if answer.use_stderr() {
+        return Exit::Usage;
+    }
+    note(printed);
+    Exit::Done
+}
+
+/// How the program ends: as the command did, unless standard output did not take all of what it printed.
+pub(super) fn finish(exit: Exit) -> Exit {
+    note(io::stdout().flush());
+    match LOST.get() {
+        None => exit,
+        Some(error) => {
+            report(&format!("failed to write to standard output: {error}"), None);
+            Exit::Failed
+        }
+    }
+}
+
+/// A reader that went away (`| head`) is no error.
+fn note(printed: io::Result<()>) {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = LOST.set(error);
+        }
+        _ => {}
+    }
 }
 
 /// Prints a line on standard error: something to know, beside what was asked for.

@@ -1,7 +1,6 @@
 //! `vfio-hook test`: what would happen, from the same code that makes it happen.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use crate::command::Command;
 use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::exit::Exit;
-use crate::guest::{Guest, GuestName};
-use crate::host::{Host, HostError};
+use crate::guest::{Guest, GuestName, MAX_XML_BYTES};
+use crate::host::{Host, HostError, read_given_file};
 use crate::ledger::{AT_THE_END, Change, Extent, Ledger, MonitorWish, Note, Plan, Record, Value};
-use crate::lifecycle::{self, PreparePlan};
+use crate::lifecycle::{self, LifecycleError, PreparePlan};
 use crate::monitor::VcpValue;
 
 /// Where libvirt keeps its guests' XML (`SYSCONFDIR/libvirt/qemu`).
@@ -84,15 +83,15 @@ fn foresee(
     deadline: Deadline,
 ) -> anyhow::Result<Foreseen> {
     let lease = record.leases.get(&guest.uuid);
-    let commands = |events: &[Operation]| -> Vec<String> {
+    let commands = |events: &[Operation]| -> Result<Vec<String>, LifecycleError> {
         let Some(lease) = lease else { return from_file(host, record, name, guest, events, deadline) };
-        events.iter().flat_map(|event| described(lease.commands.at(*event), *event)).collect()
+        Ok(events.iter().flat_map(|event| described(lease.commands.at(*event), *event)).collect())
     };
     let give_back = || -> anyhow::Result<Foreseen> {
         let plan = Plan::give_back(record, host, &[guest.uuid].into(), Extent::Whole, deadline)?;
         let Plan { changes, mut notes, failures, .. } = plan;
         notes.extend(failures.into_iter().map(Note::warning));
-        Ok(Foreseen { changes, commands: commands(&AT_THE_END), notes, ..Foreseen::default() })
+        Ok(Foreseen { changes, commands: commands(&AT_THE_END)?, notes, ..Foreseen::default() })
     };
     let note = |text: &str| Foreseen { notes: vec![Note::info(text)], ..Foreseen::default() };
     match operation {
@@ -125,25 +124,26 @@ fn foresee(
         Operation::Start => {
             lifecycle::verify_pages(host, record, guest.uuid)?;
             lifecycle::verify_cards(host, record, guest.uuid, deadline)?;
-            Ok(Foreseen { commands: commands(&[operation]), ..Foreseen::default() })
+            Ok(Foreseen { commands: commands(&[operation])?, ..Foreseen::default() })
         }
         Operation::Started => {
             let notes = lifecycle::verify_isolation(host, record, guest.uuid, deadline);
             let wishes = lease.map_or(&[][..], |lease| &lease.monitors);
             let later = switched_later(host, wishes, deadline);
-            Ok(Foreseen { commands: commands(&[operation]), later, notes, ..Foreseen::default() })
+            Ok(Foreseen { commands: commands(&[operation])?, later, notes, ..Foreseen::default() })
         }
-        Operation::Stopped => Ok(Foreseen { commands: commands(&[operation]), ..Foreseen::default() }),
+        Operation::Stopped => Ok(Foreseen { commands: commands(&[operation])?, ..Foreseen::default() }),
         Operation::Release if lease.is_some() => give_back(),
         Operation::Release => {
-            let commands = commands(&[operation]);
+            let commands = commands(&[operation])?;
             Ok(Foreseen { commands, ..note("the guest holds nothing") })
         }
         _ => Ok(Foreseen::default()),
     }
 }
 
-/// What would be run for a guest that holds nothing yet, once it is started.
+/// What would be run for a guest that holds nothing yet, once it is started. A file that is there and cannot be read is
+/// an error; why a start would be refused, `test GUEST prepare` tells.
 fn from_file(
     host: &Host,
     record: &Record,
@@ -151,14 +151,14 @@ fn from_file(
     guest: &Guest,
     events: &[Operation],
     deadline: Deadline,
-) -> Vec<String> {
-    let Ok(Some(loaded)) = lifecycle::load_config(host, name) else { return Vec::new() };
+) -> Result<Vec<String>, LifecycleError> {
+    let Some(loaded) = lifecycle::load_config(host, name)? else { return Ok(Vec::new()) };
     let Ok(prepared) = lifecycle::plan_prepare(host, record, &loaded, guest, deadline) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    let Some(commands) = prepared.plan.commands(guest.uuid) else { return Vec::new() };
+    let Some(commands) = prepared.plan.commands(guest.uuid) else { return Ok(Vec::new()) };
     let at = |event: Operation| commands.list.iter().filter(move |command| command.when == event);
-    events.iter().flat_map(|event| described(at(*event), *event)).collect()
+    Ok(events.iter().flat_map(|event| described(at(*event), *event)).collect())
 }
 
 /// Monitors that the guest's keeper switches, a line each.
@@ -199,8 +199,13 @@ fn read_guest(name: &GuestName, xml: Option<&Path>) -> anyhow::Result<Guest> {
         Some(path) => path.to_owned(),
         None => libvirt_path(name)?,
     };
-    let bytes =
-        fs::read(&path).with_context(|| format!("failed to read the guest's XML from {}", path.display()))?;
+    given_guest(&path)
+}
+
+/// The guest of a file that a person names.
+pub(super) fn given_guest(path: &Path) -> anyhow::Result<Guest> {
+    let bytes = read_given_file(path, MAX_XML_BYTES)
+        .with_context(|| format!("failed to read the guest's XML from {}", path.display()))?;
     Guest::parse(&bytes).with_context(|| path.display().to_string())
 }
 

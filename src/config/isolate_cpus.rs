@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::section::Section;
-use super::tree::Node;
+use super::tree::{Node, shortened};
 use super::value::{Fault, Toggle, choice, duration, toggle};
 use crate::cpuset::CpuSet;
 use crate::host::ResumeLatency;
@@ -147,7 +147,7 @@ fn read_cpus(node: &Node) -> Result<CpuChoice, Fault> {
     match text.parse::<CpuSet>() {
         Ok(cpus) if cpus.is_empty() => Err(Fault::new("isolates none: the list of CPUs is empty", HELP)),
         Ok(cpus) => Ok(CpuChoice::List(cpus)),
-        Err(error) => Err(Fault::new(format!("no list of CPUs: {error}"), HELP)),
+        Err(error) => Err(Fault::new(format!("no list of CPUs: {}", shortened(&error.to_string())), HELP)),
     }
 }
 

@@ -3,6 +3,13 @@
 /// Values a file may have, those that aliases repeat counted each time: aliases of aliases grow without bound.
 pub(super) const MAX_VALUES: usize = 5000;
 
+/// Directives a file may have: it needs none.
+const MAX_DIRECTIVES: usize = 100;
+
+/// So often the parser may look at an open bracket again: it looks at all of them with every word that follows. A file
+/// of [`MAX_VALUES`] values, each in a bracket of its own, has half as many.
+const MAX_LOOKS: usize = 50_000_000;
+
 /// What makes a text no YAML, or none that is read here.
 #[derive(Debug)]
 pub(super) struct SyntaxFault {
@@ -15,6 +22,7 @@ pub(super) struct SyntaxFault {
 /// Finds what the parser would report without a place, or only after a long time.
 pub(super) fn check(text: &str) -> Result<(), SyntaxFault> {
     refuse_control_characters(text)?;
+    refuse_directives_without_end(text)?;
     refuse_brackets_without_end(text)
 }
 
@@ -34,17 +42,42 @@ fn refuse_control_characters(text: &str) -> Result<(), SyntaxFault> {
     }
 }
 
-/// The parser's time grows with the square of the depth, and it only stops when it has seen all of them.
-fn refuse_brackets_without_end(text: &str) -> Result<(), SyntaxFault> {
-    let brackets = text.match_indices(['[', '{']).nth(MAX_VALUES);
-    match brackets {
+/// The parser compares each of them with all before it.
+fn refuse_directives_without_end(text: &str) -> Result<(), SyntaxFault> {
+    let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1));
+    let mut directives = starts.filter(|start| text[*start..].starts_with('%'));
+    match directives.nth(MAX_DIRECTIVES) {
         None => Ok(()),
-        Some((offset, _)) => Err(SyntaxFault {
+        Some(offset) => Err(SyntaxFault {
             offset: Some(offset),
-            message: format!("more than {MAX_VALUES} opening brackets"),
-            help: Some("a file needs only a few".to_owned()),
+            message: format!("more than {MAX_DIRECTIVES} lines that begin with `%`"),
+            help: Some("a file needs none".to_owned()),
         }),
     }
+}
+
+/// The parser's time grows with the square of the depth, and it only stops when it has seen all of them. Those that
+/// are closed count too: where a bracket is none, as in a quote or a comment, only the parser knows.
+fn refuse_brackets_without_end(text: &str) -> Result<(), SyntaxFault> {
+    let mut opened = 0;
+    let mut looks = 0;
+    for (offset, byte) in text.bytes().enumerate() {
+        // Two words have at least one of these between them.
+        if byte.is_ascii_whitespace() || b",:[]{}\"'".contains(&byte) {
+            looks += opened;
+        }
+        opened += usize::from(matches!(byte, b'[' | b'{'));
+        let message = if opened > MAX_VALUES {
+            format!("more than {MAX_VALUES} opening brackets")
+        } else if looks > MAX_LOOKS {
+            format!("too much follows {opened} opening brackets")
+        } else {
+            continue;
+        };
+        let help = Some("a file needs only a few".to_owned());
+        return Err(SyntaxFault { offset: Some(offset), message, help });
+    }
+    Ok(())
 }
 
 /// The parser's error in words that help; `values` is how many were read until then.

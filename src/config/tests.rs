@@ -11,7 +11,7 @@ mod services;
 mod switch_input;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::host::{ResumeLatency, UserName};
@@ -305,6 +305,36 @@ fn files_beyond_reason_are_refused() {
     assert_eq!(mistakes(&bomb).len(), 1);
     assert!(mistakes(&"[".repeat(MAX_FILE_BYTES))[0].starts_with("1:5001: more than 5000 opening brackets"));
     assert!(mistakes("hugepages: &a {timeout: *a}")[0].contains("nested too deeply"));
+}
+
+#[test]
+fn no_file_takes_long_to_refuse() {
+    let filled = |begin: &str, each: &str| {
+        format!("{begin}{}", each.repeat((MAX_FILE_BYTES - begin.len()) / each.len()))
+    };
+    let directives: String = (0..50_000).map(|number| format!("%TAG !a{number}! tag:b\n")).collect();
+    for (text, message) in [
+        (filled(&"{a: ".repeat(4990), "x,"), "too much follows 4990 opening brackets"),
+        (format!("{directives}---\nx"), "101:1: more than 100 lines that begin with `%`"),
+        (filled("", "- "), "nested too deeply"),
+        (filled("", "- *a\n").replacen("*a", "&a", 1), "more than 5000 values"),
+        (format!("{}]", filled("isolate_cpus: {cpus: [0", ",0-8191")), "more than 5000 values"),
+        (
+            format!("{}\"", filled("isolate_cpus:\n  cpus: \"0", ",0-8191")),
+            "more than 16384 parts in one list",
+        ),
+    ] {
+        let began = Instant::now();
+        let mistakes = mistakes(&text[..text.len().min(MAX_FILE_BYTES)]);
+        assert!(mistakes[0].contains(message), "{mistakes:?}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{message}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn flow_style_within_reason_is_read() {
+    let commands = "{when: started, command: [/usr/bin/logger, a-long-word, 'another one']},\n".repeat(600);
+    assert_eq!(parse(&format!("run: [{commands}]")).unwrap().run.unwrap().entries.len(), 600);
 }
 
 #[test]

@@ -6,7 +6,6 @@ mod watchdog;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -16,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::event::{Event, FailureEffect, Operation};
 use crate::exit::Exit;
 use crate::guest::{Guest, GuestError, GuestUuid};
-use crate::host::{Host, WorkEnd, apart, block_signals};
+use crate::host::{Host, WorkEnd, apart, block_signals, is_named};
 use crate::ledger::{LEDGER_PATH, Ledger};
 use crate::lifecycle::{self, LifecycleError};
 use crate::log;
@@ -32,6 +31,9 @@ const MAX_MESSAGE: usize = 2048;
 /// How much later than the watchdog of the child that does the work its parent gives up: only a wait in the kernel
 /// keeps the child then.
 const AFTER_WATCHDOG: Duration = Duration::from_millis(300);
+
+/// How long the log may take to hear that a call failed that must not fail.
+const LAST_LINE: Duration = Duration::from_millis(100);
 
 /// Answers a call by libvirt. The arguments are those after the program's name.
 ///
@@ -57,19 +59,20 @@ fn answer_or_refuse(arguments: &[OsString]) -> Exit {
         return Exit::Done;
     }
     let effect = failure_effect(&Host::real(), &event);
-    let operation = event.operation.as_str();
     // The child's own end comes first, where the kernel lets it.
-    let reason = match apart(Operation::Prepare.budget() + AFTER_WATCHDOG, || answer(&event, effect)) {
+    let end = apart(Operation::Prepare.budget() + AFTER_WATCHDOG, || answer(&event, effect));
+    match end {
         WorkEnd::Exited(0) => return Exit::Done,
         // It has said why.
-        WorkEnd::Exited(_) => return Exit::after_failure(effect),
-        WorkEnd::Killed(signal) => format!("{operation} was ended by {signal}"),
-        WorkEnd::TimedOut => format!("{operation} hangs in the kernel"),
+        WorkEnd::Exited(_) => {}
+        WorkEnd::Killed(_) | WorkEnd::TimedOut => {
+            apart(LAST_LINE, || log_failure(arguments, end));
+            if effect == FailureEffect::RefusesStart {
+                let help = "`journalctl -t vfio-hook` shows how far it came, `vfio-hook status` what is held";
+                log::print_to_stderr(&format!("{} {end}\nhelp: {help}\n", event.operation.as_str()));
+            }
+        }
         WorkEnd::NotStarted => return answer(&event, effect),
-    };
-    if effect == FailureEffect::RefusesStart {
-        let help = "`journalctl -t vfio-hook` shows how far it came, `vfio-hook status` what is held";
-        log::print_to_stderr(&format!("{reason}\nhelp: {help}\n"));
     }
     Exit::after_failure(effect)
 }
@@ -79,8 +82,8 @@ fn answer_or_refuse(arguments: &[OsString]) -> Exit {
 /// blocks all signals, so that it cannot fail itself.
 fn answer_with_success(operation: Operation, arguments: &[OsString]) -> Exit {
     block_signals();
-    // Short paths are looked up without an allocation; without a ledger nothing is held.
-    if !geteuid().is_root() || !Path::new(LEDGER_PATH).exists() {
+    // Without a ledger nothing is held.
+    if !geteuid().is_root() || !is_named(LEDGER_PATH.as_ref()) {
         return Exit::Done;
     }
     let work = || match Event::from_arguments(arguments) {
@@ -88,9 +91,24 @@ fn answer_with_success(operation: Operation, arguments: &[OsString]) -> Exit {
         None => Exit::Done,
     };
     let end = apart(operation.budget() + AFTER_WATCHDOG, work);
-    // libvirt ignores the failure of these two.
-    if end == WorkEnd::NotStarted && matches!(operation, Operation::Stopped | Operation::Release) {
-        work();
+    match end {
+        WorkEnd::Exited(_) => {}
+        WorkEnd::Killed(_) | WorkEnd::TimedOut => {
+            apart(LAST_LINE, || log_failure(arguments, end));
+        }
+        // libvirt ignores the failure of these two.
+        WorkEnd::NotStarted if matches!(operation, Operation::Stopped | Operation::Release) => return work(),
+        WorkEnd::NotStarted => {}
+    }
+    Exit::Done
+}
+
+/// Has the log say how a call failed that must not fail.
+fn log_failure(arguments: &[OsString], end: WorkEnd) -> Exit {
+    if let Some(event) = Event::from_arguments(arguments) {
+        log::open(&event.guest, None);
+        tracing::error!("{} {end}: the next event goes on with it", event.operation.as_str());
+        log::flush();
     }
     Exit::Done
 }
@@ -104,11 +122,11 @@ fn answer(event: &Event, effect: FailureEffect) -> Exit {
 
 /// Whether this guest has a file, or anybody a lease: two look-ups, for every guest on every host.
 fn has_work(host: &Host, event: &Event) -> bool {
-    host.is_present(LEDGER_PATH) || (event.operation == Operation::Prepare && has_config(host, event))
+    host.is_named(LEDGER_PATH) || (event.operation == Operation::Prepare && has_config(host, event))
 }
 
 fn has_config(host: &Host, event: &Event) -> bool {
-    lifecycle::config_path(&event.guest).is_some_and(|path| host.is_present(path))
+    lifecycle::has_config(host, &event.guest)
 }
 
 /// What a failure does to the guest: one without a file is never refused, whatever state other guests left the ledger

@@ -1,6 +1,7 @@
 //! Work done by a child, so that nothing that befalls the work befalls this process: neither a signal nor a limit, and
 //! above all no wait in the kernel, which no process can end for itself.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::mem::size_of;
@@ -34,6 +35,17 @@ pub(crate) enum WorkEnd {
     TimedOut,
     /// There was no child.
     NotStarted,
+}
+
+impl fmt::Display for WorkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "ended with exit status {code}"),
+            Self::Killed(signal) => write!(f, "was ended by {signal}"),
+            Self::TimedOut => f.write_str("hangs in the kernel"),
+            Self::NotStarted => f.write_str("was not begun"),
+        }
+    }
 }
 
 /// Has no signal end or stop this process from here on, but SIGKILL and SIGSTOP. Children inherit it; a long-lived one

@@ -16,6 +16,7 @@ mod display;
 mod error;
 mod exit_at_once;
 mod files;
+mod given_file;
 mod hugepages;
 #[cfg(test)]
 mod hung_peer;
@@ -38,6 +39,7 @@ pub mod manifest;
 mod memory;
 mod monitors;
 mod pci;
+mod presence;
 mod process;
 mod process_search;
 mod program_version;
@@ -82,6 +84,7 @@ pub use display::{
 };
 pub use error::HostError;
 pub(crate) use exit_at_once::exit_at_once;
+pub use given_file::read_given_file;
 pub use hugepages::{PagePool, PoolCount};
 pub use i2c::{I2cBus, MonitorTrouble};
 pub use i2c_dev::{I2cDev, Unloaded};
@@ -105,6 +108,7 @@ pub use pci::{
     OfferedSizes, PROBE_PCI, PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport,
     Probed, RescanBinding, probe_pci,
 };
+pub(crate) use presence::is_named;
 pub use process::{ProcessId, StrayTasks};
 pub(crate) use process_search::ONE_LOOK;
 pub use qemu::QemuSearch;
@@ -263,12 +267,6 @@ impl Host {
             .collect();
         numbers.sort_unstable();
         Ok(numbers)
-    }
-
-    /// Whether a file or folder is there.
-    #[must_use]
-    pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
-        self.files.locate(path.as_ref()).exists()
     }
 
     fn remove_if_present(&mut self, path: &Path) -> Result<(), HostError> {

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::presence::told_from_dangling;
 use super::{Host, HostError};
 
 impl Host {
@@ -42,6 +43,20 @@ impl Host {
             }
         }
         Ok(scripts)
+    }
+
+    /// Whether there is a folder; not so where its name is free.
+    ///
+    /// # Errors
+    /// Something else is there, a link that leads to nothing among it, or the folder cannot be looked at.
+    pub fn has_folder(&self, path: &Path) -> Result<bool, HostError> {
+        let place = self.files.locate(path);
+        match fs::metadata(&place).map_err(|error| told_from_dangling(&place, error)) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(HostError::list(path, io::Error::from_raw_os_error(nix::libc::ENOTDIR))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(HostError::list(path, error)),
+        }
     }
 
     /// What is there, links followed; none also for a link that leads nowhere or in a circle.
@@ -131,6 +146,31 @@ mod tests {
         assert_eq!(tree.scripts("win11"), ["win11/prepare/begin"]);
         tree.write("win11/prepare/begin", 0o644);
         assert!(tree.scripts("win11").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_folder_is_told_from_none() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::simulated(root.path(), &Faults::default());
+        fs::create_dir(root.path().join("folder")).unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        symlink("folder", root.path().join("link")).unwrap();
+        symlink("nowhere", root.path().join("dangling")).unwrap();
+        symlink("circle", root.path().join("circle")).unwrap();
+        let has_folder = |path: &str| host.has_folder(path.as_ref()).map_err(|error| error.to_string());
+        assert_eq!(has_folder("/folder"), Ok(true));
+        assert_eq!(has_folder("/link"), Ok(true));
+        assert_eq!(has_folder("/none"), Ok(false));
+        assert_eq!(has_folder("/none/folder"), Ok(false));
+        for (path, reason) in [
+            ("/file", "Not a directory (os error 20)"),
+            ("/file/x", "Not a directory (os error 20)"),
+            ("/dangling", "a symbolic link leads to nothing"),
+            ("/dangling/x", "a symbolic link leads to nothing"),
+            ("/circle", "Too many levels of symbolic links (os error 40)"),
+        ] {
+            assert_eq!(has_folder(path), Err(format!("failed to list {path}: {reason}")));
+        }
     }
 
     #[test]

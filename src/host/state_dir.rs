@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::lock_holder::{erase, sign};
+use super::presence::told_from_dangling;
 use super::{Host, HostError, LockState};
 use crate::deadline::Deadline;
 use crate::failpoint;
@@ -35,7 +36,7 @@ impl Host {
     /// It is there but cannot be read.
     pub fn read_state(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
         let path = state_path(name);
-        match self.files.read(&path) {
+        match self.files.read(&path).map_err(|error| told_from_dangling(&self.locate(&path), error)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(HostError::read(&path, error)),

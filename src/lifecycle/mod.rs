@@ -23,7 +23,7 @@ use crate::ledger::{Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Reco
 
 pub use cards::{Clearing, clear_quarantine};
 pub use load::{
-    CONFIG_DIR, HOST_FILE, LoadedConfig, config_path, host_config, load_config, load_host_config,
+    CONFIG_DIR, HOST_FILE, LoadedConfig, config_path, has_config, host_config, load_config, load_host_config,
 };
 pub use monitors::{follow_monitors, note_monitors, return_monitors};
 pub use prepare::{PreparePlan, plan_prepare, prepare};

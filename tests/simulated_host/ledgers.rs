@@ -22,6 +22,19 @@ fn with_ledger() -> (Machine, String) {
 }
 
 #[test]
+fn a_ledger_that_is_a_link_to_nothing_is_not_none() {
+    let (machine, _) = with_ledger();
+    let file = machine.path(STATE_DIR).join(FILE);
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("nowhere", &file).unwrap();
+    let own = greedy(&machine, 1, "2-3", 10);
+    for error in [machine.prepare(&own).unwrap_err(), machine.release(&own).unwrap_err()] {
+        let path = "/run/vfio-hook/ledger.json";
+        assert_eq!(message(&error), format!("failed to read {path}: a symbolic link leads to nothing"));
+    }
+}
+
+#[test]
 fn a_damaged_ledger_is_refused_and_kept() {
     let (machine, good) = with_ledger();
     let before = machine.files();
@@ -33,6 +46,7 @@ fn a_damaged_ledger_is_refused_and_kept() {
         ("newer and different", "{\"format\": 7, \"guests\": []}".to_owned()),
         ("unknown field", good.replacen("\"boot_id\"", "\"colour\": 1, \"boot_id\"", 1)),
         ("unknown knob", good.replace("default-irq-affinity", "moon-phase")),
+        ("nested without end", format!("{{\"format\": 3, \"leases\": {}", "[".repeat(500_000))),
         ("other UUID", good.replace("00000000-0000-4000", "zzzzzzzz-0000-4000")),
     ];
     let file = machine.path(STATE_DIR).join(FILE);

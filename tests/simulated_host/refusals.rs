@@ -72,6 +72,23 @@ fn memory_in_a_file_of_its_own_needs_no_mount() {
 }
 
 #[test]
+fn a_folder_of_scripts_that_is_there_and_cannot_be_read() {
+    let yaml = "run:\n- scripts: /srv/hooks\n";
+    let machine = Machine::new("two-nodes");
+    let report = machine.prepare(&life(guest(1, "2-3", ""), yaml)).unwrap();
+    let notes: Vec<&str> = report.notes.iter().map(|note| note.text.as_str()).collect();
+    assert!(notes.contains(&"there is no folder /srv/hooks: none of its scripts are run"), "{notes:?}");
+
+    let machine = Machine::new("two-nodes");
+    std::fs::create_dir_all(machine.path("/srv")).unwrap();
+    std::os::unix::fs::symlink("not-mounted", machine.path("/srv/hooks")).unwrap();
+    insta::assert_snapshot!(refusal(&machine, &life(guest(1, "2-3", ""), yaml)), @"
+    /etc/vfio-hook/hooks.d/guest.yaml:2:12: failed to list /srv/hooks: a symbolic link leads to nothing
+    help: `ls -ld /srv/hooks` shows what is there
+    ");
+}
+
+#[test]
 fn several_reasons_at_once() {
     let machine = Machine::new("two-nodes");
     let yaml = "isolate_cpus:\n  cpus: 2-3\n  governor: turbo\nhugepages:\n  keep_free: 15GiB\n";

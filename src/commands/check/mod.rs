@@ -3,7 +3,6 @@
 mod targets;
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use crate::config::{
     ConfigErrors, ConfigSource, Diagnostic, HostConfig, MAX_FILE_BYTES, Style, TrustError, read_trusted,
 };
 use crate::exit::Exit;
-use crate::host::Host;
+use crate::host::{Host, read_given_file};
 use crate::lifecycle::{self, CONFIG_DIR, HOST_FILE};
 
 use targets::{Kind, Target};
@@ -47,7 +46,7 @@ struct Checks {
 
 pub(super) fn run(named: &[OsString], format: Format) -> anyhow::Result<Exit> {
     let mut checks = Checks { format, views: Vec::new(), unreadable: 0, host_file: HostFile::Unread };
-    for target in targets::targets(named)? {
+    for target in targets::targets(&Host::real(), named)? {
         checks.check(target);
     }
     let Checks { views, unreadable, .. } = checks;
@@ -153,21 +152,34 @@ fn read(file: &Path) -> anyhow::Result<Option<Result<ConfigSource, ConfigErrors>
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(None),
             Err(error @ TrustError::Io { .. }) => return Err(error.into()),
-            Err(error) => {
-                return Ok(Some(Err(Diagnostic::new(file, error.to_string(), None).into())));
-            }
+            Err(error) => return Ok(Some(Err(untrusted(file, &error).into()))),
         }
     } else {
-        read_any(file)?
+        read_given_file(file, MAX_FILE_BYTES).with_context(|| format!("failed to read {}", file.display()))?
     };
     Ok(Some(ConfigSource::from_bytes(file, bytes)))
 }
 
-fn read_any(file: &Path) -> anyhow::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    fs::File::open(file)
-        .and_then(|opened| opened.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("failed to read {}", file.display()))?;
-    Ok(bytes)
+/// The error's second line tells what to do.
+fn untrusted(file: &Path, error: &TrustError) -> Diagnostic {
+    let text = error.to_string();
+    let (message, help) = text.split_once('\n').unwrap_or((&text, ""));
+    Diagnostic::new(file, message, (!help.is_empty()).then(|| help.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_nothing_is_a_mistake_with_its_help() {
+        let file = Path::new("/etc/vfio-hook/hooks.d/win11.yaml");
+        let error = TrustError::Dangling { path: PathBuf::from("/srv/win11.yaml"), link: file.to_owned() };
+        let errors = ConfigErrors::from(untrusted(file, &error));
+        insta::assert_snapshot!(errors.render(Style::Plain), @"
+        error: /srv/win11.yaml does not exist, and a symbolic link leads there
+        --> /etc/vfio-hook/hooks.d/win11.yaml
+         = help: create it, or remove the link at /etc/vfio-hook/hooks.d/win11.yaml
+        ");
+    }
 }

@@ -2,12 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::guest::GuestName;
+use crate::host::Host;
 use crate::lifecycle::{self, CONFIG_DIR, HOST_FILE};
 
 /// A file that is checked.
@@ -27,9 +27,9 @@ pub(super) enum Kind {
 }
 
 /// Those that are named, or else all of this host.
-pub(super) fn targets(named: &[OsString]) -> anyhow::Result<Vec<Target>> {
+pub(super) fn targets(host: &Host, named: &[OsString]) -> anyhow::Result<Vec<Target>> {
     let mut targets = if named.is_empty() {
-        all()?
+        all(host)?
     } else {
         named.iter().map(|name| target(name)).collect::<anyhow::Result<_>>()?
     };
@@ -37,21 +37,21 @@ pub(super) fn targets(named: &[OsString]) -> anyhow::Result<Vec<Target>> {
     Ok(targets)
 }
 
-fn all() -> anyhow::Result<Vec<Target>> {
+fn all(host: &Host) -> anyhow::Result<Vec<Target>> {
     let mut targets = Vec::new();
-    let host_file = PathBuf::from(HOST_FILE);
-    if host_file.symlink_metadata().is_ok() {
-        targets.push(Target { file: host_file, kind: Kind::Host });
+    if host.is_named(HOST_FILE) {
+        targets.push(Target { file: PathBuf::from(HOST_FILE), kind: Kind::Host });
     }
-    let entries = match fs::read_dir(CONFIG_DIR) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(targets),
-        entries => entries.with_context(|| format!("failed to list {CONFIG_DIR}"))?,
-    };
+    if !host.has_folder(CONFIG_DIR.as_ref())? {
+        return Ok(targets);
+    }
+    let folder = host.locate(CONFIG_DIR.as_ref());
+    let entries = fs::read_dir(&folder).with_context(|| format!("failed to list {CONFIG_DIR}"))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("failed to list {CONFIG_DIR}"))?.path();
         if path.extension() == Some(OsStr::new("yaml")) {
-            files.push(path);
+            files.extend(path.file_name().map(|name| Path::new(CONFIG_DIR).join(name)));
         }
     }
     files.sort_unstable();
@@ -86,11 +86,12 @@ fn kind(path: &Path) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::simulated::Faults;
 
     #[test]
     fn the_hosts_file_is_known_by_its_name_and_comes_first() {
         let named = ["win11", "x/win10.yaml", "host", "x/host.yaml", HOST_FILE].map(OsString::from);
-        let targets = targets(&named).unwrap();
+        let targets = targets(&Host::real(), &named).unwrap();
         let found: Vec<_> =
             targets.iter().map(|target| (target.kind, target.file.to_str().unwrap())).collect();
         assert_eq!(
@@ -103,5 +104,29 @@ mod tests {
                 (Kind::Guest, "/etc/vfio-hook/hooks.d/host.yaml"),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_read_is_a_target_all_the_same() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::simulated(folder.path(), &Faults::default());
+        assert_eq!(targets(&host, &[]).unwrap(), []);
+        let at = |path: &str| folder.path().join(path.trim_start_matches('/'));
+        fs::create_dir_all(at("/etc/vfio-hook")).unwrap();
+        symlink("nowhere", at(HOST_FILE)).unwrap();
+        let host_file = Target { file: HOST_FILE.into(), kind: Kind::Host };
+        assert_eq!(targets(&host, &[]).unwrap(), [host_file]);
+
+        symlink("nowhere", at(CONFIG_DIR)).unwrap();
+        let error = format!("{:#}", targets(&host, &[]).unwrap_err());
+        assert_eq!(error, "failed to list /etc/vfio-hook/hooks.d: a symbolic link leads to nothing");
+
+        fs::create_dir_all(at("/etc/vfio-hook/nowhere")).unwrap();
+        symlink("circle.yaml", at("/etc/vfio-hook/nowhere/circle.yaml")).unwrap();
+        let found = targets(&host, &[]).unwrap();
+        let files: Vec<_> = found.iter().map(|target| target.file.to_str().unwrap()).collect();
+        assert_eq!(files, [HOST_FILE, "/etc/vfio-hook/hooks.d/circle.yaml"]);
     }
 }

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::output;
-use crate::config::ConfigSource;
+use super::test::given_guest;
+use crate::config::{ConfigSource, MAX_FILE_BYTES};
 use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::exit::Exit;
 use crate::guest::Guest;
 use crate::host::simulated::Faults;
-use crate::host::{Host, STATE_DIR, manifest};
+use crate::host::{Host, STATE_DIR, manifest, read_given_file};
 use crate::ledger::{Note, Outcome};
 use crate::lifecycle::{self, CONFIG_DIR, LifecycleError, LoadedConfig};
 
@@ -91,16 +92,14 @@ fn report(outcome: &Outcome) {
 }
 
 fn read_guest(xml: Option<&Path>) -> anyhow::Result<Guest> {
-    let Some(path) = xml else { return Ok(Guest::parse(GUEST.as_bytes())?) };
-    let bytes =
-        fs::read(path).with_context(|| format!("failed to read the guest's XML from {}", path.display()))?;
-    Guest::parse(&bytes).with_context(|| path.display().to_string())
+    xml.map_or_else(|| Ok(Guest::parse(GUEST.as_bytes())?), given_guest)
 }
 
 fn read_config(config: Option<&Path>, guest: &Guest) -> anyhow::Result<LoadedConfig> {
     let source = match config {
         Some(path) => {
-            let bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+            let bytes = read_given_file(path, MAX_FILE_BYTES)
+                .with_context(|| format!("failed to read {}", path.display()))?;
             ConfigSource::from_bytes(path, bytes).map_err(LifecycleError::from)?
         }
         None => ConfigSource::new(Path::new(CONFIG_DIR).join(format!("{}.yaml", guest.name)), CONFIG),

@@ -100,7 +100,8 @@ impl Walk {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let fd = match openat(&folder.fd, step.name.as_os_str(), flags, Mode::empty()) {
                 Ok(fd) => fd,
-                Err(Errno::ENOENT) => {
+                // No file can have a name that is too long.
+                Err(Errno::ENOENT | Errno::ENAMETOOLONG) => {
                     return step.link.map_or(Ok(None), |link| Err(TrustError::Dangling { path, link }));
                 }
                 Err(errno) => return Err(io_error(&path, errno)),

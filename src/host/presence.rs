@@ -1,0 +1,92 @@
+//! Whether something is there.
+
+use std::io;
+use std::path::Path;
+
+use super::Host;
+
+impl Host {
+    /// Whether a file or folder is there, links followed.
+    #[must_use]
+    pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
+        self.files.locate(path.as_ref()).exists()
+    }
+
+    /// Whether there is something under this name, whatever it is and whether or not it can be read: a link that leads
+    /// to nothing or in a circle is there, and so is what the kernel will not tell about. Not so where the name is free,
+    /// or the folder that it would be in.
+    #[must_use]
+    pub fn is_named(&self, path: impl AsRef<Path>) -> bool {
+        is_named(&self.files.locate(path.as_ref()))
+    }
+}
+
+/// The same on this machine, for a process that must not allocate: a short path needs no memory.
+pub(crate) fn is_named(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(_) => true,
+        // The folder may be missing behind a link that is there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.parent().is_some_and(leads_nowhere),
+        // No file can have this name.
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => false,
+        Err(_) => true,
+    }
+}
+
+/// The kernel's word for a name that is free is also its word for a link that leads to nothing, which is something else.
+pub(super) fn told_from_dangling(path: &Path, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound && is_named(path) {
+        return io::Error::other("a symbolic link leads to nothing");
+    }
+    error
+}
+
+fn leads_nowhere(folder: &Path) -> bool {
+    folder.metadata().is_err() && is_named(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+    use crate::host::simulated::Faults;
+
+    #[test]
+    fn what_is_there_under_a_name_counts_however_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::simulated(folder.path(), &Faults::default());
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        mkfifo(&at("pipe"), Mode::S_IRUSR).unwrap();
+        symlink("file", at("link")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        symlink("circle", at("circle")).unwrap();
+        let long = format!("/{}", "x".repeat(256));
+        for (path, is_named, is_present) in [
+            ("/file", true, true),
+            ("/folder", true, true),
+            ("/pipe", true, true),
+            ("/link", true, true),
+            ("/dangling", true, false),
+            ("/circle", true, false),
+            // ENOTDIR, ELOOP, and a folder that is missing behind a link.
+            ("/file/x", true, false),
+            ("/circle/x", true, false),
+            ("/dangling/x", true, false),
+            ("/dangling/x/y", true, false),
+            ("/none", false, false),
+            ("/folder/none", false, false),
+            ("/none/x", false, false),
+            ("/none/x/y", false, false),
+            (&long, false, false),
+        ] {
+            assert_eq!((host.is_named(path), host.is_present(path)), (is_named, is_present), "{path}");
+        }
+    }
+}
