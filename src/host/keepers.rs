@@ -43,6 +43,20 @@ pub enum Request {
     Leave,
 }
 
+impl Request {
+    /// Whether asking twice is the same as asking once.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::State
+            | Self::SleepLock(_)
+            | Self::CpuDmaLatency(_)
+            | Self::Look
+            | Self::GiveBack { .. } => true,
+            Self::Run(_) | Self::Leave => false,
+        }
+    }
+}
+
 /// Commands to be run, and what they are told about the event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errand {
