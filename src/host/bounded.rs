@@ -12,6 +12,7 @@ use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 
 use super::children::{OwnedChild, Wake};
@@ -29,6 +30,9 @@ pub const READ_ATTRIBUTES: &str = "read-attributes";
 
 /// How long a killed child may take to end before it counts as kept by the kernel.
 const ENDS: Duration = Duration::from_millis(200);
+
+/// The most that is heard of a child; one that says more is not waited for.
+const MAX_HEARD: usize = 8 * 1024 * 1024;
 
 /// What became of a child.
 #[derive(Debug)]
@@ -98,18 +102,40 @@ fn hear(
     deadline: Deadline,
 ) -> io::Result<Wake> {
     loop {
-        match child.wait(deadline, Some(stdout.as_fd()))? {
-            Wake::TimedOut => return Ok(Wake::TimedOut),
-            Wake::Ended => {
-                stdout.read_to_end(heard)?;
-                return Ok(Wake::Ended);
-            }
-            Wake::Cancelled => {
-                let mut piece = [0; 4096];
-                match stdout.read(&mut piece)? {
-                    0 => return child.wait(deadline, None),
-                    length => heard.extend_from_slice(&piece[..length]),
+        match hear_more(child, stdout, heard, deadline)? {
+            Some(Wake::Cancelled) => return child.wait(deadline, None),
+            Some(end) => return Ok(end),
+            None if heard.len() > MAX_HEARD => return Ok(Wake::TimedOut),
+            None => {}
+        }
+    }
+}
+
+/// Waits for the next piece that a child says, and reads it; or how that came to an end: it ended, the time is over, or
+/// it has closed its output ([`Wake::Cancelled`]). Something that it left running may keep the output open.
+pub(super) fn hear_more(
+    child: &OwnedChild,
+    stdout: &mut ChildStdout,
+    heard: &mut Vec<u8>,
+    deadline: Deadline,
+) -> io::Result<Option<Wake>> {
+    fcntl(&*stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    match child.wait(deadline, Some(stdout.as_fd()))? {
+        Wake::TimedOut => Ok(Some(Wake::TimedOut)),
+        Wake::Ended => match stdout.take(MAX_HEARD as u64).read_to_end(heard) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(Some(Wake::Ended)),
+        },
+        Wake::Cancelled => {
+            let mut piece = [0; 4096];
+            match stdout.read(&mut piece) {
+                Ok(0) => Ok(Some(Wake::Cancelled)),
+                Ok(length) => {
+                    heard.extend_from_slice(&piece[..length]);
+                    Ok(None)
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(error) => Err(error),
             }
         }
     }
@@ -273,6 +299,23 @@ mod tests {
         let aside = shell("echo one; echo two", Output::Heard, LONG);
         assert!(matches!(aside.end, AsideEnd::Ended(status) if status.success()));
         assert_eq!(aside.output, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn neither_what_is_left_in_the_background_nor_a_flood_is_waited_for() {
+        let (sender, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            sender.send(shell("echo one; sleep 1000 & echo $!", Output::Heard, LONG)).unwrap();
+            sender.send(shell("exec cat /dev/zero", Output::Heard, LONG)).unwrap();
+        });
+        let left = end.recv_timeout(LONG).expect("it waits for what is left in the background");
+        let text = String::from_utf8(left.output).unwrap();
+        let pid: i32 = text.strip_prefix("one\n").unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        assert!(matches!(left.end, AsideEnd::Ended(status) if status.success()));
+        let flood = end.recv_timeout(LONG).expect("it hears a flood to its end");
+        assert!(!matches!(flood.end, AsideEnd::Ended(status) if status.success()), "{:?}", flood.end);
+        assert!(flood.output.len() <= MAX_HEARD + 64 * 1024);
     }
 
     #[test]

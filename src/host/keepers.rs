@@ -18,6 +18,9 @@ use crate::guest::GuestUuid;
 /// which asks several times, has 5 s in all.
 const STATE: Duration = Duration::from_millis(500);
 
+/// How long a keeper may take to do what it does at once: of that, logind has 3 s to give a sleep lock.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 /// What a keeper is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -158,7 +161,7 @@ impl Host {
         }
     }
 
-    /// Asks a guest's keeper for something that it does at once.
+    /// Asks a guest's keeper for something that it does at once: it has 5 s for it, and no more than until the deadline.
     ///
     /// # Errors
     /// There is none, it does not answer in time, or it could not.
@@ -168,7 +171,7 @@ impl Host {
         request: &Request,
         deadline: Deadline,
     ) -> Result<KeeperState, HostError> {
-        match self.keepers.ask(guest, request, deadline)? {
+        match self.keepers.ask(guest, request, Deadline::after(AT_ONCE).earlier(deadline))? {
             Some(Answer::Done(state)) => Ok(state),
             Some(Answer::Failed(reason)) => Err(no_answer(guest, reason)),
             Some(Answer::Ran(_)) => Err(no_answer(guest, "it answered something else")),
@@ -186,9 +189,14 @@ impl Host {
         errand: Errand,
         deadline: Deadline,
     ) -> Result<Vec<CommandFailure>, HostError> {
-        if self.keepers.ask(guest, &Request::State, deadline)?.is_none() {
+        let soon = Deadline::after(AT_ONCE).earlier(deadline);
+        if self.keepers.ask(guest, &Request::State, soon)?.is_none() {
             self.start_keeper(guest, deadline)?;
         }
+        let deadline = match errand.answer {
+            AnswerAt::Once => Deadline::after(AT_ONCE).earlier(deadline),
+            AnswerAt::End => deadline,
+        };
         match self.keepers.ask(guest, &Request::Run(errand), deadline)? {
             Some(Answer::Ran(failures)) => Ok(failures),
             Some(Answer::Done(_)) => Ok(Vec::new()),
@@ -234,4 +242,63 @@ pub(crate) fn keeper_lock(guest: GuestUuid) -> String {
 /// The name of the guest's XML in [`STATE_DIR`], kept for scripts that get it.
 pub(crate) fn xml_file(guest: GuestUuid) -> String {
     format!("{guest}.xml")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::host::simulated::Faults;
+
+    /// Keepers that answer nothing, and how long each was waited for.
+    #[derive(Default)]
+    struct Silent(Arc<Mutex<Vec<Duration>>>);
+
+    impl Keepers for Silent {
+        fn start(&self, _: GuestUuid, _: Deadline) -> Result<(), HostError> {
+            Ok(())
+        }
+
+        fn ask(
+            &self,
+            guest: GuestUuid,
+            request: &Request,
+            deadline: Deadline,
+        ) -> Result<Option<Answer>, HostError> {
+            self.0.lock().unwrap().push(deadline.remaining());
+            match request {
+                Request::Run(_) => Err(no_answer(guest, "it hangs")),
+                _ => Ok(Some(Answer::Failed("it hangs".to_owned()))),
+            }
+        }
+
+        fn stop(&self, _: GuestUuid, _: Deadline) -> Result<(), HostError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_end_of_commands_is_waited_for_as_long_as_an_event_may_take() {
+        let (root, waits) = (tempfile::tempdir().unwrap(), Arc::<Mutex<Vec<Duration>>>::default());
+        let keepers = Box::new(Silent(Arc::clone(&waits)));
+        let mut host = Host { keepers, ..Host::simulated(root.path(), &Faults::default()) };
+        let guest = "c0ffee00-1111-4222-8333-44445555666f".parse().unwrap();
+        let event = || Deadline::after(Duration::from_secs(1000));
+        let errand = |answer| Errand {
+            commands: Vec::new(),
+            event: Operation::Release,
+            reason: String::new(),
+            answer,
+        };
+        host.keeper(guest, event()).unwrap_err();
+        host.ask_keeper(guest, &Request::Leave, event()).unwrap_err();
+        host.run_commands(guest, errand(AnswerAt::Once), event()).unwrap_err();
+        host.run_commands(guest, errand(AnswerAt::End), event()).unwrap_err();
+        let waits = waits.lock().unwrap();
+        let (end, others) = waits.split_last().unwrap();
+        assert!(*end > AT_ONCE, "{end:?}");
+        assert_eq!(others.len(), 5);
+        assert!(others.iter().all(|wait| *wait <= AT_ONCE), "{others:?}");
+    }
 }

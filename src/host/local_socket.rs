@@ -301,6 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_without_a_pause_makes_no_time_either() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        std::thread::spawn(move || while here.write_all(b"x").is_ok() {});
+        let (sender, end) = channel();
+        std::thread::spawn(move || {
+            let socket = LocalSocket::accepted(there).unwrap();
+            sender.send(socket.receive_all(usize::MAX, Deadline::after(PATIENCE)))
+        });
+        let error = end.recv_timeout(LONG).expect("it is heard for ever").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
     fn reads_a_line_or_all_but_never_more_than_is_borne() {
         let later = Deadline::after(LONG);
         let sent = |bytes: &[u8]| {

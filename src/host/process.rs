@@ -14,6 +14,9 @@ use crate::deadline::Deadline;
 /// The daemons that call the hook, as the kernel names their processes.
 const LIBVIRT_DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
 
+/// `PF_KTHREAD` of the kernel's `include/linux/sched.h`, in `flags` of `/proc/PID/stat`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
 /// One life of a process: its number, and when it started, since numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -125,8 +128,9 @@ impl Host {
                     spared_groups.iter().any(|spared| group.pathname.starts_with(&format!("/{spared}/")))
                 })
             });
-            // A kernel thread has no command line, and neither has a zombie.
-            if spared || process.cmdline().map_or(true, |arguments| arguments.is_empty()) {
+            // Not by the command line, which kernel threads lack: a process that hangs keeps its reader waiting.
+            let Ok(stat) = process.stat() else { continue };
+            if spared || stat.flags & KERNEL_THREAD != 0 || matches!(stat.state, 'Z' | 'X') {
                 continue;
             }
             let Ok(tasks) = process.tasks() else { continue };
@@ -140,8 +144,7 @@ impl Host {
             if count > 0 {
                 strays.count += count;
                 if strays.examples.len() < 5 {
-                    let name = process.stat().map_or_else(|_| process.pid.to_string(), |stat| stat.comm);
-                    strays.examples.push(format!("{name} ({})", process.pid));
+                    strays.examples.push(format!("{} ({})", stat.comm, process.pid));
                 }
             }
         }
@@ -156,8 +159,16 @@ fn allowed_cpus(status: &procfs::process::Status) -> Option<CpuSet> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+    use std::{fs, thread};
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
     use super::*;
     use crate::host::manifest;
+    use crate::host::simulated::Faults;
 
     #[test]
     fn a_process_lives_as_long_as_one_of_its_threads() {
@@ -179,5 +190,36 @@ mod tests {
             assert_eq!(asked(4242), is_alive, "{threads}");
             assert!(!asked(4243), "{threads}: another life");
         }
+    }
+
+    /// A pipe without a writer keeps its reader waiting, as the lock on a process's memory does.
+    #[test]
+    fn tasks_are_counted_although_a_process_hangs() {
+        let root = tempfile::tempdir().unwrap();
+        let own = |file: &str| fs::read_to_string(format!("/proc/self/{file}")).unwrap();
+        let add = |pid: i32, flags: u32, cpus: &str| {
+            let folder = root.path().join(format!("proc/{pid}"));
+            let fields = format!("S 1 1 1 0 -1 {flags} {}4242 {}", "0 ".repeat(12), "0 ".repeat(30));
+            fs::create_dir_all(folder.join("task/1")).unwrap();
+            fs::write(folder.join("stat"), format!("{pid} (p{pid}) {fields}\n")).unwrap();
+            let status = own("status");
+            let lines = status.lines().map(|line| match line.split_once(':') {
+                Some((name @ "Cpus_allowed_list", _)) => format!("{name}:\t{cpus}\n"),
+                _ => format!("{line}\n"),
+            });
+            fs::write(folder.join("task/1/status"), lines.collect::<String>()).unwrap();
+            mkfifo(&folder.join("cmdline"), Mode::S_IRWXU).unwrap();
+        };
+        add(100, 0, "0-3");
+        add(200, 0, "4-7");
+        add(300, KERNEL_THREAD, "0-7");
+        let (sender, strays) = channel();
+        let host = Host::simulated(root.path(), &Faults::default());
+        thread::spawn(move || {
+            let later = Deadline::after(Duration::from_secs(20));
+            sender.send(host.stray_tasks(&"2-3".parse().unwrap(), &[], later))
+        });
+        let strays = strays.recv_timeout(Duration::from_secs(20)).expect("it hangs");
+        assert_eq!(strays, StrayTasks { count: 1, examples: vec!["p100 (100)".to_owned()] });
     }
 }

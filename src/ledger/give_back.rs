@@ -21,8 +21,8 @@ use crate::host::{AnswerAt, Errand, HostError, ProcessId, Request, xml_file};
 /// seconds.
 const TAKES_CARDS: Duration = Duration::from_secs(12);
 
-/// How long a keeper that did not say how it stands may take to hear that it has to give back: the ledger is locked
-/// meanwhile.
+/// How long a keeper may take to hear that it has to give back: the ledger is locked meanwhile. One that hears it later
+/// does it all the same.
 const REMINDER: Duration = Duration::from_secs(1);
 
 /// The events whose commands are run when a lease is given back. Those of `stopped` were run before if libvirt said so.
@@ -69,8 +69,7 @@ impl Ledger<'_> {
         let mut outcome = self.give_back_before_commands(uuid, by)?;
         let request = Request::GiveBack { reason: reason.to_owned(), heir };
         let told = match &keeper {
-            KeeperAtHand::Answers(_) => self.tell_keeper(uuid, &request, self.deadline),
-            KeeperAtHand::Silent => {
+            KeeperAtHand::Answers(_) | KeeperAtHand::Silent => {
                 self.tell_keeper(uuid, &request, Deadline::after(REMINDER).earlier(self.half_of_the_time()))
             }
             KeeperAtHand::Missing(error) => Err(error.to_string()),

@@ -41,6 +41,8 @@ enum Manner {
     SaysNothing,
     /// As before, once it has said how it is set up.
     TakesNoSettings,
+    /// It answers once, and then says nothing.
+    AnswersOnce,
     /// It says its answers again and again, a byte at a time.
     Trickles,
     /// It closes each connection.
@@ -87,17 +89,19 @@ impl Irqbalance {
         thread::spawn(move || {
             let mut unanswered = Vec::new();
             loop {
-                let manner = shared.lock().unwrap().manner;
-                if manner == Manner::Trickles {
+                let mut state = shared.lock().unwrap();
+                if state.manner == Manner::Trickles {
                     unanswered.retain_mut(|stream: &mut UnixStream| stream.write_all(b"0").is_ok());
                 }
-                match listener.accept() {
-                    Ok((stream, _)) if manner != Manner::TakesNoConnection => {
-                        shared.lock().unwrap().taken += 1;
-                        unanswered.extend(answer(stream, &shared, rounds, manner));
-                    }
-                    _ => thread::sleep(PAUSE),
+                if state.manner != Manner::TakesNoConnection
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    state.taken += 1;
+                    unanswered.extend(answer(stream, &mut state, rounds));
+                    continue;
                 }
+                drop(state);
+                thread::sleep(PAUSE);
             }
         });
         Self { socket, state }
@@ -141,25 +145,20 @@ impl Irqbalance {
 }
 
 /// Gives the connection where it is neither answered nor closed.
-fn answer(
-    mut stream: UnixStream,
-    state: &Mutex<State>,
-    rounds: Rounds,
-    manner: Manner,
-) -> Option<UnixStream> {
-    match manner {
+fn answer(mut stream: UnixStream, state: &mut State, rounds: Rounds) -> Option<UnixStream> {
+    match state.manner {
         Manner::SaysNothing | Manner::Trickles => return Some(stream),
         Manner::Closes => return None,
-        Manner::Well | Manner::TakesNoSettings | Manner::TakesNoConnection => {}
+        Manner::AnswersOnce if state.taken > 1 => return Some(stream),
+        Manner::AnswersOnce | Manner::Well | Manner::TakesNoSettings | Manner::TakesNoConnection => {}
     }
     let mut buffer = [0; 256];
     let length = stream.read(&mut buffer).ok()?;
     let command = String::from_utf8_lossy(&buffer[..length]).into_owned();
-    let mut state = state.lock().unwrap();
     if command == "setup" {
         let mask = state.shown.to_mask();
         let _ = write!(stream, "SLEEP 10 IRQ 9 LOAD 0 DIFF 0 CLASS 0 BANNED {mask}");
-    } else if manner == Manner::TakesNoSettings {
+    } else if state.manner == Manner::TakesNoSettings {
         return Some(stream);
     } else if let Some(list) = command.strip_prefix("settings cpus ") {
         state.asked = (list != "NULL").then(|| list.parse().unwrap());
@@ -344,19 +343,21 @@ fn a_daemon_that_hangs_later_keeps_nothing_but_its_own_list() {
 }
 
 #[test]
-fn a_list_that_is_not_taken_does_not_keep_a_guest_from_starting() {
-    let machine = Machine::new("two-nodes");
-    let irqbalance = Irqbalance::start(&machine, "7", Rounds::Always);
-    let before = machine.files();
-    irqbalance.behave(Manner::TakesNoSettings);
-    let life = isolating(1, "2-3");
-    let outcome = in_time(Manner::TakesNoSettings, || machine.prepare(&life).unwrap());
-    let [warning] = warnings(&outcome)[..] else { panic!("{:?}", outcome.notes) };
-    assert!(warning.starts_with("CPUs banned in irqbalance left alone: "), "{warning}");
-    irqbalance.behave(Manner::Well);
-    machine.release(&life).unwrap();
-    assert_eq!(irqbalance.banned(), "7");
-    machine.assert_is(&before, "released");
+fn a_daemon_that_hangs_meanwhile_does_not_keep_a_guest_from_starting() {
+    for manner in [Manner::AnswersOnce, Manner::TakesNoSettings] {
+        let machine = Machine::new("two-nodes");
+        let irqbalance = Irqbalance::start(&machine, "7", Rounds::Always);
+        let before = machine.files();
+        irqbalance.behave(manner);
+        let life = isolating(1, "2-3");
+        let outcome = in_time(manner, || machine.prepare(&life).unwrap());
+        let [warning] = warnings(&outcome)[..] else { panic!("{manner:?}: {:?}", outcome.notes) };
+        assert!(warning.starts_with("CPUs banned in irqbalance left alone: "), "{warning}");
+        irqbalance.behave(Manner::Well);
+        machine.release(&life).unwrap();
+        assert_eq!(irqbalance.banned(), "7", "{manner:?}");
+        machine.assert_is(&before, "released");
+    }
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Talks with monitors, in a process of their own. A driver that hangs in a transfer keeps the whole process from
 //! ending that made it, and this one is waited for, by libvirt or by systemd; the other can be left behind.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, MonitorsFound};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
+use crate::host::bounded::hear_more;
 use crate::host::children::{OwnedChild, Wake};
 use crate::host::i2c::{I2cBus, MonitorTrouble};
 use crate::host::{Host, HostError};
@@ -99,7 +99,7 @@ pub(super) fn aside<T: DeserializeOwned + Hanging>(talk: Talk, deadline: Deadlin
     let mut child = OwnedChild::spawn(&mut command).map_err(|error| failed(&error))?;
     let answer = child.take_stdout().map_or_else(
         || Err(io::Error::other("it has no output")),
-        |stdout| answer_of(&child, stdout, deadline),
+        |mut stdout| answer_of(&child, &mut stdout, deadline),
     );
     let answer = answer.and_then(|line| serde_json::from_str::<T>(&line).map_err(io::Error::other));
     if matches!(child.wait(Deadline::after(ENDS), None), Ok(Wake::Ended)) {
@@ -111,14 +111,19 @@ pub(super) fn aside<T: DeserializeOwned + Hanging>(talk: Talk, deadline: Deadlin
     answer.map_err(|error| failed(&error))
 }
 
-fn answer_of(child: &OwnedChild, stdout: ChildStdout, deadline: Deadline) -> io::Result<String> {
-    match child.wait(deadline, Some(stdout.as_fd()))? {
-        Wake::TimedOut => Err(io::ErrorKind::TimedOut.into()),
-        // The last thing it does before it ends is to answer, in one line that fits into the pipe.
-        Wake::Cancelled | Wake::Ended => {
-            let mut line = String::new();
-            BufReader::new(stdout).read_line(&mut line)?;
-            Ok(line)
+fn answer_of(child: &OwnedChild, stdout: &mut ChildStdout, deadline: Deadline) -> io::Result<String> {
+    let mut heard = Vec::new();
+    loop {
+        let end = hear_more(child, stdout, &mut heard, deadline)?;
+        // The last thing it does before it ends is to answer, in one line.
+        if let Some(length) = heard.iter().position(|byte| *byte == b'\n') {
+            heard.truncate(length);
+            return String::from_utf8(heard).map_err(io::Error::other);
+        }
+        match end {
+            None => {}
+            Some(Wake::TimedOut) => return Err(io::ErrorKind::TimedOut.into()),
+            Some(Wake::Ended | Wake::Cancelled) => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
@@ -151,4 +156,37 @@ pub fn talk_to_monitors(order: &str) -> io::Result<Exit> {
     io::stdout().write_all(&answer)?;
     io::stdout().flush()?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+    use crate::host::virsh::kill;
+
+    #[test]
+    fn half_an_answer_is_waited_for_no_longer_than_there_is_time() {
+        let (sender, end) = channel();
+        thread::spawn(move || {
+            let ask = |script: &str, time| {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", script]).stdout(Stdio::piped()).process_group(0);
+                let mut child = OwnedChild::spawn(&mut command).unwrap();
+                let mut stdout = child.take_stdout().unwrap();
+                let answer = answer_of(&child, &mut stdout, Deadline::after(time));
+                kill(child);
+                answer.map_err(|error| error.kind())
+            };
+            let (short, long) = (Duration::from_millis(200), Duration::from_secs(20));
+            sender.send(ask("printf half; exec sleep 1000", short)).unwrap();
+            sender.send(ask("printf half", long)).unwrap();
+            sender.send(ask("printf 'whole\n'; exec sleep 1000", long)).unwrap();
+        });
+        let answer = || end.recv_timeout(Duration::from_secs(20)).expect("it hangs");
+        assert_eq!(answer(), Err(io::ErrorKind::TimedOut));
+        assert_eq!(answer(), Err(io::ErrorKind::UnexpectedEof));
+        assert_eq!(answer(), Ok("whole".to_owned()));
+    }
 }

@@ -97,5 +97,10 @@ pub(super) fn within_patience<T>(
     run_until(deadline, call).unwrap_or_else(|| Err(timed_out("it did not answer in time")))
 }
 
+/// Whether nobody answered in time.
+pub(in crate::host) fn is_timeout(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
 #[cfg(test)]
 mod tests;

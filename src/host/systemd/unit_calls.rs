@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zbus::{Message, OwnedVariant};
 
-use super::bus::{Bus, Object, connect, within, within_patience};
+use super::bus::{Bus, Object, connect, is_timeout, within, within_patience};
 use super::{MANAGER, MANAGER_PATH, SYSTEMD, object_path};
 use crate::deadline::Deadline;
 use crate::failpoint;
@@ -92,7 +92,12 @@ pub(super) fn stop_unit(bus: &Bus, unit: &UnitFileName, deadline: Deadline) -> R
 pub(super) fn start_unit(bus: &Bus, unit: &UnitFileName, deadline: Deadline) -> Result<(), HostError> {
     failpoint::reached("knob");
     // It was started and stopped by others than us perhaps, and often. Fails where nothing is to be reset.
-    let _ = within(deadline, call(bus, "ResetFailedUnit", &unit.as_str()));
+    let reset = within(deadline, call(bus, "ResetFailedUnit", &unit.as_str()));
+    if let Err(error) = reset.as_ref()
+        && is_timeout(error)
+    {
+        return Err(HostError::call("ResetFailedUnit", unit.as_str(), error));
+    }
     within(deadline, call(bus, "StartUnit", &(unit.as_str(), "replace")))
         .map_err(|error| HostError::call("StartUnit", unit.as_str(), error))?;
     let begin = Deadline::after(BEGIN).earlier(deadline);

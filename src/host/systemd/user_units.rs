@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::unit_calls::status_of;
 use crate::deadline::Deadline;
@@ -19,6 +20,9 @@ use crate::host::{HostError, UnitFileName};
 /// Where the program is, on NixOS too.
 const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/run/current-system/sw/bin/systemctl"];
 
+/// How long a user's systemd may take for what it does at once. The user can stop it, and systemctl too.
+const ASKED: Duration = Duration::from_secs(4);
+
 pub(super) fn unit_status(
     user: &User,
     unit: &UnitFileName,
@@ -26,7 +30,7 @@ pub(super) fn unit_status(
     deadline: Deadline,
 ) -> Result<UnitStatus, HostError> {
     let property = format!("--property={}", properties.join(","));
-    let lines = systemctl(user, &["show", &property], unit, deadline)?;
+    let lines = systemctl(user, &["show", &property], unit, Deadline::after(ASKED).earlier(deadline))?;
     let values: HashMap<&str, &str> = lines.iter().filter_map(|line| line.split_once('=')).collect();
     let text = |name: &str| values.get(name).copied().unwrap_or_default().to_owned();
     let list = |name: &str| text(name).split_whitespace().map(str::to_owned).collect();
@@ -44,8 +48,12 @@ pub(super) fn stop_unit(user: &User, unit: &UnitFileName, deadline: Deadline) ->
 /// Only asks for the start: what a user's services take is not for the host to wait for.
 pub(super) fn start_unit(user: &User, unit: &UnitFileName, deadline: Deadline) -> Result<(), HostError> {
     failpoint::reached("knob");
+    let deadline = Deadline::after(ASKED).earlier(deadline);
     // Fails where nothing is to be reset.
-    let _ = systemctl(user, &["reset-failed"], unit, deadline);
+    let reset = systemctl(user, &["reset-failed"], unit, deadline);
+    if reset.is_err() && deadline.has_passed() {
+        return reset.map(drop);
+    }
     systemctl(user, &["start", "--no-block"], unit, deadline)?;
     failpoint::reached("knob");
     Ok(())
