@@ -12,6 +12,7 @@ use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::children::{OwnedChild, Wake};
@@ -29,6 +30,9 @@ pub const READ_ATTRIBUTES: &str = "read-attributes";
 
 /// How long a killed child may take to end before it counts as kept by the kernel.
 const ENDS: Duration = Duration::from_millis(200);
+
+/// The most that is heard of a child: what it says fits into a pipe, 64 KiB by default.
+const MAX_HEARD: usize = 1024 * 1024;
 
 /// What became of a child.
 #[derive(Debug)]
@@ -101,18 +105,32 @@ fn hear(
         match child.wait(deadline, Some(stdout.as_fd()))? {
             Wake::TimedOut => return Ok(Wake::TimedOut),
             Wake::Ended => {
-                stdout.read_to_end(heard)?;
+                // A process that it left behind may keep the pipe open, and is not waited for.
+                while heard.len() < MAX_HEARD && has_more(stdout)? && hear_piece(stdout, heard)? > 0 {}
                 return Ok(Wake::Ended);
             }
             Wake::Cancelled => {
-                let mut piece = [0; 4096];
-                match stdout.read(&mut piece)? {
-                    0 => return child.wait(deadline, None),
-                    length => heard.extend_from_slice(&piece[..length]),
+                if hear_piece(stdout, heard)? == 0 {
+                    return child.wait(deadline, None);
                 }
             }
         }
     }
+}
+
+/// Whether reading would not wait.
+fn has_more(stdout: &ChildStdout) -> io::Result<bool> {
+    let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut polled, PollTimeout::ZERO)? > 0)
+}
+
+/// How much was read; what goes beyond the most is not kept.
+fn hear_piece(stdout: &mut ChildStdout, heard: &mut Vec<u8>) -> io::Result<usize> {
+    let mut piece = [0; 4096];
+    let length = stdout.read(&mut piece)?;
+    let kept = length.min(MAX_HEARD - heard.len());
+    heard.extend_from_slice(&piece[..kept]);
+    Ok(length)
 }
 
 impl Host {
