@@ -109,7 +109,7 @@ pub enum ValueError {
     Unit,
     /// No list of CPUs or nodes.
     #[error("{}", excerpt(&.0.to_string(), 2 * QUOTED_CHARACTERS))]
-    List(#[from] ParseListError),
+    List(ParseListError),
     /// A list that holds nothing.
     #[error("names nothing")]
     EmptyList,
@@ -128,6 +128,13 @@ pub enum ValueError {
     /// A memory device on a node that the guest has not.
     #[error("the guest has no such NUMA cell")]
     NoSuchCell,
+}
+
+// Not its source: the message tells it already.
+impl From<ParseListError> for ValueError {
+    fn from(error: ParseListError) -> Self {
+        Self::List(error)
+    }
 }
 
 impl Position {

@@ -22,6 +22,10 @@ pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(3);
 #[derive(Debug)]
 pub struct LockFile(#[expect(dead_code, reason = "held, not used")] File);
 
+/// A share of such a lock: as long as this lives, nobody has it for himself alone.
+#[derive(Debug)]
+pub struct SharedLock(#[expect(dead_code, reason = "held, not used")] Option<File>);
+
 impl Host {
     /// Reads a file of the folder; none where it is absent.
     ///
@@ -104,6 +108,29 @@ impl Host {
                 Ok(()) => return Ok(LockFile(file)),
                 Err(fs::TryLockError::WouldBlock) if !deadline.has_passed() => deadline.pause(LOCK_RETRY),
                 Err(error) => return Err(fail(error.into())),
+            }
+        }
+    }
+
+    /// Shares a lock that others take for themselves alone; none where somebody has it until the deadline. Makes nothing:
+    /// a lock that is not there is had by nobody.
+    ///
+    /// # Errors
+    /// The file is there and cannot be opened.
+    pub fn share_state_lock(&self, name: &str, deadline: Deadline) -> Result<Option<SharedLock>, HostError> {
+        let path = state_path(name);
+        let fail = |error| HostError::lock(&path, error);
+        let file = match File::open(self.files.locate(&path)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(SharedLock(None))),
+            Err(error) => return Err(fail(error)),
+        };
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(Some(SharedLock(Some(file)))),
+                Err(fs::TryLockError::WouldBlock) if deadline.has_passed() => return Ok(None),
+                Err(fs::TryLockError::WouldBlock) => deadline.pause(LOCK_RETRY),
+                Err(fs::TryLockError::Error(error)) => return Err(fail(error)),
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::host::{Host, LockFile, ONE_LOOK, STATE_DIR};
 
 /// The file's name in [`STATE_DIR`].
 pub const FILE: &str = "ledger.json";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// What undoing a `prepare` may take when the event's time is over: less than the reserve that the watchdog leaves.
 const UNDO: Duration = Duration::from_secs(5);
@@ -301,7 +301,7 @@ impl<'h> Ledger<'h> {
 fn read(host: &Host) -> Result<Option<Record>, LedgerError> {
     let Some(bytes) = host.read_state(FILE)? else { return Ok(None) };
     let record = Record::parse(&bytes)
-        .map_err(|source| LedgerError::Record { path: format!("{STATE_DIR}/{FILE}"), source })?;
+        .map_err(|reason| LedgerError::Record { path: format!("{STATE_DIR}/{FILE}"), reason })?;
     Ok(Some(record))
 }
 
