@@ -171,3 +171,74 @@ pub(super) fn note_lines(notes: &[Note]) -> Vec<String> {
 pub(super) fn count(number: usize, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::config::TrustError;
+    use crate::guest::Guest;
+    use crate::host::manifest;
+    use crate::ledger::{FILE, Ledger, Shortage};
+    use crate::lifecycle::testing::Machine;
+    use crate::pages::PageSize;
+
+    /// What reading a ledger with this text comes to.
+    fn ledger_error(text: &str) -> LedgerError {
+        let machine = Machine::new();
+        machine.add(&format!("/run/vfio-hook/{FILE} = {text}"));
+        Ledger::peek(&machine.host()).unwrap_err()
+    }
+
+    fn refused() -> io::Error {
+        io::ErrorKind::PermissionDenied.into()
+    }
+
+    fn examples() -> Vec<anyhow::Error> {
+        let place = Path::new("/run/vfio-hook/lock");
+        let host = || HostError::lock(place, refused());
+        let shortage = Shortage {
+            size: PageSize::MIB_2,
+            wanted: 2,
+            got: 1,
+            nodes: "0".parse().unwrap(),
+            per_node: vec!["node 0: 1".to_owned()],
+        };
+        let trust = || TrustError::Io { path: PathBuf::from(place), cause: refused() };
+        let guest = "<domain><name>a</name><uuid>00000000-0000-4000-8000-000000000001</uuid><memory>1</memory>\
+                     <vcpu cpuset='x'>1</vcpu></domain>";
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "").unwrap();
+        vec![
+            ledger_error("{").into(),
+            ledger_error("{\"format\": 99}").into(),
+            LifecycleError::from(ledger_error("{")).into(),
+            LedgerError::from(host()).into(),
+            LedgerError::from(shortage).into(),
+            LedgerError::NotUndone { cause: Box::new(ledger_error("{")), rest: "all".to_owned() }.into(),
+            LifecycleError::from(LedgerError::from(host())).into(),
+            LifecycleError::from(host()).into(),
+            LifecycleError::from(trust()).into(),
+            trust().into(),
+            host().into(),
+            HostError::write(place, "1", refused()).into(),
+            HostError::content(place, ledger_error("{")).into(),
+            Guest::parse(guest.as_bytes()).unwrap_err().into(),
+            Guest::parse(b"<domain").unwrap_err().into(),
+            manifest::lay_out("/a/b = c", folder.path()).unwrap_err().into(),
+        ]
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        for error in examples() {
+            let (whole, chain) = (error.to_string(), format!("{error:#}"));
+            assert_eq!(chain, whole, "the message has its causes already");
+            let mut parts: Vec<&str> = whole.split(": ").collect();
+            parts.sort_unstable();
+            parts.dedup();
+            assert_eq!(parts.len(), whole.split(": ").count(), "{whole}");
+        }
+    }
+}

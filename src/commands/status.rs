@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::Host;
-use crate::ledger::{Entry, Knob, Ledger, Phase, Record, Value, Want};
+use crate::ledger::{Entry, Glance, Knob, Ledger, Phase, Record, Value, Want};
 use crate::lifecycle;
 use crate::monitor::MonitorFeature;
 use crate::wall_clock::age;
@@ -23,7 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default, Serialize)]
 struct View {
     leases: Vec<LeaseView>,
+    /// Changes that are made just now, or that nobody makes any more.
     unsettled: Vec<String>,
+    /// Those among them that a process is at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    under_way: Vec<String>,
+    /// The processes that give something back.
+    #[serde(skip)]
+    workers: Vec<i32>,
     quarantines: Vec<QuarantineView>,
     stuck: Vec<StuckView>,
     /// The ledger's, while somebody holds it.
@@ -38,8 +45,17 @@ struct LeaseView {
     /// Seconds since 1970.
     since: u64,
     phase: &'static str,
+    /// Who takes or gives back what is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<WorkerView>,
     runs: bool,
     held: Vec<HeldView>,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkerView {
+    process: i32,
+    alive: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,10 +77,10 @@ struct HeldView {
 
 pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> {
     let host = Host::real();
-    let record = Ledger::peek(&host)?;
-    let mut view = record.map_or_else(View::default, |record| {
+    let glance = Ledger::glance(&host)?;
+    let mut view = glance.map_or_else(View::default, |glance| {
         let only = name.map(|name| GuestName::new(name).to_string());
-        view(&host, &record, only.as_deref())
+        view(&host, &glance, only.as_deref())
     });
     view.lock = LockView::of(Ledger::locked_by(&host)?);
     match format {
@@ -74,7 +90,8 @@ pub(super) fn run(name: Option<&OsStr>, format: Format) -> anyhow::Result<Exit> 
     Ok(Exit::Done)
 }
 
-fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
+fn view(host: &Host, glance: &Glance, only: Option<&str>) -> View {
+    let record = &glance.record;
     let deadline = Deadline::after(PATIENCE);
     let is_meant =
         |uuid: &GuestUuid, name: &str| only.is_none_or(|only| name == only || uuid.to_string() == only);
@@ -90,18 +107,22 @@ fn view(host: &Host, record: &Record, only: Option<&str>) -> View {
         uuid: *uuid,
         since: lease.since,
         phase: phase(lease.phase),
+        by: worker(host, lease.phase),
         runs: lifecycle::guest_runs(host, record, *uuid),
         held: record
             .entries_of(*uuid)
             .filter(|entry| entry.knob.is_put_back())
-            .map(|entry| held(host, entry, *uuid, &shown, deadline))
+            .map(|entry| held(host, entry, *uuid, &shown, deadline).while_in(host, lease.phase))
             .collect(),
     });
     let unsettled =
         record.entries.iter().filter(|entry| !record.is_at_rest(entry, host) && !entry.is_fading());
+    let under_way = unsettled.clone().filter(|entry| glance.is_under_way(entry, host));
     View {
         leases: leases.collect(),
+        under_way: under_way.map(|entry| entry.knob.to_string()).collect(),
         unsettled: unsettled.map(|entry| entry.knob.to_string()).collect(),
+        workers: glance.giving_back(host),
         quarantines: quarantines.into_iter().map(QuarantineView::from).collect(),
         stuck,
         lock: None,
@@ -114,6 +135,16 @@ pub(super) fn phase(phase: Phase) -> &'static str {
         Phase::Prepared => "prepared",
         Phase::Started => "started",
         Phase::GivingBack(_) => "giving back",
+    }
+}
+
+/// The process whose work a phase is.
+fn worker(host: &Host, phase: Phase) -> Option<WorkerView> {
+    match phase {
+        Phase::Preparing(by) | Phase::GivingBack(by) => {
+            Some(WorkerView { process: by.pid, alive: host.is_alive(by) })
+        }
+        Phase::Prepared | Phase::Started => None,
     }
 }
 
@@ -150,10 +181,12 @@ fn held(
         Clone::clone,
     );
     let is_delayed = matches!(entry.knob, Knob::IrqbalanceBan(_));
+    // What was announced may be written, or not yet.
+    let is_in_between = is_delayed || entry.pending.is_some();
     // What does not answer may hold what was written.
-    let differs = now
-        .as_ref()
-        .map_or(!is_silent, |now| !(entry.written.means_the_same(now) || (is_delayed && entry.is_ours(now))));
+    let differs = now.as_ref().map_or(!is_silent, |now| {
+        !(entry.written.means_the_same(now) || (is_in_between && entry.is_ours(now)))
+    });
     HeldView {
         knob: entry.knob.to_string(),
         baseline: entry.baseline.to_string(),
@@ -163,6 +196,14 @@ fn held(
         differs,
         is_silent,
         is_kept: matches!(entry.knob, Knob::Keeper(_) | Knob::SleepLock(_) | Knob::CpuDmaLatency(_)),
+    }
+}
+
+impl HeldView {
+    /// While a process is at it, a knob goes through values that are nobody else's.
+    fn while_in(self, host: &Host, phase: Phase) -> Self {
+        let is_moving = worker(host, phase).is_some_and(|worker| worker.alive);
+        Self { differs: self.differs && !is_moving, ..self }
     }
 }
 
@@ -183,10 +224,16 @@ fn lines(view: &View) -> Vec<String> {
     }
     for lease in &view.leases {
         lines.push(format!(
-            "{} ({}): {}, since {}{}",
+            "{} ({}): {}{}, since {}{}",
             lease.guest,
             lease.uuid,
             lease.phase,
+            match &lease.by {
+                Some(WorkerView { process, alive: true }) => format!(" (process {process})"),
+                Some(WorkerView { process, alive: false }) =>
+                    format!(" (process {process}, which has ended)"),
+                None => String::new(),
+            },
             age(lease.since),
             if lease.runs { "" } else { ", does not run" }
         ));
@@ -201,12 +248,21 @@ fn lines(view: &View) -> Vec<String> {
             ));
         }
     }
-    if !view.unsettled.is_empty() {
+    if !view.under_way.is_empty() {
+        let processes: Vec<String> =
+            view.workers.iter().map(|process| format!("process {process}")).collect();
+        let who =
+            if processes.is_empty() { "another run of vfio-hook".to_owned() } else { processes.join(", ") };
+        lines.push(format!("{} still to be made by {who}:", output::count(view.under_way.len(), "change")));
+        lines.extend(view.under_way.iter().map(|knob| format!("  {knob}")));
+    }
+    let left: Vec<&String> = view.unsettled.iter().filter(|knob| !view.under_way.contains(knob)).collect();
+    if !left.is_empty() {
         lines.push(format!(
             "{} half done by a run that was killed; the next event or `vfio-hook undo --stale` settles it:",
-            output::count(view.unsettled.len(), "change")
+            output::count(left.len(), "change")
         ));
-        lines.extend(view.unsettled.iter().map(|knob| format!("  {knob}")));
+        lines.extend(left.iter().map(|knob| format!("  {knob}")));
     }
     lines.extend(quarantines::lines(&view.quarantines, &view.stuck));
     lines.extend(view.lock.as_ref().map(LockView::line));
@@ -228,10 +284,16 @@ fn remark(held: &HeldView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::testing::{Machine, stuck};
+    use crate::host::ProcessId;
+    use crate::ledger::{Pending, Writer};
+    use crate::lifecycle::testing::{GUEST, Machine, stuck};
 
     fn shown(machine: &Machine, only: Option<&str>) -> String {
-        lines(&view(&machine.host(), &machine.record(), only)).join("\n")
+        shown_of(machine, machine.record(), Writer::Nobody, only)
+    }
+
+    fn shown_of(machine: &Machine, record: Record, writer: Writer, only: Option<&str>) -> String {
+        lines(&view(&machine.host(), &Glance { record, writer }, only)).join("\n")
     }
 
     #[test]
@@ -282,6 +344,68 @@ mod tests {
         ");
     }
 
+    /// A ledger whose guest's card is on its way home, which this process or one that is dead brings it.
+    fn giving_back(machine: &Machine, by: ProcessId) -> Record {
+        machine.prepare().unwrap();
+        machine.write(machine.record());
+        let mut record = machine.record();
+        record.leases.get_mut(&GUEST).unwrap().phase = Phase::GivingBack(by);
+        for entry in &mut record.entries {
+            if !matches!(entry.knob, Knob::PciBindings(_) | Knob::Keeper(_)) {
+                entry.claims.clear();
+                entry.pending = Some(Pending { value: entry.baseline.clone(), beneficiary: None });
+            }
+        }
+        record
+    }
+
+    #[test]
+    fn what_a_process_is_giving_back_is_told_from_what_a_killed_one_left() {
+        let machine = Machine::new();
+        let alive = machine.host().this_process();
+        let dead = ProcessId { start_time: alive.start_time + 1, ..alive };
+        let record = giving_back(&machine, alive);
+        let headings = |record: Record, writer| {
+            let shown = shown_of(&machine, record, writer, None).replace(&alive.pid.to_string(), "PID");
+            let headings: Vec<&str> = shown.lines().filter(|line| !line.starts_with(' ')).collect();
+            headings.join("\n")
+        };
+        let by = |by| {
+            let mut record = record.clone();
+            record.leases.get_mut(&GUEST).unwrap().phase = Phase::GivingBack(by);
+            record
+        };
+        insta::assert_snapshot!(headings(by(alive), Writer::Nobody), @"
+        win11 (7950f00d-0011-4a5e-8b3c-5f0e1d2c3b4a): giving back (process PID), since 2 h, does not run
+        15 changes still to be made by process PID:
+        ");
+        insta::assert_snapshot!(headings(by(dead), Writer::Nobody), @"
+        win11 (7950f00d-0011-4a5e-8b3c-5f0e1d2c3b4a): giving back (process PID, which has ended), since 2 h, does not run
+        15 changes half done by a run that was killed; the next event or `vfio-hook undo --stale` settles it:
+        ");
+
+        // An event is just settling what is left.
+        let mut left = record.clone();
+        left.leases.clear();
+        left.entries.iter_mut().for_each(|entry| entry.claims.clear());
+        insta::assert_snapshot!(headings(left, Writer::AtWork), @"
+        no guest holds anything
+        17 changes still to be made by another run of vfio-hook:
+        ");
+    }
+
+    #[test]
+    fn a_card_on_its_way_was_changed_by_nobody_else() {
+        let machine = Machine::new();
+        let record = giving_back(&machine, machine.host().this_process());
+        for function in 0..4 {
+            let link = format!("/sys/bus/pci/devices/0000:03:00.{function}/driver");
+            std::fs::remove_file(machine.path(&link)).unwrap();
+        }
+        let shown = shown_of(&machine, record, Writer::Nobody, None);
+        assert!(!shown.contains("changed by somebody else"), "{shown}");
+    }
+
     #[test]
     fn programs_read_the_same() {
         let machine = Machine::new();
@@ -289,7 +413,7 @@ mod tests {
         let mut record = machine.record();
         record.quarantines[0].since = 1_700_000_000;
         record.quarantines[0].terms.stuck.as_mut().unwrap().since = 1_700_000_000;
-        let view = view(&machine.host(), &record, None);
+        let view = view(&machine.host(), &Glance { record, writer: Writer::Nobody }, None);
         insta::assert_snapshot!(serde_json::to_string_pretty(&view).unwrap(), @r#"
         {
           "leases": [],

@@ -32,9 +32,16 @@ pub enum GuestError {
     /// More than [`MAX_XML_BYTES`].
     #[error("the guest's XML is larger than {}", MemorySize::from_bytes(MAX_XML_BYTES as u64))]
     TooLarge,
-    /// More elements than any guest has.
-    #[error("the guest's XML has too many elements")]
-    TooManyElements,
+    /// More of something than any guest has.
+    #[error("{at}: the guest's XML has more than {most} {what}")]
+    TooMuch {
+        /// What is one too many, or the element that has it.
+        at: Position,
+        /// How many there may be.
+        most: usize,
+        /// Of what.
+        what: String,
+    },
     /// Bytes that are no UTF-8.
     #[error("{at}: the guest's XML is not UTF-8")]
     NotUtf8 {
@@ -91,6 +98,9 @@ pub enum ValueError {
     /// A number beyond what the place allows.
     #[error("too large")]
     TooLarge,
+    /// A text beyond all names and paths.
+    #[error("longer than {0} bytes")]
+    TooLong(usize),
     /// Zero where there has to be something.
     #[error("must be at least 1")]
     Zero,
@@ -99,7 +109,7 @@ pub enum ValueError {
     Unit,
     /// No list of CPUs or nodes.
     #[error("{}", excerpt(&.0.to_string(), 2 * QUOTED_CHARACTERS))]
-    List(#[from] ParseListError),
+    List(ParseListError),
     /// A list that holds nothing.
     #[error("names nothing")]
     EmptyList,
@@ -118,6 +128,13 @@ pub enum ValueError {
     /// A memory device on a node that the guest has not.
     #[error("the guest has no such NUMA cell")]
     NoSuchCell,
+}
+
+// Not its source: the message tells it already.
+impl From<ParseListError> for ValueError {
+    fn from(error: ParseListError) -> Self {
+        Self::List(error)
+    }
 }
 
 impl Position {
@@ -152,8 +169,9 @@ impl From<roxmltree::Error> for GuestError {
 
         let problem = match &error {
             Error::DtdDetected => return Self::Dtd,
+            // Never of a text that was looked over before.
             Error::NodesLimitReached | Error::AttributesLimitReached | Error::NamespacesLimitReached => {
-                return Self::TooManyElements;
+                "more in it than can be read"
             }
             Error::NoRootNode => "there is no element in it",
             Error::UnclosedRootNode => "the root element is not closed",

@@ -26,7 +26,7 @@ pub enum Managed {
 /// Reads the PCI devices among `<hostdev>`.
 pub(super) fn pci_hostdevs(domain: &Element<'_>) -> Result<Vec<PciHostdev>, GuestError> {
     (0_u32..)
-        .zip(domain.find_all("devices/hostdev"))
+        .zip(domain.find_all("devices/hostdev")?)
         .filter(|(_, hostdev)| {
             // Without a mode it is libvirt's default, subsystem.
             hostdev.attribute("mode").is_none_or(|mode| mode == "subsystem")
@@ -37,9 +37,9 @@ pub(super) fn pci_hostdevs(domain: &Element<'_>) -> Result<Vec<PciHostdev>, Gues
 }
 
 /// How many mediated devices of the host's cards the guest gets: `<hostdev type='mdev'>`.
-pub(super) fn mediated_devices(domain: &Element<'_>) -> usize {
-    let hostdevs = domain.find_all("devices/hostdev");
-    hostdevs.iter().filter(|hostdev| hostdev.attribute("type") == Some("mdev")).count()
+pub(super) fn mediated_devices(domain: &Element<'_>) -> Result<usize, GuestError> {
+    let hostdevs = domain.find_all("devices/hostdev")?;
+    Ok(hostdevs.iter().filter(|hostdev| hostdev.attribute("type") == Some("mdev")).count())
 }
 
 fn pci_hostdev(hostdev: &Element<'_>) -> Result<PciHostdev, GuestError> {

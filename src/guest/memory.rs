@@ -80,7 +80,7 @@ pub(super) fn total_memory(
 /// Reads `<hugepages>`.
 pub(super) fn hugepages(domain: &Element<'_>) -> Result<Option<Vec<HugepagesPage>>, GuestError> {
     let Some(hugepages) = domain.find("memoryBacking/hugepages") else { return Ok(None) };
-    let pages = hugepages.find_all("page").into_iter().map(|page| {
+    let pages = hugepages.find_all("page")?.into_iter().map(|page| {
         let size = page.memory("size")?.and_then(page_size);
         Ok(HugepagesPage { size, guest_nodes: page.nodes("nodeset")? })
     });
@@ -101,7 +101,7 @@ pub(super) fn memory_source(domain: &Element<'_>) -> Result<MemorySource, GuestE
 /// Reads `<devices><memory>`.
 pub(super) fn memory_devices(domain: &Element<'_>) -> Result<Vec<MemoryDevice>, GuestError> {
     (0_u32..)
-        .zip(domain.find_all("devices/memory"))
+        .zip(domain.find_all("devices/memory")?)
         .map(|(position, device)| memory_device(&device.known_by("number", position)))
         .collect()
 }

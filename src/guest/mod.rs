@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::cpuset::CpuSet;
 use crate::pages::MemorySize;
 
+mod bounds;
 mod error;
 mod hostdev;
 mod lifecycle;

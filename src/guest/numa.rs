@@ -64,7 +64,7 @@ pub struct MemNode {
 pub(super) fn numa_cells(domain: &Element<'_>) -> Result<Vec<NumaCell>, GuestError> {
     let mut ids = BTreeSet::new();
     let mut cells = Vec::new();
-    for (position, cell) in (0..).zip(domain.find_all("cpu/numa/cell")) {
+    for (position, cell) in (0..).zip(domain.find_all("cpu/numa/cell")?) {
         let id = cell.number("id")?.unwrap_or(position);
         let cell = cell.known_by("id", id);
         if !ids.insert(id) {
@@ -91,7 +91,7 @@ pub(super) fn numa_memory(domain: &Element<'_>) -> Result<Option<NumaMemory>, Gu
 pub(super) fn memnodes(domain: &Element<'_>) -> Result<Vec<MemNode>, GuestError> {
     let mut cells = BTreeSet::new();
     let mut memnodes = Vec::new();
-    for memnode in domain.find_all("numatune/memnode") {
+    for memnode in domain.find_all("numatune/memnode")? {
         let cell = memnode.required_number("cellid")?;
         let memnode = memnode.known_by("cellid", cell);
         if !cells.insert(cell) {

@@ -10,6 +10,9 @@ use crate::cpuset::CpuSet;
 /// More vCPUs than any machine type of QEMU has; keeps a mistyped number from filling the memory.
 const MAX_VCPUS: u32 = 16384;
 
+/// One for each vCPU.
+const MAX_PINS: usize = MAX_VCPUS as usize;
+
 /// How many vCPUs a guest has: `<vcpu current='2' cpuset='0-3'>4</vcpu>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuCount {
@@ -91,7 +94,7 @@ pub(super) fn iothread_pins(domain: &Element<'_>) -> Result<BTreeMap<u32, CpuSet
 
 fn pins(domain: &Element<'_>, path: &str, key: &str) -> Result<BTreeMap<u32, CpuSet>, GuestError> {
     let mut pins = BTreeMap::new();
-    for pin in domain.find_all(path) {
+    for pin in domain.find_up_to(MAX_PINS, path)? {
         let number = pin.required_number(key)?;
         let pin = pin.known_by(key, number);
         if pins.insert(number, required_cpus(&pin)?).is_some() {

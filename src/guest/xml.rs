@@ -9,6 +9,13 @@ use super::scaled::{amount, decimal};
 use crate::cpuset::{CpuSet, NodeSet, ParseListError};
 use crate::pages::{MemorySize, PageSize};
 
+/// The most elements of one kind in one place, where the kind has no bound of its own. QEMU has at most 128 NUMA nodes,
+/// and some hundred devices.
+const MAX_ALIKE: usize = 1024;
+
+/// The longest text that is kept: names of files end at 255 bytes, paths at 4096.
+const MAX_TEXT: usize = 4096;
+
 /// An element and its path below the root, such as `cputune/vcpupin[vcpu=3]`.
 #[derive(Clone)]
 pub(super) struct Element<'a> {
@@ -23,15 +30,34 @@ impl<'a> Element<'a> {
     }
 
     /// All elements on a path, as XPath finds them. Elements of a foreign namespace are none of libvirt's.
-    pub(super) fn find_all(&self, path: &str) -> Vec<Self> {
-        path.split('/').fold(vec![self.clone()], |parents, name| {
-            parents.iter().flat_map(|parent| parent.children(name)).collect()
+    ///
+    /// # Errors
+    /// There are more than [`MAX_ALIKE`].
+    pub(super) fn find_all(&self, path: &str) -> Result<Vec<Self>, GuestError> {
+        self.find_up_to(MAX_ALIKE, path)
+    }
+
+    /// As [`Self::find_all`], but so many.
+    pub(super) fn find_up_to(&self, most: usize, path: &str) -> Result<Vec<Self>, GuestError> {
+        path.split('/').try_fold(vec![self.clone()], |parents, name| {
+            let mut found: Vec<Self> = Vec::new();
+            for child in parents.iter().flat_map(|parent| parent.children(name)) {
+                if found.len() == most {
+                    let at = child.node.document().text_pos_at(child.node.range().start).into();
+                    return Err(GuestError::TooMuch { at, most, what: format!("elements `{}`", child.path) });
+                }
+                found.push(child);
+            }
+            Ok(found)
         })
     }
 
     /// The first element on a path.
     pub(super) fn find(&self, path: &str) -> Option<Self> {
-        self.find_all(path).into_iter().next()
+        match path.split_once('/') {
+            None => self.children(path).next(),
+            Some((name, rest)) => self.children(name).find_map(|child| child.find(rest)),
+        }
     }
 
     fn children(&self, name: &str) -> impl Iterator<Item = Self> {
@@ -62,6 +88,17 @@ impl<'a> Element<'a> {
     /// All text within, as XPath's `string()`: a comment does not end it.
     pub(super) fn text(&self) -> String {
         self.node.descendants().filter(Node::is_text).filter_map(|node| node.text()).collect()
+    }
+
+    /// As [`Self::text`], of what is kept: a name, a path.
+    ///
+    /// # Errors
+    /// It is longer than those can be.
+    pub(super) fn short_text(&self) -> Result<String, GuestError> {
+        let text = self.text();
+        let result = if text.len() > MAX_TEXT { Err(ValueError::TooLong(MAX_TEXT)) } else { Ok(()) };
+        self.judge("", &text, result)?;
+        Ok(text)
     }
 
     /// A decimal number in an attribute.
@@ -217,9 +254,23 @@ mod tests {
             "<d xmlns:q='urn:q'><q:a><b>0</b></q:a><a q:n='7'><b>1<!-- - -->2</b></a><a><b>3</b></a></d>";
         let document = roxmltree::Document::parse(xml).unwrap();
         let root = Element::root(document.root_element());
-        let texts: Vec<_> = root.find_all("a/b").iter().map(Element::text).collect();
+        let texts: Vec<_> = root.find_all("a/b").unwrap().iter().map(Element::text).collect();
         assert_eq!(texts, ["12", "3"]);
         assert_eq!(root.find("a").unwrap().attribute("n"), None);
         assert!(root.find("a/c").is_none());
+    }
+
+    #[test]
+    fn too_many_of_a_kind_are_refused_with_their_place() {
+        let xml = format!("<d><a>{}\n </a><a><b/></a></d>", "\n<b/>".repeat(5));
+        let document = roxmltree::Document::parse(&xml).unwrap();
+        let root = Element::root(document.root_element());
+        assert_eq!(root.find_up_to(6, "a/b").unwrap().len(), 6);
+        let error = root.find_up_to(4, "a/b").map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "6:1: the guest's XML has more than 4 elements `a/b`");
+        assert_eq!(
+            root.find_up_to(1, "a/c").map(drop).unwrap_err().to_string(),
+            "7:6: the guest's XML has more than 1 elements `a`"
+        );
     }
 }

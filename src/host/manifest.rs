@@ -31,12 +31,12 @@ pub enum ManifestError {
         text: String,
     },
     /// The folder could not be filled.
-    #[error("failed to lay out {path}: {source}")]
+    #[error("failed to lay out {path}: {cause}")]
     Io {
         /// The path below the folder.
         path: String,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -58,19 +58,19 @@ pub fn lay_out(manifest: &str, root: &Path) -> Result<(), ManifestError> {
             Some((pattern, value)) if pattern.starts_with('/') => {
                 for path in expand_braces(pattern) {
                     make_file(root, &path, value.trim(), mode)
-                        .map_err(|source| ManifestError::Io { path, source })?;
+                        .map_err(|cause| ManifestError::Io { path, cause })?;
                 }
             }
             None if entry.starts_with('/') && entry.ends_with('/') => {
                 for path in expand_braces(entry) {
                     fs::create_dir_all(below(root, &path))
-                        .map_err(|source| ManifestError::Io { path, source })?;
+                        .map_err(|cause| ManifestError::Io { path, cause })?;
                 }
             }
             None if entry.starts_with('/') && entry.contains(" -> ") => {
                 let (path, target) = entry.split_once(" -> ").unwrap_or((entry, ""));
                 make_link(&below(root, path), target.as_ref())
-                    .map_err(|source| ManifestError::Io { path: path.to_owned(), source })?;
+                    .map_err(|cause| ManifestError::Io { path: path.to_owned(), cause })?;
             }
             _ => return Err(ManifestError::Line { line: number, text: line.to_owned() }),
         }

@@ -118,7 +118,7 @@ pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRela
 pub use sleep_masks::SleepMasks;
 pub use start_again::{START_AGAIN, StartAgain, start_again};
 pub(crate) use state_dir::LOCK_RETRY;
-pub use state_dir::{LockFile, STATE_DIR};
+pub use state_dir::{LockFile, STATE_DIR, SharedLock};
 pub(crate) use stderr::{write_to_stderr, write_to_stderr_once};
 pub use systemd::{BusSignal, UnitName, Units, watch_bus_signals};
 pub use unit_file_name::{UnitFileName, UnitFileNameError};

@@ -85,6 +85,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_leaves_behind_is_not_waited_for() {
+        let began = std::time::Instant::now();
+        assert_eq!(said("sleep 30 & echo 1.0", PATIENCE).as_deref(), Some("1.0"));
+        assert_eq!(said("echo 1.0; yes &", PATIENCE).as_deref(), Some("1.0"));
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+
+    #[test]
     fn a_host_in_a_folder_says_it_in_a_file() {
         let folder = tempfile::tempdir().unwrap();
         lay_out("/simulated/versions/libvirtd = libvirtd (libvirt) 11.3.0\n", folder.path()).unwrap();

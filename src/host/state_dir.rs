@@ -29,6 +29,10 @@ impl Drop for LockFile {
     }
 }
 
+/// A share of such a lock: as long as this lives, nobody has it for himself alone.
+#[derive(Debug)]
+pub struct SharedLock(#[expect(dead_code, reason = "held, not used")] Option<File>);
+
 impl Host {
     /// Reads a file of the folder; none where it is absent.
     ///
@@ -130,6 +134,29 @@ impl Host {
     pub fn lock_holder(&self, name: &str) -> Result<LockState, HostError> {
         let path = state_path(name);
         LockState::of(&self.files.locate(&path)).map_err(|error| HostError::lock(&path, error))
+    }
+
+    /// Shares a lock that others take for themselves alone; none where somebody has it until the deadline. Makes nothing:
+    /// a lock that is not there is had by nobody.
+    ///
+    /// # Errors
+    /// The file is there and cannot be opened.
+    pub fn share_state_lock(&self, name: &str, deadline: Deadline) -> Result<Option<SharedLock>, HostError> {
+        let path = state_path(name);
+        let fail = |error| HostError::lock(&path, error);
+        let file = match File::open(self.files.locate(&path)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(SharedLock(None))),
+            Err(error) => return Err(fail(error)),
+        };
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(Some(SharedLock(Some(file)))),
+                Err(fs::TryLockError::WouldBlock) if deadline.has_passed() => return Ok(None),
+                Err(fs::TryLockError::WouldBlock) => deadline.pause(LOCK_RETRY),
+                Err(fs::TryLockError::Error(error)) => return Err(fail(error)),
+            }
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Carrying a plan out: the ledger first, then each change, then the ledger again.
 
+use std::collections::BTreeSet;
+
 use super::combine::combine;
 use super::error::LedgerError;
 use super::foreign::adopt_foreign_change;
 use super::knob::{Knob, OnRefusal, Pace, Settles, Turn};
 use super::open::Ledger;
 use super::plan::{Change, Note, Plan};
-use super::record::{Entry, Pending, Phase};
+use super::record::{Entry, Lease, Pending, Phase};
 use super::value::Value;
 use crate::deadline::Deadline;
 use crate::event::Operation;
@@ -176,10 +178,12 @@ impl Ledger<'_> {
         Ok(changes)
     }
 
-    /// Gives back as much as the host takes: one refusal does not keep the rest from coming back.
-    pub(super) fn carry_out_giving_back(&mut self, plan: Plan) -> Result<Outcome, LedgerError> {
+    /// Gives back as much as the host takes: one refusal does not keep the rest from coming back. Leases that end with it
+    /// stay until then, as being given back by this process, so that who looks meanwhile sees whose they are.
+    pub(super) fn carry_out_giving_back(&mut self, mut plan: Plan) -> Result<Outcome, LedgerError> {
         let mut outcome =
             Outcome { notes: plan.notes.clone(), failures: plan.failures.clone(), ..Outcome::default() };
+        let ending = self.keep_ending_leases(&mut plan);
         self.announce(&plan, None)?;
         for change in plan.changes {
             match self.write(&change) {
@@ -206,8 +210,24 @@ impl Ledger<'_> {
                 || self.record.is_quarantined(&entry.knob)
         });
         self.record.entries = entries;
+        self.record.leases.retain(|uuid, _| !ending.contains(uuid));
         self.store()?;
         Ok(outcome)
+    }
+
+    /// Keeps what a plan takes out of the ledger for as long as it is carried out. Without a change to be made nobody has
+    /// anything to see.
+    fn keep_ending_leases(&self, plan: &mut Plan) -> BTreeSet<GuestUuid> {
+        if plan.is_empty() {
+            return BTreeSet::new();
+        }
+        let by = self.host.this_process();
+        let staying: BTreeSet<GuestUuid> = plan.record.leases.keys().copied().collect();
+        let ending = self.record.leases.iter().filter(|(uuid, _)| !staying.contains(*uuid));
+        for (uuid, lease) in ending.clone() {
+            plan.record.leases.insert(*uuid, Lease { phase: Phase::GivingBack(by), ..lease.clone() });
+        }
+        ending.map(|(uuid, _)| *uuid).collect()
     }
 
     /// Whoever comes next leaves alone what the kernel hangs in, and does not keep the others from the ledger with it.

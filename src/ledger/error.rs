@@ -16,12 +16,12 @@ pub enum LedgerError {
     #[error(transparent)]
     Host(#[from] HostError),
     /// The ledger's file cannot be used.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Record {
         /// The file.
         path: String,
         /// What is wrong with it.
-        source: RecordError,
+        reason: RecordError,
     },
     /// Another guest holds the knob with another value.
     #[error("{knob} is held at `{held}` by guest {holder}, this guest wants `{wanted}`")]
@@ -108,7 +108,7 @@ impl LedgerError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Host(error) => error.help().map(str::to_owned),
-            Self::Record { source: RecordError::Newer(_), .. } => {
+            Self::Record { reason: RecordError::Newer(_), .. } => {
                 Some("use the newer vfio-hook that wrote it, or restart the host".to_owned())
             }
             Self::Record { path, .. } => Some(format!(

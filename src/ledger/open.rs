@@ -20,7 +20,8 @@ pub const FILE: &str = "ledger.json";
 
 /// Where it is.
 pub const LEDGER_PATH: &str = "/run/vfio-hook/ledger.json";
-const LOCK: &str = "lock";
+
+pub(super) const LOCK: &str = "lock";
 
 /// What undoing a `prepare` may take when the event's time is over: less than the reserve that the watchdog leaves.
 const UNDO: Duration = Duration::from_secs(5);
@@ -312,7 +313,7 @@ impl<'h> Ledger<'h> {
 fn read(host: &Host) -> Result<Option<Record>, LedgerError> {
     let Some(bytes) = host.read_state(FILE)? else { return Ok(None) };
     let record = Record::parse(&bytes)
-        .map_err(|source| LedgerError::Record { path: LEDGER_PATH.to_owned(), source })?;
+        .map_err(|reason| LedgerError::Record { path: LEDGER_PATH.to_owned(), reason })?;
     Ok(Some(record))
 }
 

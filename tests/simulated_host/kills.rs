@@ -1,5 +1,7 @@
 //! The program is killed before every write there is.
 
+use vfio_hook::ledger::Phase;
+
 use crate::support::{HOSTS, Killed, Life, Machine, greedy};
 
 /// Who comes by after the program was killed, and mends what it left.
@@ -41,6 +43,29 @@ fn kill_at<T>(machine: &Machine, nth: usize, what: impl FnOnce() -> T) -> Result
     let outcome = machine.until_killed(what);
     machine.faults.clear();
     outcome
+}
+
+#[test]
+fn whoever_looks_at_a_release_sees_whose_it_is() {
+    let machine = Machine::new("two-nodes");
+    let life = greedy(&machine, 1, "2-3,6", 100);
+    let mut seen = 0;
+    for nth in 1.. {
+        machine.prepare(&life).unwrap();
+        let outcome = kill_at(&machine, nth, || machine.release(&life).unwrap());
+        if outcome.is_ok() {
+            break;
+        }
+        let record = machine.record().unwrap();
+        if record.entries.iter().any(|entry| entry.pending.is_some()) {
+            assert_eq!(record.leases.len(), 1, "write {nth}: {record:?}");
+            assert!(record.leases.values().all(|lease| matches!(lease.phase, Phase::GivingBack(_))));
+            seen += 1;
+        }
+        machine.release(&life).unwrap();
+        assert!(machine.record().is_none(), "write {nth}");
+    }
+    assert!(seen > 5, "{seen}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Learning a monitor's inputs: a person switches it by its own button, and what it says before and after goes into the
 //! guest's file.
 
-use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -75,19 +75,28 @@ pub(super) fn run(host: &Host, monitor: Option<&str>, format: Format) -> anyhow:
     Ok(if lesson.after.is_some() { Exit::Done } else { Exit::Failed })
 }
 
-/// Reads lines in the background; nobody waits for the end of it.
+/// Waits for Enter in the background; nobody waits for the end of it.
 fn enter() -> Receiver<()> {
-    let (sender, receiver) = channel();
-    let read = move || {
-        for _ in io::stdin().lines().map_while(Result::ok) {
-            if sender.send(()).is_err() {
-                return;
-            }
-        }
-    };
+    // One is enough, and an input of nothing else does not fill the memory.
+    let (sender, receiver) = sync_channel(1);
+    let read = move || tell_of_enter(io::stdin().lock(), &sender);
     // Without a thread Enter ends nothing, and the time does.
     let _ = thread::Builder::new().name("stdin".to_owned()).spawn(read);
     receiver
+}
+
+/// Tells of each Enter until nobody listens or the input is over. Lines may be without an end.
+fn tell_of_enter(mut input: impl Read, listener: &SyncSender<()>) {
+    let mut piece = [0; 1024];
+    loop {
+        match input.read(&mut piece) {
+            Ok(0) => return,
+            Ok(length) if piece[..length].contains(&b'\n') && listener.send(()).is_err() => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Waits until the monitor tells another input twice, the person presses Enter, or the time is over.
@@ -168,5 +177,36 @@ pub(super) fn selector(found: &MonitorsFound, monitor: &MonitorFound) -> String 
     match is_only(&connector) {
         Some(connector) => format!("connector: {connector}"),
         None => format!("manufacturer: {}", monitor.key.identity.manufacturer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives only pieces, and remembers the largest that was asked for.
+    struct Endless {
+        pieces: usize,
+        largest: usize,
+    }
+
+    impl Read for &mut Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.largest = self.largest.max(buffer.len());
+            self.pieces = self.pieces.saturating_sub(1);
+            buffer.fill(b'x');
+            Ok(if self.pieces == 0 { 0 } else { buffer.len() })
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_no_enter_and_is_not_kept() {
+        let (sender, receiver) = sync_channel(1);
+        let mut endless = Endless { pieces: 100_000, largest: 0 };
+        tell_of_enter(&mut endless, &sender);
+        assert_eq!(endless.largest, 1024);
+        tell_of_enter(&b"\n"[..], &sender);
+        drop(sender);
+        assert_eq!(receiver.iter().count(), 1);
     }
 }
