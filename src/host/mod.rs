@@ -247,10 +247,12 @@ impl Host {
         Ok(numbers)
     }
 
-    /// Whether a file or folder is there.
+    /// Whether a file or folder is there, for all that is known: where the kernel does not say (`EIO`, `ELOOP`, no
+    /// access), it is, and whoever reads it gets to know why it cannot be had.
     #[must_use]
     pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
-        self.files.locate(path.as_ref()).exists()
+        let there = self.files.locate(path.as_ref()).try_exists();
+        there.unwrap_or_else(|error| error.kind() != io::ErrorKind::NotADirectory)
     }
 
     fn remove_if_present(&mut self, path: &Path) -> Result<(), HostError> {

@@ -93,12 +93,14 @@ impl<'h> Ledger<'h> {
         Ok(ledger)
     }
 
-    /// Reads the ledger without a lock, for those who only look. None where there is none.
+    /// Reads the ledger without a lock, for those who only look. None where there is none, or it is of another boot.
     ///
     /// # Errors
-    /// It is damaged or of a newer version.
+    /// It cannot be read, is damaged or of a newer version: then it is not known who holds what.
     pub fn peek(host: &Host) -> Result<Option<Record>, LedgerError> {
-        Ok(read(host)?.filter(|record| host.boot_id().is_ok_and(|boot_id| boot_id == record.boot_id)))
+        let Some(record) = read(host)? else { return Ok(None) };
+        let boot_id = host.boot_id()?;
+        Ok((record.boot_id == boot_id).then_some(record))
     }
 
     /// The ledger's content.
