@@ -37,6 +37,7 @@ mod program_version;
 mod qemu;
 mod qemu_events;
 mod release;
+mod root_file;
 mod root_path;
 mod script_tree;
 mod service;
@@ -94,7 +95,7 @@ pub use pci::{
 };
 pub use process::{ProcessId, StrayTasks};
 pub(crate) use process_search::ONE_LOOK;
-pub use qemu::QemuSearch;
+pub use qemu::{QemuClues, QemuSearch};
 pub use qemu_events::{EndSink, GuestEnd, GuestEndWatch};
 pub(crate) use root_path::ROOT_PATH;
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, ProcessId, QemuSearch};
+use crate::host::{Host, ProcessId, QemuClues, QemuSearch};
 use crate::ledger::{Lease, Phase};
 
 /// How long QEMU may be looked for: less than whoever asks this keeper waits for its answer.
@@ -90,11 +90,11 @@ impl Subject {
             // Nobody else does it: whoever was to ask for it may have been killed first.
             Phase::GivingBack(by) if by.is_this_process() => Subsistence::Ended,
             Phase::GivingBack(by) => self.watch(host, by, Role::Worker),
-            Phase::Started => self.watch_qemu(host, guest, lease.qemu),
+            Phase::Started => self.watch_qemu(host, lease.qemu_clues(guest)),
             Phase::Prepared => match self.daemon {
                 Some(daemon) => match self.watch(host, daemon, Role::Daemon) {
                     // A daemon that died may have started QEMU just before.
-                    Subsistence::Ended => self.watch_qemu(host, guest, lease.qemu),
+                    Subsistence::Ended => self.watch_qemu(host, lease.qemu_clues(guest)),
                     lives => lives,
                 },
                 // Called by hand: nobody knows whether a guest is to come.
@@ -103,8 +103,8 @@ impl Subject {
         }
     }
 
-    fn watch_qemu(&mut self, host: &Host, guest: GuestUuid, known: Option<ProcessId>) -> Subsistence {
-        match host.qemu_of(guest, known, Deadline::after(FIND_QEMU)) {
+    fn watch_qemu(&mut self, host: &Host, clues: QemuClues<'_>) -> Subsistence {
+        match host.qemu_of(clues, Deadline::after(FIND_QEMU)) {
             QemuSearch::Runs(qemu) => self.watch(host, qemu, Role::Qemu),
             QemuSearch::Gone => Subsistence::Ended,
             QemuSearch::Unknown => Subsistence::Unknown,

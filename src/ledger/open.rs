@@ -196,7 +196,7 @@ impl<'h> Ledger<'h> {
             }
         }
         if lease.phase == Phase::Started {
-            let found = self.host.qemu_of(uuid, lease.qemu, Deadline::after(FIND_QEMU));
+            let found = self.host.qemu_of(lease.qemu_clues(uuid), Deadline::after(FIND_QEMU));
             lease.qemu = found.found().or(lease.qemu);
         }
         if *lease == before { Ok(()) } else { self.store() }
@@ -276,7 +276,7 @@ impl<'h> Ledger<'h> {
         lease.phase == Phase::Started
             && self.record.entry(&Knob::Keeper(uuid)).is_some()
             && matches!(self.host.keeper(uuid, self.deadline), Ok(None))
-            && !self.host.qemu_of(uuid, lease.qemu, Deadline::after(ONE_LOOK)).may_run()
+            && !self.host.qemu_of(lease.qemu_clues(uuid), Deadline::after(ONE_LOOK)).may_run()
     }
 
     /// A pool that was growing when its writer was killed: what it gained since is the guest's share.

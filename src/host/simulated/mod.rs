@@ -40,6 +40,7 @@ pub use libvirt::SimulatedLibvirt;
 pub use logind::SimulatedLogind;
 pub use monitor::SimulatedMonitor;
 pub(super) use pci::stuck_process;
+pub use processes::{qemu_process, qemu_scope};
 pub use units::SimulatedUnits;
 
 /// The files of a host in a folder.

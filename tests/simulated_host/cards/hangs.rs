@@ -5,6 +5,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use vfio_hook::host::manifest;
+use vfio_hook::host::simulated::{qemu_process, qemu_scope};
 use vfio_hook::ledger::Cleared;
 
 use super::{CARD, HOST_DRIVERS, gamer, machine};
@@ -106,27 +107,33 @@ fn what_hangs_after_the_guest_is_told_by_its_process() {
 /// neither a command line nor descriptors any more, and may still be at the reset of its devices.
 #[test]
 fn a_qemu_that_does_not_end_keeps_the_card() {
-    for holds in ["the guest", "the device", "nothing that can be seen"] {
+    for holds in ["the guest", "the device", "its group", "nothing that can be seen"] {
         let machine = machine();
         let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
         machine.prepare(&life).unwrap();
         let hanging = Hanging::new();
-        let (pid, uuid) = (hanging.0.id(), life.guest.uuid);
+        let pid = hanging.0.id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let stat = format!("/proc/{pid}/stat = {}\n", stat.trim_end());
-        let cmdline = format!("/proc/{pid}/cmdline = qemu\0-uuid\0{uuid}\0\n");
+        let number = i32::try_from(pid).unwrap();
+        let qemu = qemu_process(number, life.guest.uuid, &life.guest.name);
         let does_not_end = format!("QEMU (process {pid}) does not end, and still has the card");
         let (what, words) = match holds {
             "the device" => (
                 format!("/proc/{pid}/fd/30 -> /dev/vfio/24\n/sys/class/vfio/24/dev = 511:0\n"),
                 format!("sleep (process {pid}) has /dev/vfio/24 open"),
             ),
-            _ => (cmdline, does_not_end),
+            _ => (qemu, does_not_end),
         };
-        manifest::lay_out(&format!("{stat}{what}"), &machine.root()).unwrap();
+        manifest::lay_out(&format!("{what}{stat}"), &machine.root()).unwrap();
+        let loses_arguments = || fs::write(machine.path(&format!("/proc/{pid}/cmdline")), "").unwrap();
+        if holds == "its group" {
+            loses_arguments();
+        }
         if holds == "nothing that can be seen" {
             machine.started(&life).unwrap();
-            fs::write(machine.path(&format!("/proc/{pid}/cmdline")), "").unwrap();
+            loses_arguments();
+            fs::remove_dir_all(machine.path(&qemu_scope(&life.guest.name))).unwrap();
         }
         let taken = machine.drivers();
         let outcome = machine.gives_back_within(&life, Duration::from_millis(500));
