@@ -203,7 +203,7 @@ impl Host {
     }
 
     /// Whether it is the machine itself, not one in a folder.
-    fn is_real(&self) -> bool {
+    pub(crate) fn is_real(&self) -> bool {
         self.root() == Path::new("/")
     }
 

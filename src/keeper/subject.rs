@@ -19,19 +19,24 @@ pub(super) struct Subject {
     daemon: Option<ProcessId>,
     /// What was found last.
     found: Option<Subsistence>,
+    /// Whether it was said that somebody cannot be watched.
+    is_unwatched_said: bool,
 }
 
 struct Watched {
     process: ProcessId,
     role: Role,
-    descriptor: OwnedFd,
+    /// None where the kernel has none to give.
+    descriptor: Option<OwnedFd>,
 }
 
 /// How the one stands whom the guest's life depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subsistence {
-    /// It lives, and is watched where it can be.
+    /// It lives, and is watched.
     Lives,
+    /// It lives, or so it seems, but cannot be watched: to be looked at again.
+    Unwatched,
     /// It is dead.
     Ended,
     /// It cannot be told: to be looked at again.
@@ -50,10 +55,10 @@ enum Role {
 impl Subject {
     /// Readable when the process has ended.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.watched.as_ref().map(|watched| watched.descriptor.as_fd())
+        self.watched.as_ref()?.descriptor.as_ref().map(AsFd::as_fd)
     }
 
-    /// QEMU's number, while it is watched.
+    /// QEMU's number, while it runs.
     pub(super) fn qemu(&self) -> Option<i32> {
         self.watched_as(Role::Qemu)
     }
@@ -71,6 +76,11 @@ impl Subject {
     /// Whether whoever counts is known to be dead.
     pub(super) fn has_ended(&self) -> bool {
         self.found == Some(Subsistence::Ended)
+    }
+
+    /// The process that is watched has ended: nobody is watched any more.
+    pub(super) fn has_gone(&mut self) {
+        self.watched = None;
     }
 
     /// Watches whoever counts in this phase of the guest's life.
@@ -112,16 +122,18 @@ impl Subject {
     }
 
     fn watch(&mut self, host: &Host, process: ProcessId, role: Role) -> Subsistence {
-        match host.process_descriptor(process) {
-            Ok(Some(descriptor)) => {
-                self.watched = Some(Watched { process, role, descriptor });
-                Subsistence::Lives
-            }
-            Ok(None) => Subsistence::Ended,
+        let (descriptor, subsistence) = match host.process_descriptor(process) {
+            Ok(Some(descriptor)) => (Some(descriptor), Subsistence::Lives),
+            Ok(None) => return Subsistence::Ended,
+            Err(_) if !host.is_alive(process) => return Subsistence::Ended,
             Err(error) => {
-                tracing::warn!("{error}");
-                Subsistence::Lives
+                if !std::mem::replace(&mut self.is_unwatched_said, true) {
+                    tracing::warn!("{error}; it is looked at from time to time instead");
+                }
+                (None, Subsistence::Unwatched)
             }
-        }
+        };
+        self.watched = Some(Watched { process, role, descriptor });
+        subsistence
     }
 }

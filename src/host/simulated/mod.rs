@@ -116,6 +116,7 @@ impl SimulatedKernel {
 
 impl Files for SimulatedFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.faults.before_read(path)?;
         let bytes = read_limited(&self.locate(path))?;
         // The attributes that are no text; a host is described in one.
         if path.ends_with("edid") {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use vfio_hook::host::manifest;
 use vfio_hook::host::simulated::{qemu_process, qemu_scope};
 use vfio_hook::ledger::Cleared;
+use vfio_hook::lifecycle;
 
 use super::{CARD, HOST_DRIVERS, gamer, machine};
 use crate::support::{Machine, greedy};
@@ -145,6 +146,40 @@ fn a_qemu_that_does_not_end_keeps_the_card() {
         assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
         assert_eq!(machine.drivers(), HOST_DRIVERS, "{holds}");
     }
+}
+
+/// Users of the host start what they like, with any arguments, and keep whoever looks at it waiting.
+#[test]
+fn what_a_user_starts_is_neither_taken_for_qemu_nor_waited_for() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
+    machine.prepare(&life).unwrap();
+    let scope =
+        r"user.slice/user-1000.slice/user@1000.service/machine.slice/machine-qemu\x2d1\x2dguest1.scope";
+    for pid in [4711, 4712] {
+        let process = qemu_process(pid, life.guest.uuid, &life.guest.name);
+        let process: Vec<&str> = process.lines().filter(|line| line.starts_with("/proc")).collect();
+        let owner = format!(
+            "/proc/{pid}/status = Uid: 1000 1000 1000 1000\n\
+             /proc/{pid}/cgroup = 0::/{scope}\n\
+             /sys/fs/cgroup/{scope}/cgroup.procs = {pid}\n"
+        );
+        manifest::lay_out(&format!("{}\n{owner}", process.join("\n")), &machine.root()).unwrap();
+    }
+    let hanging = machine.path("/proc/4712/cmdline");
+    fs::remove_file(&hanging).unwrap();
+    nix::unistd::mkfifo(&hanging, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    machine.started(&life).unwrap();
+    let record = machine.record().unwrap();
+    assert_eq!(record.leases[&life.guest.uuid].qemu, None);
+    assert!(!lifecycle::guest_runs(&machine.host(), &record, life.guest.uuid));
+    let outcome = machine.gives_back_within(&life, Duration::from_secs(20));
+    assert!(machine.quarantine().is_none(), "{outcome:?}");
+    for folder in ["/proc/4711", "/proc/4712", "/sys/fs/cgroup/user.slice/user-1000.slice"] {
+        fs::remove_dir_all(machine.path(folder)).unwrap();
+    }
+    machine.assert_is(&before, "given back");
 }
 
 /// A pipe without a writer keeps its reader waiting, as the lock on the memory of a process that hangs does.
