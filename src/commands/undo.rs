@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::host::ProcessId;
+    use crate::host::simulated::qemu_process;
     use crate::ledger::Phase;
     use crate::lifecycle::testing::{GUEST, Machine};
 
@@ -152,13 +153,10 @@ mod tests {
         let machine = Machine::new();
         machine.prepare().unwrap();
         let leaving = || leaving(&machine.host(), &machine.record(), &Whose::Forced(GuestName::new("win11")));
-        let process = machine.path("/proc/4242");
-        fs::create_dir_all(&process).unwrap();
-        fs::write(process.join("cmdline"), format!("qemu\0-uuid\0{GUEST}\0")).unwrap();
-        fs::write(process.join("stat"), format!("4242 (qemu) S {}\n", "0 ".repeat(49))).unwrap();
+        machine.add(&qemu_process(4242, GUEST, "win11"));
         let error = leaving().unwrap_err().to_string();
         assert!(error.starts_with("win11 runs and has the graphics card 0000:03:00"), "{error}");
-        fs::remove_dir_all(&process).unwrap();
+        fs::remove_dir_all(machine.path("/proc/4242")).unwrap();
         assert_eq!(leaving().unwrap(), [GUEST]);
     }
 

@@ -46,6 +46,7 @@ mod program_version;
 mod qemu;
 mod qemu_events;
 mod release;
+mod root_file;
 mod root_path;
 mod script_tree;
 mod service;
@@ -111,7 +112,7 @@ pub use pci::{
 pub(crate) use presence::is_named;
 pub use process::{ProcessId, StrayTasks};
 pub(crate) use process_search::ONE_LOOK;
-pub use qemu::QemuSearch;
+pub use qemu::{QemuClues, QemuSearch};
 pub use qemu_events::{EndSink, GuestEnd, GuestEndWatch};
 pub(crate) use root_path::ROOT_PATH;
 pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
@@ -224,7 +225,7 @@ impl Host {
     }
 
     /// Whether it is the machine itself, not one in a folder.
-    fn is_real(&self) -> bool {
+    pub(crate) fn is_real(&self) -> bool {
         self.root() == Path::new("/")
     }
 

@@ -6,10 +6,12 @@ use std::path::Path;
 use super::Host;
 
 impl Host {
-    /// Whether a file or folder is there, links followed.
+    /// Whether a file or folder is there, links followed, for all that is known: where the kernel does not say (`EIO`,
+    /// `ELOOP`, no access), it is, and whoever reads it gets to know why it cannot be had.
     #[must_use]
     pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
-        self.files.locate(path.as_ref()).exists()
+        let there = self.files.locate(path.as_ref()).try_exists();
+        there.unwrap_or_else(|error| error.kind() != io::ErrorKind::NotADirectory)
     }
 
     /// Whether there is something under this name, whatever it is and whether or not it can be read: a link that leads
@@ -74,10 +76,10 @@ mod tests {
             ("/pipe", true, true),
             ("/link", true, true),
             ("/dangling", true, false),
-            ("/circle", true, false),
+            ("/circle", true, true),
             // ENOTDIR, ELOOP, and a folder that is missing behind a link.
             ("/file/x", true, false),
-            ("/circle/x", true, false),
+            ("/circle/x", true, true),
             ("/dangling/x", true, false),
             ("/dangling/x/y", true, false),
             ("/none", false, false),

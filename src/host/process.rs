@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use procfs::process::{Process, Stat, all_processes_with_root};
+use procfs::{ProcError, ProcResult};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, HostError};
@@ -22,8 +24,21 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 pub struct ProcessId {
     /// Its number.
     pub pid: i32,
-    /// `starttime` of `/proc/PID/stat`, in clock ticks since boot.
+    /// `starttime` of `/proc/PID/stat`, in clock ticks since boot; 0 where it could not be read: then any life of that
+    /// number counts as this one.
     pub start_time: u64,
+}
+
+/// Whether a process runs. Of two answers one would be wrong where `/proc` cannot be read: with no descriptor left, a
+/// process that runs would count as ended, and what it has would be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It runs, or has threads that do.
+    Runs,
+    /// It has ended.
+    Ended,
+    /// It cannot be looked at now.
+    Unknown,
 }
 
 /// Tasks of programs that may still run on CPUs set aside.
@@ -36,7 +51,7 @@ pub struct StrayTasks {
 }
 
 impl ProcessId {
-    /// The process with this number, in the life that it has now; none where there is none.
+    /// The process with this number, in the life that it has now; none where there is none, or it cannot be looked at.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
         let stat = Process::new(pid).and_then(|process| process.stat()).ok()?;
@@ -50,20 +65,56 @@ impl ProcessId {
     }
 }
 
-/// Whether that very process still runs.
+/// Whether that very process still runs, for all that is known.
 pub(super) fn is_alive(id: ProcessId) -> bool {
-    is_alive_in(Path::new("/proc"), id)
+    life_in(Path::new("/proc"), id) != Life::Ended
 }
 
 /// Whether a process of this folder still runs. Where its first thread has ended, others may hang in the kernel, with
 /// everything that the process has open.
-fn is_alive_in(proc: &Path, id: ProcessId) -> bool {
-    let runs = |stat: Stat| !matches!(stat.state, 'Z' | 'X');
-    let Ok(process) = Process::new_with_root(proc.join(id.pid.to_string())) else { return false };
-    let Ok(first) = process.stat() else { return false };
-    first.starttime == id.start_time
-        && (runs(first)
-            || process.tasks().is_ok_and(|tasks| tasks.flatten().any(|task| task.stat().is_ok_and(runs))))
+pub(super) fn life_in(proc: &Path, id: ProcessId) -> Life {
+    let process = match Process::new_with_root(proc.join(id.pid.to_string())) {
+        Ok(process) => process,
+        Err(error) => return Life::without(&error),
+    };
+    match process.stat() {
+        Ok(first) if id.start_time != 0 && first.starttime != id.start_time => Life::Ended,
+        Ok(first) if runs(&first) => Life::Runs,
+        Ok(_) => life_of_threads(&process),
+        Err(error) => Life::without(&error),
+    }
+}
+
+fn life_of_threads(process: &Process) -> Life {
+    let threads = match process.tasks() {
+        Ok(threads) => threads,
+        Err(error) => return Life::without(&error),
+    };
+    let mut life = Life::Ended;
+    for stat in threads.map(|thread| thread.and_then(|thread| thread.stat())) {
+        match stat {
+            Ok(stat) if runs(&stat) => return Life::Runs,
+            Ok(_) => {}
+            Err(error) if Life::without(&error) == Life::Ended => {}
+            Err(_) => life = Life::Unknown,
+        }
+    }
+    life
+}
+
+fn runs(stat: &Stat) -> bool {
+    !matches!(stat.state, 'Z' | 'X')
+}
+
+impl Life {
+    /// What it means that `/proc` does not show a process.
+    fn without(error: &ProcError) -> Self {
+        match error {
+            // procfs has ESRCH among them: it ended while it was read.
+            ProcError::NotFound(_) => Self::Ended,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// A descriptor of a process, readable when it has ended; none where it has ended already.
@@ -82,11 +133,17 @@ impl Host {
     /// This process.
     #[must_use]
     pub fn this_process(&self) -> ProcessId {
+        // Read once: later there may be no descriptor left for it. A process that was forked off has another number.
+        static KNOWN: Mutex<Option<ProcessId>> = Mutex::new(None);
         let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-        ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 })
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|known| known.pid != pid) {
+            *known = ProcessId::of(pid);
+        }
+        known.unwrap_or(ProcessId { pid, start_time: 0 })
     }
 
-    /// Whether that very process still runs.
+    /// Whether that very process still runs, for all that is known: one that cannot be looked at does.
     #[must_use]
     pub fn is_alive(&self, id: ProcessId) -> bool {
         is_alive(id)
@@ -101,14 +158,26 @@ impl Host {
     }
 
     /// The libvirt daemon that called a hook: the next process above this one that has such a name. Between them is the
-    /// hook's own parent, which waits for it.
+    /// hook's own parent, which waits for it. It is root's, as the hook is: a user's process of that name is nobody's
+    /// parent here, unless the hook's number is already another's.
     #[must_use]
     pub fn libvirt_daemon_above(&self, hook: ProcessId) -> Option<ProcessId> {
-        let stat = |pid: i32| Process::new(pid).and_then(|process| process.stat()).ok();
-        let parent = stat(stat(hook.pid)?.ppid)?;
-        let is_daemon = |stat: &Stat| LIBVIRT_DAEMONS.contains(&stat.comm.as_str());
-        let daemon = if is_daemon(&parent) { Some(parent) } else { stat(parent.ppid).filter(is_daemon) };
-        daemon.map(|daemon| ProcessId { pid: daemon.pid, start_time: daemon.starttime })
+        let proc = self.files.locate(Path::new("/proc"));
+        let process = |pid: i32| Process::new_with_root(proc.join(pid.to_string()));
+        let above = || -> ProcResult<(u32, Stat)> {
+            let stat = |pid: i32| process(pid).and_then(|process| process.stat());
+            let waiting = stat(stat(hook.pid)?.ppid)?;
+            let is_daemon = LIBVIRT_DAEMONS.contains(&waiting.comm.as_str());
+            let parent = process(if is_daemon { waiting.pid } else { waiting.ppid })?;
+            Ok((parent.uid()?, parent.stat()?))
+        };
+        let (owner, stat) = above().ok()?;
+        // Still above it: no number was used again before it was looked at.
+        let is_above =
+            life_in(&proc, hook) == Life::Runs && above().is_ok_and(|(_, now)| now.pid == stat.pid);
+        let is_daemon =
+            owner == self.trusted_owner().as_raw() && LIBVIRT_DAEMONS.contains(&stat.comm.as_str());
+        (is_above && is_daemon).then_some(ProcessId { pid: stat.pid, start_time: stat.starttime })
     }
 
     /// The threads of programs that may still run on these CPUs. Kernel threads are left out, and so is everything
@@ -170,25 +239,25 @@ mod tests {
     use crate::host::manifest;
     use crate::host::simulated::Faults;
 
+    fn stat(path: &str, id: i32, name: &str, state: char, parent: i32, start_time: u64) -> String {
+        let fields = format!("{}{start_time} {}", "0 ".repeat(17), "0 ".repeat(30));
+        format!("/proc{path}/stat = {id} ({name}) {state} {parent} {fields}\n")
+    }
+
     #[test]
     fn a_process_lives_as_long_as_one_of_its_threads() {
-        let stat = |path: &str, id: i32, state: char| {
-            format!(
-                "/proc/4711{path}/stat = {id} (qemu) {state} {}4242 {}\n",
-                "0 ".repeat(18),
-                "0 ".repeat(30)
-            )
-        };
-        for (threads, is_alive) in [("ZD", true), ("ZS", true), ("SS", true), ("ZX", false), ("Z", false)] {
+        use Life::{Ended, Runs};
+        for (threads, life) in [("ZD", Runs), ("ZS", Runs), ("SS", Runs), ("ZX", Ended), ("Z", Ended)] {
             let root = tempfile::tempdir().unwrap();
             let each = (4711..).zip(threads.chars());
-            let mut lines: String = each.map(|(id, state)| stat(&format!("/task/{id}"), id, state)).collect();
-            lines.extend(threads.chars().next().map(|first| stat("", 4711, first)));
+            let thread = |(id, state)| stat(&format!("/4711/task/{id}"), id, "qemu", state, 1, 4242);
+            let mut lines: String = each.map(thread).collect();
+            lines.extend(threads.chars().next().map(|first| stat("/4711", 4711, "qemu", first, 1, 4242)));
             manifest::lay_out(&lines, root.path()).unwrap();
-            let asked =
-                |start_time| is_alive_in(&root.path().join("proc"), ProcessId { pid: 4711, start_time });
-            assert_eq!(asked(4242), is_alive, "{threads}");
-            assert!(!asked(4243), "{threads}: another life");
+            let asked = |start_time| life_in(&root.path().join("proc"), ProcessId { pid: 4711, start_time });
+            assert_eq!(asked(4242), life, "{threads}");
+            assert_eq!(asked(4243), Ended, "{threads}: another life");
+            assert_eq!(asked(0), life, "{threads}: any life");
         }
     }
 
@@ -221,5 +290,42 @@ mod tests {
         });
         let strays = strays.recv_timeout(Duration::from_secs(20)).expect("it hangs");
         assert_eq!(strays, StrayTasks { count: 1, examples: vec!["p100 (100)".to_owned()] });
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_looked_at_may_run() {
+        let asked = |lines: &str| {
+            let root = tempfile::tempdir().unwrap();
+            manifest::lay_out(lines, root.path()).unwrap();
+            life_in(&root.path().join("proc"), ProcessId { pid: 4711, start_time: 4242 })
+        };
+        let zombie = stat("/4711", 4711, "qemu", 'Z', 1, 4242);
+        assert_eq!(asked("/proc/\n"), Life::Ended);
+        assert_eq!(asked("/proc/4711 = no folder\n"), Life::Unknown);
+        assert_eq!(asked("/proc/4711/stat/no file/\n"), Life::Unknown);
+        assert_eq!(asked("/proc/4711/stat = no fields\n"), Life::Unknown);
+        assert_eq!(asked(&format!("{zombie}/proc/4711/task = no folder\n")), Life::Unknown);
+        assert_eq!(asked(&format!("{zombie}/proc/4711/task/4712/stat = no fields\n")), Life::Unknown);
+        assert_eq!(asked(&format!("{zombie}/proc/4711/task/4712/comm = no stat\n")), Life::Ended);
+    }
+
+    #[test]
+    fn the_daemon_above_a_hook_is_its_parent_or_the_parent_of_that() {
+        let root = tempfile::tempdir().unwrap();
+        let above = |daemon: &str, hook: &str| {
+            manifest::lay_out(&format!("{daemon}{hook}"), root.path()).unwrap();
+            let host = Host::simulated(root.path(), &Faults::default());
+            host.libvirt_daemon_above(ProcessId { pid: 500, start_time: 77 })
+        };
+        let hook = stat("/500", 500, "qemu", 'S', 400, 77);
+        let daemon = |name| stat("/400", 400, name, 'S', 1, 11);
+        let found = Some(ProcessId { pid: 400, start_time: 11 });
+        assert_eq!(above(&daemon("virtqemud"), &hook), found);
+        assert_eq!(above(&daemon("libvirtd"), &hook), found);
+        assert_eq!(above(&daemon("bash"), &hook), None);
+        let waiting = format!("{}{}", daemon("libvirtd"), stat("/450", 450, "qemu", 'S', 400, 76));
+        assert_eq!(above(&waiting, &stat("/500", 500, "qemu", 'S', 450, 77)), found);
+        // The hook has ended, and another process has its number.
+        assert_eq!(above(&daemon("libvirtd"), &stat("/500", 500, "qemu", 'S', 400, 78)), None);
     }
 }

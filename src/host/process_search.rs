@@ -52,6 +52,19 @@ impl<T: Send + 'static> ProcessSearch<T> {
         proc: PathBuf,
         look: impl Fn(i32) -> Result<Option<T>, HostError> + Send + 'static,
     ) -> Result<Self, HostError> {
+        Self::start_at(proc, Vec::new(), look)
+    }
+
+    /// The same, but with these processes first: what is likely found among them is found soon, and before another
+    /// process hangs.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(super) fn start_at(
+        proc: PathBuf,
+        first: Vec<i32>,
+        look: impl Fn(i32) -> Result<Option<T>, HostError> + Send + 'static,
+    ) -> Result<Self, HostError> {
         let mut left_behind = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
         left_behind.retain(|(_, thread)| !thread.is_finished());
         if left_behind.iter().any(|(there, _)| *there == proc) {
@@ -61,7 +74,7 @@ impl<T: Send + 'static> ProcessSearch<T> {
         let folder = proc.clone();
         let thread = thread::Builder::new()
             .name("processes".to_owned())
-            .spawn(move || look_through(&folder, look, &sender))
+            .spawn(move || look_through(&folder, first, look, &sender))
             .map_err(|error| HostError::list(&proc, error))?;
         Ok(Self { proc, steps, last: None, thread: Some(thread) })
     }
@@ -102,12 +115,17 @@ fn took_too_long(place: &Path) -> HostError {
 }
 
 /// What the thread does. Where nobody listens any more it ends.
-fn look_through<T>(proc: &Path, look: impl Fn(i32) -> Result<Option<T>, HostError>, tell: &Sender<Step<T>>) {
-    let pids = match pids(proc) {
-        Ok(pids) => pids,
+fn look_through<T>(
+    proc: &Path,
+    first: Vec<i32>,
+    look: impl Fn(i32) -> Result<Option<T>, HostError>,
+    tell: &Sender<Step<T>>,
+) {
+    let others = match pids(proc) {
+        Ok(pids) => pids.into_iter().filter(|pid| !first.contains(pid)).collect::<Vec<_>>(),
         Err(error) => return drop(tell.send(Step::Failed(HostError::list(proc, error)))),
     };
-    for pid in pids.into_iter().filter(|pid| u32::try_from(*pid) != Ok(std::process::id())) {
+    for pid in first.into_iter().chain(others).filter(|pid| u32::try_from(*pid) != Ok(std::process::id())) {
         if tell.send(Step::At(pid)).is_err() {
             return;
         }

@@ -15,7 +15,7 @@ use super::inherited::take_signals;
 use super::keeper_service::this_program;
 use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService};
 use super::virsh::{Virsh, VirshError, kill};
-use super::{Host, HostError, ONE_LOOK, QemuSearch, RUNNING_SYSTEMD};
+use super::{Host, HostError, ONE_LOOK, QemuClues, QemuSearch, RUNNING_SYSTEMD};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
@@ -146,7 +146,10 @@ pub fn start_again(part: StartAgain, guest: GuestUuid, name: &OsStr) -> Exit {
     let name = GuestName::new(name);
     log::open(&name, Some(guest));
     let outcome = match Virsh::find() {
-        Ok(virsh) => start_when_off(&AskedByVirsh { virsh, host: Host::real(), guest }, OFF, LOOK),
+        Ok(virsh) => {
+            let name = name.as_os_str().to_string_lossy().into_owned();
+            start_when_off(&AskedByVirsh { virsh, host: Host::real(), guest, name }, OFF, LOOK)
+        }
         Err(error) => Err(error.to_string()),
     };
     let exit = match outcome {
@@ -196,6 +199,7 @@ struct AskedByVirsh {
     virsh: Virsh,
     host: Host,
     guest: GuestUuid,
+    name: String,
 }
 
 impl Asked for AskedByVirsh {
@@ -208,7 +212,8 @@ impl Asked for AskedByVirsh {
     }
 
     fn qemu(&self) -> QemuSearch {
-        self.host.qemu_of(self.guest, None, Deadline::after(ONE_LOOK))
+        let clues = QemuClues { guest: self.guest, name: &self.name, known: None };
+        self.host.qemu_of(clues, Deadline::after(ONE_LOOK))
     }
 }
 
@@ -381,7 +386,7 @@ mod tests {
         let host = Host::simulated(folder.path(), &Faults::default());
         std::fs::create_dir(folder.path().join("proc")).unwrap();
         let guest = "c0ffee00-1111-4222-8333-44445555666f".parse().unwrap();
-        let libvirt = AskedByVirsh { virsh, host, guest };
+        let libvirt = AskedByVirsh { virsh, host, guest, name: "win11".to_owned() };
         assert_eq!(start_when_off(&libvirt, Duration::from_secs(3600), Duration::ZERO), Ok(Started::Now));
         let asked = "-q -c qemu:///system domstate c0ffee00-1111-4222-8333-44445555666f\n";
         let started = asked.replace("domstate", "start");

@@ -15,6 +15,9 @@ const ASKED: Duration = Duration::from_secs(1);
 /// How long whoever asked may take to have an answer in its queue, which is empty: no time at all.
 pub(super) const TAKES_ANSWER: Duration = Duration::from_millis(100);
 
+/// The pause where an asker cannot be let in (no descriptor is left): else the wait would end at once, for ever.
+const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+
 /// How many are heard at once; more wait in the kernel's queue, the length of which the standard library chooses.
 const MOST: usize = 16;
 
@@ -22,6 +25,8 @@ const MOST: usize = 16;
 pub(super) struct Askers {
     listener: UnixListener,
     heard: Vec<Asker>,
+    /// Nobody can be let in until then.
+    closed_until: Option<Instant>,
 }
 
 struct Asker {
@@ -37,29 +42,35 @@ impl Askers {
         let listener = UnixListener::bind(path)?;
         // Whoever connected may be gone when the connection is taken.
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, heard: Vec::new() })
+        Ok(Self { listener, heard: Vec::new(), closed_until: None })
+    }
+
+    /// Whether one more can be heard.
+    fn is_open(&self) -> bool {
+        self.heard.len() < MOST && self.closed_until.is_none()
     }
 
     /// What becomes readable when [`Self::take`] has something to do.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let has_room = self.heard.len() < MOST;
-        let listener = has_room.then(|| self.listener.as_fd());
+        let listener = self.is_open().then(|| self.listener.as_fd());
         listener.into_iter().chain(self.heard.iter().map(|asker| asker.socket.as_fd()))
     }
 
-    /// When [`Self::take`] gives the next of them up.
-    pub(super) fn patience_ends(&self) -> Option<Instant> {
-        self.heard.iter().map(|asker| asker.until).min()
+    /// When [`Self::take`] has something to do although nothing becomes readable.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.heard.iter().map(|asker| asker.until).chain(self.closed_until).min()
     }
 
     /// The requests that are complete by now. Never waits.
     pub(super) fn take(&mut self) -> Vec<(Request, LocalSocket)> {
-        while self.heard.len() < MOST
-            && let Ok((stream, _)) = self.listener.accept()
-        {
-            let until = Instant::now() + ASKED;
-            if let Ok(socket) = LocalSocket::accepted(stream) {
-                self.heard.push(Asker { socket, said: Vec::new(), until });
+        self.closed_until = self.closed_until.filter(|until| *until > Instant::now());
+        while self.is_open() {
+            match self.listener.accept().and_then(|(stream, _)| LocalSocket::accepted(stream)) {
+                Ok(socket) => {
+                    self.heard.push(Asker { socket, said: Vec::new(), until: Instant::now() + ASKED });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => self.closed_until = Some(Instant::now() + AFTER_FAILED_ACCEPT),
             }
         }
         let mut requests = Vec::new();
@@ -178,11 +189,11 @@ mod tests {
         let mut keeper = Keeper::new();
         let mut slow = keeper.ask(b"\"");
         assert_eq!(keeper.hear(), []);
-        assert!(keeper.askers.patience_ends().unwrap() <= Instant::now() + ASKED);
+        assert!(keeper.askers.next_look().unwrap() <= Instant::now() + ASKED);
         keeper.askers.heard[0].until = Instant::now();
         slow.write_all(b"s").unwrap();
         assert_eq!(keeper.hear(), []);
-        assert!(keeper.askers.patience_ends().is_none());
+        assert!(keeper.askers.next_look().is_none());
         assert_eq!(slow.read(&mut [0; 1]).unwrap(), 0, "it is hung up");
     }
 

@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+use super::HostSource;
 use super::askers::TAKES_ANSWER;
 use super::notices::{Notice, NoticeSender, STACK};
 use crate::actions::check_program;
@@ -23,7 +25,7 @@ use crate::host::{
 /// The guest's commands that wait, and the means to end those that run.
 pub(super) struct Errands {
     guest: GuestUuid,
-    name: String,
+    hosts: HostSource,
     notices: NoticeSender,
     queue: Option<Sender<Waiting>>,
     unfinished: usize,
@@ -33,6 +35,8 @@ pub(super) struct Errands {
 
 struct Waiting {
     errand: Errand,
+    /// The guest's.
+    name: String,
     ended_by: EndedBy,
 }
 
@@ -45,8 +49,8 @@ enum EndedBy {
 }
 
 impl Errands {
-    pub(super) fn new(guest: GuestUuid, name: String, notices: NoticeSender) -> Self {
-        Self { guest, name, notices, queue: None, unfinished: 0, holds: Vec::new() }
+    pub(super) fn new(guest: GuestUuid, hosts: HostSource, notices: NoticeSender) -> Self {
+        Self { guest, hosts, notices, queue: None, unfinished: 0, holds: Vec::new() }
     }
 
     /// How many are not finished.
@@ -60,7 +64,12 @@ impl Errands {
     }
 
     /// Runs commands after those that are being run. Whoever waits for the answer gets it at the end.
-    pub(super) fn run(&mut self, errand: Errand, asker: Option<LocalSocket>) -> io::Result<()> {
+    pub(super) fn run(
+        &mut self,
+        errand: Errand,
+        guest_name: &str,
+        asker: Option<LocalSocket>,
+    ) -> io::Result<()> {
         let ended_by = match asker {
             Some(socket) => EndedBy::HangUp(socket),
             None => {
@@ -72,11 +81,11 @@ impl Errands {
         let queue = match &self.queue {
             Some(queue) => queue,
             None => {
-                let runner = start_runner(self.guest, self.name.clone(), self.notices.clone())?;
+                let runner = start_runner(self.guest, Arc::clone(&self.hosts), self.notices.clone())?;
                 self.queue.insert(runner)
             }
         };
-        queue.send(Waiting { errand, ended_by }).map_err(io::Error::other)?;
+        queue.send(Waiting { errand, name: guest_name.to_owned(), ended_by }).map_err(io::Error::other)?;
         self.unfinished += 1;
         Ok(())
     }
@@ -92,11 +101,12 @@ impl Errands {
     }
 }
 
-fn start_runner(guest: GuestUuid, name: String, notices: NoticeSender) -> io::Result<Sender<Waiting>> {
+fn start_runner(guest: GuestUuid, hosts: HostSource, notices: NoticeSender) -> io::Result<Sender<Waiting>> {
     let (queue, waiting): (_, Receiver<Waiting>) = mpsc::channel();
     let run = move || {
-        let mut runner = Runner { host: Host::real(), guest, name };
-        for Waiting { errand, ended_by } in waiting {
+        let mut runner = Runner { host: hosts(), guest, name: String::new() };
+        for Waiting { errand, name, ended_by } in waiting {
+            runner.name = name;
             let failures = runner.run(&errand, &ended_by);
             // First: whoever gets the answer shall find the keeper at rest.
             notices.send(Notice::ErrandDone);
@@ -192,7 +202,9 @@ impl Runner {
                     .host
                     .hook_scripts(folder, name.as_os_str(), event, sub_operation)
                     .map_err(|error| error.to_string())?;
-                let xml = self.host.read_state(&xml_file(self.guest)).ok().flatten().unwrap_or_default();
+                // Scripts that read half of what they are told would do something else.
+                let xml = self.host.read_state(&xml_file(self.guest)).map_err(|error| error.to_string())?;
+                let xml = xml.unwrap_or_default();
                 let extra = if errand.reason.is_empty() { "-" } else { &errand.reason };
                 let arguments: Vec<OsString> =
                     [self.name.as_str(), event, sub_operation, extra].map(OsString::from).into();

@@ -19,9 +19,13 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(guest: String) -> Self {
-        let why = format!("guest {} runs", GuestName::new(guest));
-        Self { why, sleep_lock: None, cpu_dma_latency: None }
+    pub(super) fn new(guest: &str) -> Self {
+        Self { why: why(guest), sleep_lock: None, cpu_dma_latency: None }
+    }
+
+    /// The guest's name is known by now.
+    pub(super) fn rename(&mut self, guest: &str) {
+        self.why = why(guest);
     }
 
     pub(super) fn sleep_lock_words(&self) -> Option<String> {
@@ -74,4 +78,8 @@ impl Held {
         };
         Ok(())
     }
+}
+
+fn why(guest: &str) -> String {
+    format!("guest {} runs", GuestName::new(guest))
 }

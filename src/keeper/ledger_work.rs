@@ -3,9 +3,11 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::HostSource;
 use super::monitors::MonitorStep;
 use super::notices::{Notice, NoticeSender, STACK};
 use crate::deadline::Deadline;
@@ -43,14 +45,15 @@ pub(super) enum Job {
 /// The work at hand and what waits, one piece at a time.
 pub(super) struct LedgerWork {
     guest: GuestUuid,
+    hosts: HostSource,
     notices: NoticeSender,
     current: Option<Job>,
     waiting: VecDeque<Job>,
 }
 
 impl LedgerWork {
-    pub(super) fn new(guest: GuestUuid, notices: NoticeSender) -> Self {
-        Self { guest, notices, current: None, waiting: VecDeque::new() }
+    pub(super) fn new(guest: GuestUuid, hosts: HostSource, notices: NoticeSender) -> Self {
+        Self { guest, hosts, notices, current: None, waiting: VecDeque::new() }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -66,8 +69,9 @@ impl LedgerWork {
             return;
         }
         let (guest, notices, at_hand) = (self.guest, self.notices.clone(), job.clone());
+        let hosts = Arc::clone(&self.hosts);
         let work = move || {
-            let done = catch_unwind(AssertUnwindSafe(|| carry_out(guest, &at_hand)));
+            let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut hosts(), guest, &at_hand)));
             // What failed may be tried again.
             let (changes, unfinished) =
                 done.ok().flatten().map_or((0, 1), |tried| (tried.outcome.changes.len(), tried.unfinished));
@@ -98,18 +102,17 @@ impl LedgerWork {
 }
 
 /// None: it failed, which is then in the log.
-fn carry_out(guest: GuestUuid, job: &Job) -> Option<Tried> {
-    let mut host = Host::real();
+fn carry_out(host: &mut Host, guest: GuestUuid, job: &Job) -> Option<Tried> {
     let (name, done) = match job {
         Job::Uphold => {
-            let done = lifecycle::uphold(&mut host, guest, Deadline::after(UPHOLD));
+            let done = lifecycle::uphold(host, guest, Deadline::after(UPHOLD));
             ("while the guest runs", done.map(Tried::from))
         }
         Job::GiveBack { reason, heir } => {
-            let done = lifecycle::finish(&mut host, guest, reason, *heir, Deadline::after(GIVE_BACK));
+            let done = lifecycle::finish(host, guest, reason, *heir, Deadline::after(GIVE_BACK));
             ("after the guest", done.map(Tried::from))
         }
-        Job::Monitors(step) => ("monitors", carry_out_step(&mut host, guest, *step)),
+        Job::Monitors(step) => ("monitors", carry_out_step(host, guest, *step)),
     };
     match done {
         Ok(tried) => {

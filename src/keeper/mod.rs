@@ -10,14 +10,20 @@
 
 mod askers;
 mod errands;
+mod guest_life;
 mod held;
+mod ledger_view;
 mod ledger_work;
 mod monitors;
 mod notices;
 mod reboot;
 mod subject;
+#[cfg(test)]
+mod tests;
 
 use std::io;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -32,17 +38,18 @@ use crate::host::{
     Answer, AnswerAt, Host, KeeperState, LocalSocket, LockFile, ProcessId, Request, keeper_lock,
     keeper_socket, let_go_of_code, send, take_signals,
 };
-use crate::ledger::{Lease, Ledger, Phase, Record};
+use crate::ledger::{Ledger, Phase, Record};
 use crate::lifecycle::{self, AfterTheEnd};
 use crate::log;
 use askers::{Askers, TAKES_ANSWER};
 use errands::Errands;
 use held::Held;
+use ledger_view::{LeaseView, LedgerView};
 use ledger_work::{Job, LedgerWork};
 use monitors::{MonitorStep, MonitorSteps};
 use notices::{Notice, Notices};
 use reboot::RebootWatch;
-use subject::{Subject, Subsistence};
+use subject::Subject;
 
 /// How long libvirt has, after QEMU's death, to say that it stopped, before the lease is given back without it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -58,6 +65,15 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// The longest pause between two looks: a guest that was rebooted gets new interrupts, and nothing tells.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// How often a keeper tries to start, and its pauses: some four minutes in all.
+const START_TRIES: u32 = 10;
+const FIRST_START_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_START_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often in a row the wait for events may fail before a successor has to do, and the pause after each.
+const FAILED_WAITS: u32 = 60;
+const AFTER_FAILED_WAIT: Duration = Duration::from_secs(1);
 
 /// A wait in which the keeper takes up no more memory than it needs for waiting.
 const LONG_WAIT: Duration = Duration::from_secs(10);
@@ -86,8 +102,8 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     let mut host = Host::real();
     let name = name_of(&host, guest);
     log::open(&GuestName::new(&name), Some(guest));
-    let kept = Keeper::new(&mut host, guest, name).map(|keeper| keeper.keep(&mut host));
-    let exit = match kept {
+    let hosts: HostSource = Arc::new(Host::real);
+    let exit = match serve(&mut host, guest, &name, &hosts) {
         Ok(()) => Exit::Done,
         Err(error) => {
             tracing::error!("the keeper cannot work: {error}");
@@ -98,11 +114,37 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     exit
 }
 
+/// The guest's name; its UUID where the ledger does not say, or cannot be read.
 fn name_of(host: &Host, guest: GuestUuid) -> String {
-    let record = Ledger::peek(host).ok().flatten();
-    record
-        .and_then(|record| Some(record.leases.get(&guest)?.name.clone()))
-        .unwrap_or_else(|| guest.to_string())
+    let name = |record: Option<Record>| Some(record?.leases.get(&guest)?.name.clone());
+    Ledger::peek(host).ok().and_then(name).unwrap_or_else(|| guest.to_string())
+}
+
+/// Makes the host anew for a thread of its own.
+type HostSource = Arc<dyn Fn() -> Host + Send + Sync>;
+
+/// Starts a keeper, and stays until it has nothing more to do. What may pass (no descriptor or memory left, a full
+/// `/run`, a predecessor that does not end) is waited for here: systemd would give up after five starts in 10 s.
+fn serve(host: &mut Host, guest: GuestUuid, name: &str, hosts: &HostSource) -> io::Result<()> {
+    let mut pause = FIRST_START_PAUSE;
+    for tried in 1..=START_TRIES {
+        let error = match Keeper::new(host, guest, name.to_owned(), Arc::clone(hosts)) {
+            Ok(keeper) => return keeper.keep(host),
+            Err(error) => error,
+        };
+        if matches!(LedgerView::new(guest).read(host, Instant::now()), LeaseView::Nothing) {
+            return Ok(());
+        }
+        if tried == START_TRIES {
+            return Err(error);
+        }
+        if tried == 1 {
+            tracing::error!("the keeper cannot work yet, and tries again: {error}");
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_START_PAUSE);
+    }
+    Ok(())
 }
 
 struct Keeper {
@@ -113,14 +155,17 @@ struct Keeper {
     errands: Errands,
     work: LedgerWork,
     subject: Subject,
+    ledger: LedgerView,
     /// When the lease is given back unless libvirt says something.
     give_back_at: Option<Instant>,
-    /// What is begun once the commands of `stopped` are run and the monitors are back.
-    give_back_when_free: Option<Job>,
+    /// Whether the lease is given back once the commands of `stopped` are run and the monitors are back.
+    give_back_when_free: bool,
     monitors: MonitorSteps,
     reboot: RebootWatch,
     /// Why the guest ended, where libvirt said so.
     reason: String,
+    /// Who starts the guest again.
+    heir: Option<ProcessId>,
     name: String,
     look: Option<Look>,
     /// When what could not be set again is tried once more.
@@ -143,24 +188,26 @@ impl Look {
 }
 
 impl Keeper {
-    fn new(host: &mut Host, guest: GuestUuid, name: String) -> io::Result<Self> {
+    fn new(host: &mut Host, guest: GuestUuid, name: String, hosts: HostSource) -> io::Result<Self> {
         let only_one =
             host.lock_state(&keeper_lock(guest), Deadline::after(PREDECESSOR)).map_err(io::Error::other)?;
-        let askers = Askers::listen(&keeper_socket(guest))?;
+        let askers = Askers::listen(&host.locate(&keeper_socket(guest)))?;
         let notices = Notices::new()?;
         host.adopt_orphans().map_err(io::Error::other)?;
         let mut keeper = Self {
             guest,
             askers,
-            held: Held::new(name.clone()),
-            errands: Errands::new(guest, name.clone(), notices.sender()),
-            work: LedgerWork::new(guest, notices.sender()),
+            held: Held::new(&name),
+            errands: Errands::new(guest, Arc::clone(&hosts), notices.sender()),
+            work: LedgerWork::new(guest, hosts, notices.sender()),
             subject: Subject::default(),
+            ledger: LedgerView::new(guest),
             give_back_at: None,
-            give_back_when_free: None,
+            give_back_when_free: false,
             monitors: MonitorSteps::default(),
             reboot: RebootWatch::new(guest, notices.sender()),
             reason: String::new(),
+            heir: None,
             name,
             look: None,
             uphold_at: None,
@@ -169,27 +216,38 @@ impl Keeper {
             notices,
             _only_one: only_one,
         };
-        match keeper.phase(host) {
+        // Known before there may be no descriptor left to ask for it.
+        let _ = host.this_process();
+        match keeper.read_ledger(host) {
             // Its guest was gone before it was started again.
-            None => keeper.leave(),
-            Some(Phase::Preparing(_)) => keeper.look_at_ledger(host),
-            // A keeper that takes over holds nothing yet.
-            Some(_) => {
-                keeper.look_at_ledger(host);
-                keeper.work.start(Job::Uphold);
-                if let Some(record) = Ledger::peek(host).ok().flatten() {
-                    keeper.follow_guest(host, &record);
-                }
+            LeaseView::Nothing => keeper.leave(host),
+            LeaseView::Held(held) if matches!(held.lease.phase, Phase::Preparing(_)) => {
+                keeper.look_at_lease(host, &held.lease);
             }
+            // A keeper that takes over holds nothing yet.
+            LeaseView::Held(held) => keeper.take_over(host, &held),
+            LeaseView::Unknown => {}
         }
         Ok(keeper)
     }
 
-    fn keep(mut self, host: &mut Host) {
+    /// Stays until it has nothing more to do.
+    ///
+    /// # Errors
+    /// It has, but cannot go on: a successor has to.
+    fn keep(mut self, host: &mut Host) -> io::Result<()> {
+        let mut failed = 0;
         while !(self.is_leaving && self.work.is_idle()) {
-            if let Err(error) = self.wait(host) {
-                tracing::error!("the keeper cannot wait: {error}");
-                return;
+            match self.wait(host) {
+                Ok(()) => failed = 0,
+                Err(error) if failed == FAILED_WAITS => return Err(error),
+                Err(error) => {
+                    if failed == 0 {
+                        tracing::error!("the keeper cannot wait, and tries again: {error}");
+                    }
+                    failed += 1;
+                    thread::sleep(AFTER_FAILED_WAIT);
+                }
             }
             // Where there is no journal, lines would pile up.
             log::print_kept();
@@ -200,14 +258,14 @@ impl Keeper {
         }
         // The next keeper, if it waits, has the file open.
         let _ = host.remove_state_file(&keeper_lock(self.guest));
+        Ok(())
     }
 
     /// Waits for whatever comes first, and answers it.
     fn wait(&mut self, host: &mut Host) -> io::Result<()> {
-        let look_at = self.look.as_ref().map(|look| look.at);
-        let timers =
-            [self.give_back_at, self.uphold_at, look_at, self.monitors.next(), self.askers.patience_ends()];
-        let timeout = match timers.into_iter().flatten().min() {
+        let timers: Vec<Instant> =
+            self.next_timers().into_iter().chain([self.askers.next_look()]).flatten().collect();
+        let timeout = match timers.iter().min() {
             // Rounded up, or it would wake just before the moment and wait for nothing.
             Some(at) => {
                 PollTimeout::try_from(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
@@ -215,7 +273,7 @@ impl Keeper {
             }
             None => PollTimeout::NONE,
         };
-        let is_long = timers.into_iter().flatten().all(|at| at > Instant::now() + LONG_WAIT);
+        let is_long = timers.iter().all(|at| *at > Instant::now() + LONG_WAIT);
         if is_long && self.subject.qemu().is_some() {
             let_go_of_code();
         }
@@ -241,12 +299,25 @@ impl Keeper {
         for (request, socket) in self.askers.take() {
             self.answer(host, request, socket);
         }
-        self.timers(host);
+        self.timers(host, Instant::now());
         Ok(())
     }
 
-    fn timers(&mut self, host: &Host) {
-        let now = Instant::now();
+    /// When there is something to do. Without the ledger there is not: what needs it waits until it can be read.
+    fn next_timers(&self) -> [Option<Instant>; 4] {
+        if self.ledger.is_unknown() {
+            return [self.ledger.read_again_at(), None, None, None];
+        }
+        [self.give_back_at, self.uphold_at, self.look.as_ref().map(|look| look.at), self.monitors.next()]
+    }
+
+    fn timers(&mut self, host: &Host, now: Instant) {
+        if self.ledger.is_unknown() {
+            if self.ledger.read_again_at().is_some_and(|at| at <= now) {
+                self.read_ledger_again(host, now);
+            }
+            return;
+        }
         if self.give_back_at.is_some_and(|at| at <= now) {
             self.give_back_at = None;
             self.give_back_if_abandoned(host);
@@ -281,12 +352,14 @@ impl Keeper {
                 }
                 match errand.answer {
                     AnswerAt::End => {
-                        if let Err(error) = self.errands.run(errand, Some(socket)) {
+                        if let Err(error) = self.errands.run(errand, &self.name, Some(socket)) {
                             tracing::error!("commands cannot be run: {error}");
                         }
                         return;
                     }
-                    AnswerAt::Once => self.errands.run(errand, None).map_err(|error| error.to_string()),
+                    AnswerAt::Once => {
+                        self.errands.run(errand, &self.name, None).map_err(|error| error.to_string())
+                    }
                 }
             }
             Request::GiveBack { reason, heir } => {
@@ -294,7 +367,7 @@ impl Keeper {
                 Ok(())
             }
             Request::Leave => {
-                self.leave();
+                self.leave(host);
                 Ok(())
             }
         };
@@ -321,43 +394,46 @@ impl Keeper {
     /// again gets them as they are.
     fn give_back(&mut self, host: &Host, reason: String, heir: Option<ProcessId>) {
         self.give_back_at = None;
-        self.reason.clone_from(&reason);
+        self.reason = reason;
+        self.heir = heir;
         self.errands.cancel_of_running_guest();
         match heir {
             Some(_) => self.monitors.forget(),
             None => {
-                if let Some(record) = Ledger::peek(host).ok().flatten() {
-                    self.monitors.guest_is_gone(&record, self.guest);
+                if let LeaseView::Held(held) = self.read_ledger(host) {
+                    self.monitors.guest_is_gone(&held.record, self.guest);
                 }
             }
         }
-        self.give_back_when_free = Some(Job::GiveBack { reason, heir });
-        self.give_back_if_free();
+        self.give_back_when_free = true;
+        self.give_back_if_free(host);
     }
 
-    fn give_back_if_free(&mut self) {
-        if self.errands.unfinished() == 0
-            && !self.monitors.is_going_back()
-            && let Some(job) = self.give_back_when_free.take()
-        {
-            self.work.start(job);
+    fn give_back_if_free(&mut self, host: &Host) {
+        if !self.give_back_when_free || self.errands.unfinished() > 0 || self.monitors.is_going_back() {
+            return;
+        }
+        // One that cannot be read gives nothing back: once it can, this goes on.
+        if !matches!(self.read_ledger(host), LeaseView::Unknown) {
+            self.give_back_when_free = false;
+            self.work.start(Job::GiveBack { reason: self.reason.clone(), heir: self.heir });
         }
     }
 
     /// Nobody shall ask any more: the next life of the guest may have its keeper while this one cleans up.
-    fn leave(&mut self) {
+    fn leave(&mut self, host: &Host) {
         self.is_leaving = true;
         self.held.let_go();
         self.work.forget_waiting();
         self.errands.cancel();
-        let _ = std::fs::remove_file(keeper_socket(self.guest));
+        let _ = std::fs::remove_file(host.locate(&keeper_socket(self.guest)));
     }
 
     fn noticed(&mut self, host: &mut Host, notice: Notice) {
         match notice {
             Notice::ErrandDone => {
                 self.errands.finished();
-                self.give_back_if_free();
+                self.give_back_if_free(host);
             }
             Notice::GuestEnds(end) => self.reboot.ends(end),
             Notice::MonitorsDone { step, unfinished } => {
@@ -365,14 +441,14 @@ impl Keeper {
                 if matches!(step, MonitorStep::Return(_)) {
                     self.monitors.returned(unfinished);
                 }
-                self.give_back_if_free();
+                self.give_back_if_free(host);
             }
-            Notice::SystemdReloaded => self.work.start(Job::Uphold),
+            Notice::SystemdReloaded => self.uphold(),
             Notice::LogindIsBack => {
                 self.held.renew_sleep_lock(host);
                 // A keeper that took over while logind was away holds none yet.
                 if self.uphold_at.take().is_some() {
-                    self.work.start(Job::Uphold);
+                    self.uphold();
                 }
             }
             Notice::Upheld { changes, failures } => {
@@ -385,15 +461,18 @@ impl Keeper {
             Notice::GaveBack => {
                 self.work.finished();
                 // Whether all of it is given back, the ledger says: whoever is still in it is tried again.
-                match self.phase(host) {
+                match self.read_ledger(host) {
                     // The hook that starts the guest again has it.
-                    Some(Phase::Preparing(_)) => self.leave(),
-                    Some(_) if !self.is_leaving => self.give_back_at = Some(Instant::now() + RETRY),
-                    Some(_) => {}
-                    None => {
-                        self.start_again_after_reboot(host);
-                        self.leave();
+                    LeaseView::Held(held) if matches!(held.lease.phase, Phase::Preparing(_)) => {
+                        self.leave(host);
                     }
+                    LeaseView::Held(_) if self.is_leaving => {}
+                    LeaseView::Held(_) => self.give_back_at = Some(Instant::now() + RETRY),
+                    LeaseView::Nothing => {
+                        self.start_again_after_reboot(host);
+                        self.leave(host);
+                    }
+                    LeaseView::Unknown => self.give_back_when_free = !self.is_leaving,
                 }
             }
         }
@@ -410,89 +489,6 @@ impl Keeper {
             Ok(after @ AfterTheEnd::StartsAgain) => tracing::info!("{after}"),
             Ok(after @ AfterTheEnd::CannotGoOn(_)) => tracing::warn!("{after}"),
             Err(error) => tracing::error!("the guest rebooted itself, but is not started again: {error}"),
-        }
-    }
-
-    fn lease(&self, host: &Host) -> Option<Lease> {
-        let mut record: Record = Ledger::peek(host).ok().flatten()?;
-        record.leases.remove(&self.guest)
-    }
-
-    fn phase(&self, host: &Host) -> Option<Phase> {
-        Some(self.lease(host)?.phase)
-    }
-
-    /// libvirt has said something: the guest has come further, or is gone.
-    fn told_to_look(&mut self, host: &Host) {
-        let Some(record) = Ledger::peek(host).ok().flatten() else { return };
-        self.look_at_ledger(host);
-        let Some(lease) = record.leases.get(&self.guest) else { return };
-        self.follow_guest(host, &record);
-        if self.subject.qemu().is_none() {
-            self.look = None;
-            self.give_back_at = Some(Instant::now() + GRACE_ONCE_TOLD);
-        } else if lease.interrupts.is_some() {
-            self.look = Some(Look::after(FIRST_LOOK));
-        }
-    }
-
-    /// Has the monitors follow the guest, as far as it has come, and listens to it once it is up.
-    fn follow_guest(&mut self, host: &Host, record: &Record) {
-        let Some(lease) = record.leases.get(&self.guest) else { return };
-        match lease.phase {
-            Phase::Prepared => {
-                if let Some(step) = self.monitors.guest_is_coming(record, self.guest) {
-                    self.work.start(Job::Monitors(step));
-                }
-            }
-            Phase::Started if self.subject.qemu().is_some() => {
-                self.monitors.guest_is_up(record, self.guest);
-                self.reboot.guest_is_up(host, lease);
-            }
-            Phase::Started if self.subject.has_ended() => self.monitors.guest_is_gone(record, self.guest),
-            Phase::Started | Phase::Preparing(_) | Phase::GivingBack(_) => {}
-        }
-    }
-
-    /// Watches whoever the guest's life depends on now.
-    fn look_at_ledger(&mut self, host: &Host) {
-        let Some(lease) = self.lease(host) else {
-            self.subject = Subject::default();
-            self.give_back_at = Some(Instant::now() + GRACE);
-            return;
-        };
-        // Not while a hook waits for this keeper: nothing is lost by then, and it takes time.
-        if !self.watches_buses && !matches!(lease.phase, Phase::Preparing(_)) && host.has_systemd() {
-            self.watches_buses = true;
-            notices::watch_buses(self.notices.sender());
-        }
-        self.give_back_at = None;
-        if self.subject.follow(host, self.guest, &lease) != Subsistence::Lives {
-            self.give_back_at = Some(Instant::now() + GRACE);
-        }
-    }
-
-    /// The hook, the daemon or QEMU has ended: whether that ends the guest's life, the ledger says.
-    fn subject_ended(&mut self, host: &Host) {
-        self.look_at_ledger(host);
-        if let Some(record) = Ledger::peek(host).ok().flatten() {
-            self.follow_guest(host, &record);
-        }
-        if self.subject.qemu().is_none() {
-            self.look = None;
-        }
-    }
-
-    /// libvirt had its time.
-    fn give_back_if_abandoned(&mut self, host: &Host) {
-        let Some(lease) = self.lease(host) else { return self.leave() };
-        match self.subject.follow(host, self.guest, &lease) {
-            Subsistence::Lives => {}
-            Subsistence::Unknown => self.give_back_at = Some(Instant::now() + RETRY),
-            Subsistence::Ended => {
-                tracing::warn!("the guest is gone and libvirt does not say so: giving back what it held");
-                self.give_back(host, "unknown".to_owned(), None);
-            }
         }
     }
 }

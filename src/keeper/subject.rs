@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, ProcessId, QemuSearch};
+use crate::host::{Host, ProcessId, QemuClues, QemuSearch};
 use crate::ledger::{Lease, Phase};
 
 /// How long QEMU may be looked for: less than whoever asks this keeper waits for its answer.
@@ -19,19 +19,24 @@ pub(super) struct Subject {
     daemon: Option<ProcessId>,
     /// What was found last.
     found: Option<Subsistence>,
+    /// Whether it was said that somebody cannot be watched.
+    is_unwatched_said: bool,
 }
 
 struct Watched {
     process: ProcessId,
     role: Role,
-    descriptor: OwnedFd,
+    /// None where the kernel has none to give.
+    descriptor: Option<OwnedFd>,
 }
 
 /// How the one stands whom the guest's life depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subsistence {
-    /// It lives, and is watched where it can be.
+    /// It lives, and is watched.
     Lives,
+    /// It lives, or so it seems, but cannot be watched: to be looked at again.
+    Unwatched,
     /// It is dead.
     Ended,
     /// It cannot be told: to be looked at again.
@@ -50,10 +55,10 @@ enum Role {
 impl Subject {
     /// Readable when the process has ended.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.watched.as_ref().map(|watched| watched.descriptor.as_fd())
+        self.watched.as_ref()?.descriptor.as_ref().map(AsFd::as_fd)
     }
 
-    /// QEMU's number, while it is watched.
+    /// QEMU's number, while it runs.
     pub(super) fn qemu(&self) -> Option<i32> {
         self.watched_as(Role::Qemu)
     }
@@ -73,6 +78,11 @@ impl Subject {
         self.found == Some(Subsistence::Ended)
     }
 
+    /// The process that is watched has ended: nobody is watched any more.
+    pub(super) fn has_gone(&mut self) {
+        self.watched = None;
+    }
+
     /// Watches whoever counts in this phase of the guest's life.
     pub(super) fn follow(&mut self, host: &Host, guest: GuestUuid, lease: &Lease) -> Subsistence {
         self.watched = None;
@@ -90,11 +100,11 @@ impl Subject {
             // Nobody else does it: whoever was to ask for it may have been killed first.
             Phase::GivingBack(by) if by.is_this_process() => Subsistence::Ended,
             Phase::GivingBack(by) => self.watch(host, by, Role::Worker),
-            Phase::Started => self.watch_qemu(host, guest, lease.qemu),
+            Phase::Started => self.watch_qemu(host, lease.qemu_clues(guest)),
             Phase::Prepared => match self.daemon {
                 Some(daemon) => match self.watch(host, daemon, Role::Daemon) {
                     // A daemon that died may have started QEMU just before.
-                    Subsistence::Ended => self.watch_qemu(host, guest, lease.qemu),
+                    Subsistence::Ended => self.watch_qemu(host, lease.qemu_clues(guest)),
                     lives => lives,
                 },
                 // Called by hand: nobody knows whether a guest is to come.
@@ -103,8 +113,8 @@ impl Subject {
         }
     }
 
-    fn watch_qemu(&mut self, host: &Host, guest: GuestUuid, known: Option<ProcessId>) -> Subsistence {
-        match host.qemu_of(guest, known, Deadline::after(FIND_QEMU)) {
+    fn watch_qemu(&mut self, host: &Host, clues: QemuClues<'_>) -> Subsistence {
+        match host.qemu_of(clues, Deadline::after(FIND_QEMU)) {
             QemuSearch::Runs(qemu) => self.watch(host, qemu, Role::Qemu),
             QemuSearch::Gone => Subsistence::Ended,
             QemuSearch::Unknown => Subsistence::Unknown,
@@ -112,16 +122,18 @@ impl Subject {
     }
 
     fn watch(&mut self, host: &Host, process: ProcessId, role: Role) -> Subsistence {
-        match host.process_descriptor(process) {
-            Ok(Some(descriptor)) => {
-                self.watched = Some(Watched { process, role, descriptor });
-                Subsistence::Lives
-            }
-            Ok(None) => Subsistence::Ended,
+        let (descriptor, subsistence) = match host.process_descriptor(process) {
+            Ok(Some(descriptor)) => (Some(descriptor), Subsistence::Lives),
+            Ok(None) => return Subsistence::Ended,
+            Err(_) if !host.is_alive(process) => return Subsistence::Ended,
             Err(error) => {
-                tracing::warn!("{error}");
-                Subsistence::Lives
+                if !std::mem::replace(&mut self.is_unwatched_said, true) {
+                    tracing::warn!("{error}; it is looked at from time to time instead");
+                }
+                (None, Subsistence::Unwatched)
             }
-        }
+        };
+        self.watched = Some(Watched { process, role, descriptor });
+        subsistence
     }
 }

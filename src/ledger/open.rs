@@ -97,12 +97,14 @@ impl<'h> Ledger<'h> {
         Ok(ledger)
     }
 
-    /// Reads the ledger without a lock, for those who only look. None where there is none.
+    /// Reads the ledger without a lock, for those who only look. None where there is none, or it is of another boot.
     ///
     /// # Errors
-    /// It is damaged or of a newer version.
+    /// It cannot be read, is damaged or of a newer version: then it is not known who holds what.
     pub fn peek(host: &Host) -> Result<Option<Record>, LedgerError> {
-        Ok(read(host)?.filter(|record| host.boot_id().is_ok_and(|boot_id| boot_id == record.boot_id)))
+        let Some(record) = read(host)? else { return Ok(None) };
+        let boot_id = host.boot_id()?;
+        Ok((record.boot_id == boot_id).then_some(record))
     }
 
     /// Whether somebody is at work on the ledger now, and who.
@@ -206,7 +208,7 @@ impl<'h> Ledger<'h> {
             }
         }
         if lease.phase == Phase::Started {
-            let found = self.host.qemu_of(uuid, lease.qemu, Deadline::after(FIND_QEMU));
+            let found = self.host.qemu_of(lease.qemu_clues(uuid), Deadline::after(FIND_QEMU));
             lease.qemu = found.found().or(lease.qemu);
         }
         if *lease == before { Ok(()) } else { self.store() }
@@ -286,7 +288,7 @@ impl<'h> Ledger<'h> {
         lease.phase == Phase::Started
             && self.record.entry(&Knob::Keeper(uuid)).is_some()
             && matches!(self.host.keeper(uuid, self.deadline), Ok(None))
-            && !self.host.qemu_of(uuid, lease.qemu, Deadline::after(ONE_LOOK)).may_run()
+            && !self.host.qemu_of(lease.qemu_clues(uuid), Deadline::after(ONE_LOOK)).may_run()
     }
 
     /// A pool that was growing when its writer was killed: what it gained since is the guest's share.

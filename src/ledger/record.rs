@@ -13,7 +13,7 @@ use super::value::{MonitorClaim, PageShare, Value, Want};
 use crate::cpuset::CpuSet;
 use crate::gpu::GuestReboot;
 use crate::guest::GuestUuid;
-use crate::host::{Host, ProcessId};
+use crate::host::{Host, ProcessId, QemuClues};
 use crate::pci::PciAddress;
 use crate::wall_clock::seconds_since_1970;
 
@@ -226,6 +226,12 @@ impl Lease {
     #[must_use]
     pub fn is_abandoned(&self, host: &Host) -> bool {
         matches!(self.phase, Phase::Preparing(by) | Phase::GivingBack(by) if !host.is_alive(by))
+    }
+
+    /// What is known of the guest's QEMU.
+    #[must_use]
+    pub fn qemu_clues(&self, guest: GuestUuid) -> QemuClues<'_> {
+        QemuClues { guest, name: &self.name, known: self.qemu }
     }
 
     /// A lease that this process is about to take, from now on.

@@ -331,13 +331,10 @@ pub fn lease_by_name(record: &Record, name: &str) -> Option<GuestUuid> {
 /// Whether a lease is held by a guest that runs, for all that is known.
 #[must_use]
 pub fn guest_runs(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
-    match record.leases.get(&uuid).map(|lease| lease.phase) {
-        Some(Phase::Preparing(by)) if host.is_alive(by) => true,
-        Some(_) => {
-            let known = record.leases.get(&uuid).and_then(|lease| lease.qemu);
-            host.qemu_of(uuid, known, Deadline::after(ONE_LOOK)).may_run()
-        }
-        None => false,
+    let Some(lease) = record.leases.get(&uuid) else { return false };
+    match lease.phase {
+        Phase::Preparing(by) if host.is_alive(by) => true,
+        _ => host.qemu_of(lease.qemu_clues(uuid), Deadline::after(ONE_LOOK)).may_run(),
     }
 }
 

@@ -11,7 +11,7 @@ use vfio_hook::config::ConfigSource;
 use vfio_hook::deadline::Deadline;
 use vfio_hook::event::Operation;
 use vfio_hook::guest::{Guest, GuestUuid};
-use vfio_hook::host::simulated::Faults;
+use vfio_hook::host::simulated::{Faults, qemu_process, qemu_scope};
 use vfio_hook::host::{Host, STATE_DIR, manifest};
 use vfio_hook::ledger::{FILE, Ledger, Note, Outcome, Record};
 use vfio_hook::lifecycle::{self, LifecycleError, LoadedConfig};
@@ -19,8 +19,9 @@ use vfio_hook::lifecycle::{self, LifecycleError, LoadedConfig};
 pub(crate) const HOSTS: &[&str] =
     &["ryzen-7950x", "two-nodes", "no-systemd", "cgroup-v1", "isolcpus", "no-cpufreq", "offline-cpu"];
 
-/// The process of a guest, while it runs.
-const QEMU: &str = "/proc/4242";
+/// The process of a guest, while it runs, and the name in that of its control group.
+const QEMU: i32 = 4242;
+const QEMU_NAME: &str = "guest";
 
 /// What the files of a host hold.
 pub(crate) type Files = BTreeMap<String, String>;
@@ -184,15 +185,13 @@ impl Machine {
 
     /// QEMU takes the pages that were set aside.
     pub(crate) fn qemu_runs(&self, uuid: GuestUuid) {
-        let process = self.path(QEMU);
-        fs::create_dir_all(&process).unwrap();
-        fs::write(process.join("cmdline"), format!("qemu\0-uuid\0{uuid}\0")).unwrap();
-        let fields = "0 ".repeat(49);
-        fs::write(process.join("stat"), format!("4242 (qemu) S {fields}\n")).unwrap();
+        manifest::lay_out(&qemu_process(QEMU, uuid, QEMU_NAME), self.folder.path()).unwrap();
     }
 
     pub(crate) fn qemu_is_gone(&self) {
-        fs::remove_dir_all(self.path(QEMU)).unwrap();
+        for folder in [format!("/proc/{QEMU}"), qemu_scope(QEMU_NAME)] {
+            fs::remove_dir_all(self.path(&folder)).unwrap();
+        }
     }
 
     pub(crate) fn qemu_takes_pages(&self, uuid: GuestUuid) -> Vec<(String, u64)> {

@@ -91,6 +91,9 @@ impl Host {
     /// # Errors
     /// The kernel refuses.
     pub fn adopt_orphans(&mut self) -> Result<(), HostError> {
+        if !self.is_real() {
+            return Ok(());
+        }
         descendants::adopt_orphans()
             .map_err(|error| HostError::call("prctl(PR_SET_CHILD_SUBREAPER)", "this process", error))
     }
@@ -104,6 +107,9 @@ impl Host {
     /// those that are still there.
     #[must_use]
     pub fn end_children(&mut self, deadline: Deadline) -> Vec<LeftRunning> {
+        if !self.is_real() {
+            return Vec::new();
+        }
         descendants::end_all(deadline)
     }
 

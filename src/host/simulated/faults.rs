@@ -19,6 +19,7 @@ struct State {
     fail_at: BTreeSet<usize>,
     panic_at: Option<usize>,
     refused: BTreeMap<PathBuf, Errno>,
+    unreadable: BTreeMap<PathBuf, Errno>,
     interruptions: BTreeMap<PathBuf, Box<dyn FnOnce() + Send>>,
 }
 
@@ -49,6 +50,11 @@ impl Faults {
         self.lock().refused.insert(path.into(), errno);
     }
 
+    /// Every read of this file of the machine fails with this error.
+    pub fn refuse_read(&self, path: impl Into<PathBuf>, errno: Errno) {
+        self.lock().unreadable.insert(path.into(), errno);
+    }
+
     /// Before the next write to this file of the machine somebody else does something.
     pub fn interrupt(&self, path: impl Into<PathBuf>, other: impl FnOnce() + Send + 'static) {
         self.lock().interruptions.insert(path.into(), Box::new(other));
@@ -67,6 +73,10 @@ impl Faults {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn before_read(&self, path: &Path) -> io::Result<()> {
+        self.lock().unreadable.get(path).map_or(Ok(()), |errno| Err((*errno).into()))
     }
 
     pub(super) fn before_write(&self, path: &Path) -> io::Result<()> {
@@ -97,6 +107,7 @@ impl fmt::Debug for Faults {
             .field("fail_at", &state.fail_at)
             .field("panic_at", &state.panic_at)
             .field("refused", &state.refused)
+            .field("unreadable", &state.unreadable)
             .field("interruptions", &state.interruptions.keys())
             .finish()
     }

@@ -40,6 +40,7 @@ pub use libvirt::SimulatedLibvirt;
 pub use logind::SimulatedLogind;
 pub use monitor::SimulatedMonitor;
 pub(super) use pci::stuck_process;
+pub use processes::{qemu_process, qemu_scope};
 pub use units::SimulatedUnits;
 
 /// The files of a host in a folder.
@@ -115,6 +116,7 @@ impl SimulatedKernel {
 
 impl Files for SimulatedFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.faults.before_read(path)?;
         let bytes = read_limited(&self.locate(path))?;
         // The attributes that are no text; a host is described in one.
         if path.ends_with("edid") {

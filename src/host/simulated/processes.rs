@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::SimulatedFiles;
+use crate::guest::GuestUuid;
 
 /// A control group's part of the tree that ends.
 #[derive(Clone, Copy, Debug)]
@@ -60,4 +61,23 @@ impl SimulatedFiles {
     fn kept(&self, folder: &Path) -> PathBuf {
         self.root.join(folder.strip_prefix("/").unwrap_or(folder)).join("processes")
     }
+}
+
+/// The control group in which libvirt has a guest's QEMU, with machined and without its help for odd names.
+#[must_use]
+pub fn qemu_scope(name: &str) -> String {
+    format!(r"/sys/fs/cgroup/machine.slice/machine-qemu\x2d1\x2d{name}.scope")
+}
+
+/// The lines of a manifest for a guest's QEMU as libvirt starts it: the process, and its control group.
+#[must_use]
+pub fn qemu_process(pid: i32, guest: GuestUuid, name: &str) -> String {
+    // `starttime` is the 22nd field.
+    let fields = format!("{}4242 {}", "0 ".repeat(18), "0 ".repeat(30));
+    format!(
+        "/proc/{pid}/cmdline = qemu\0-uuid\0{guest}\0\n\
+         /proc/{pid}/stat = {pid} (qemu) S {fields}\n\
+         {}/libvirt/cgroup.procs = {pid}\n",
+        qemu_scope(name)
+    )
 }

@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::gpu::{Sign, signs_in};
 use crate::guest::GuestUuid;
 use crate::host::{
-    AskedBars, Beginning, Bindings, DriverName, Host, KernelLogPosition, ONE_LOOK, ProcessId, QemuSearch,
+    AskedBars, Beginning, Bindings, DriverName, Host, KernelLogPosition, ONE_LOOK, QemuClues, QemuSearch,
 };
 use crate::ledger::error::LedgerError;
 use crate::ledger::open::Ledger;
@@ -25,9 +25,9 @@ const PROBE: Duration = Duration::from_secs(5);
 /// How long a card that does not answer has before it is asked once more.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// What is said where a process that hangs hides whether the guest's QEMU runs.
-const NOT_KNOWN: &str =
-    "the look through all processes took too long, so that it is not known whether QEMU has ended";
+/// What is said where it cannot be told whether the guest's QEMU runs.
+const NOT_KNOWN: &str = "the processes of this host could not all be looked at in time, so that it is not known whether \
+                         QEMU has ended";
 
 impl Ledger<'_> {
     /// How a card is, once nobody has it any more, and what the kernel has said of it since then. One that does not
@@ -41,14 +41,16 @@ impl Ledger<'_> {
         if let Some(operation) = terms.stuck_operation(self.host) {
             return Ok(Err(Failure::Stuck(operation.clone())));
         }
-        let known = self.record.leases.get(&owner).and_then(|lease| lease.qemu);
+        // Whoever clears a quarantine has no guest of his own.
+        let lease = self.record.leases.get(&owner).cloned();
         let was_taken = self.record.entry(&terms.knob()).is_some();
         self.unlocked(|host, deadline| {
             // One that was never taken, or that the kernel gave to a driver when it found it anew, may be used by the
             // host's programs.
             if was_taken && !is_with_host(host, terms) {
                 let lets_go = Deadline::after(LETS_GO).earlier(deadline);
-                wait_until_free(host, owner, known, terms, lets_go)?;
+                let clues = lease.as_ref().map(|lease| lease.qemu_clues(owner));
+                wait_until_free(host, clues, terms, lets_go)?;
             }
             Ok(match look_at(host, terms, since) {
                 Verdict::Dead(_) => {
@@ -73,14 +75,14 @@ fn is_with_host(host: &Host, terms: &CardTerms) -> bool {
 /// A QEMU that was killed may hang in the kernel and still have the card: then nothing may touch it.
 fn wait_until_free(
     host: &Host,
-    owner: GuestUuid,
-    known: Option<ProcessId>,
+    clues: Option<QemuClues<'_>>,
     terms: &CardTerms,
     deadline: Deadline,
 ) -> Result<(), Failure> {
     loop {
         let is_last = deadline.has_passed();
-        let qemu = host.qemu_of(owner, known, Deadline::after(ONE_LOOK));
+        let look = |clues| host.qemu_of(clues, Deadline::after(ONE_LOOK));
+        let qemu = clues.map_or(QemuSearch::Gone, look);
         let holder = match qemu {
             QemuSearch::Runs(process) => Ok(Some((
                 process,

@@ -8,7 +8,7 @@ use crate::deadline::Deadline;
 use crate::gpu::{ReturnTo, Rung};
 use crate::guest::GuestUuid;
 use crate::host::{
-    AskedBars, Binding, Bindings, BusReset, Host, HostError, ONE_LOOK, PciTrouble, RescanBinding,
+    AskedBars, Binding, Bindings, BusReset, Host, HostError, ONE_LOOK, PciTrouble, QemuClues, RescanBinding,
 };
 use crate::ledger::carry_out::Outcome;
 use crate::ledger::error::LedgerError;
@@ -37,7 +37,9 @@ impl Ledger<'_> {
     ) -> Result<Result<(), Failure>, LedgerError> {
         // Those that are just starting, and those of which nothing is known here.
         let has_others = self.record.leases.keys().any(|guest| *guest != owner);
-        let may_run = || self.host.qemu_of_others(Some(owner), Deadline::after(ONE_LOOK)).may_run();
+        let name = self.record.leases.get(&owner).map_or("", |lease| lease.name.as_str());
+        let own = QemuClues { guest: owner, name, known: None };
+        let may_run = || self.host.qemu_of_others(own, Deadline::after(ONE_LOOK)).may_run();
         if rung == Rung::DeepSleep && (has_others || may_run()) {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }

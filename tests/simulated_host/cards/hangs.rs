@@ -5,7 +5,9 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use vfio_hook::host::manifest;
+use vfio_hook::host::simulated::{qemu_process, qemu_scope};
 use vfio_hook::ledger::Cleared;
+use vfio_hook::lifecycle;
 
 use super::{CARD, HOST_DRIVERS, gamer, machine};
 use crate::support::{Machine, greedy};
@@ -106,27 +108,33 @@ fn what_hangs_after_the_guest_is_told_by_its_process() {
 /// neither a command line nor descriptors any more, and may still be at the reset of its devices.
 #[test]
 fn a_qemu_that_does_not_end_keeps_the_card() {
-    for holds in ["the guest", "the device", "nothing that can be seen"] {
+    for holds in ["the guest", "the device", "its group", "nothing that can be seen"] {
         let machine = machine();
         let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
         machine.prepare(&life).unwrap();
         let hanging = Hanging::new();
-        let (pid, uuid) = (hanging.0.id(), life.guest.uuid);
+        let pid = hanging.0.id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let stat = format!("/proc/{pid}/stat = {}\n", stat.trim_end());
-        let cmdline = format!("/proc/{pid}/cmdline = qemu\0-uuid\0{uuid}\0\n");
+        let number = i32::try_from(pid).unwrap();
+        let qemu = qemu_process(number, life.guest.uuid, &life.guest.name);
         let does_not_end = format!("QEMU (process {pid}) does not end, and still has the card");
         let (what, words) = match holds {
             "the device" => (
                 format!("/proc/{pid}/fd/30 -> /dev/vfio/24\n/sys/class/vfio/24/dev = 511:0\n"),
                 format!("sleep (process {pid}) has /dev/vfio/24 open"),
             ),
-            _ => (cmdline, does_not_end),
+            _ => (qemu, does_not_end),
         };
-        manifest::lay_out(&format!("{stat}{what}"), &machine.root()).unwrap();
+        manifest::lay_out(&format!("{what}{stat}"), &machine.root()).unwrap();
+        let loses_arguments = || fs::write(machine.path(&format!("/proc/{pid}/cmdline")), "").unwrap();
+        if holds == "its group" {
+            loses_arguments();
+        }
         if holds == "nothing that can be seen" {
             machine.started(&life).unwrap();
-            fs::write(machine.path(&format!("/proc/{pid}/cmdline")), "").unwrap();
+            loses_arguments();
+            fs::remove_dir_all(machine.path(&qemu_scope(&life.guest.name))).unwrap();
         }
         let taken = machine.drivers();
         let outcome = machine.gives_back_within(&life, Duration::from_millis(500));
@@ -138,6 +146,40 @@ fn a_qemu_that_does_not_end_keeps_the_card() {
         assert!(matches!(machine.clear_quarantine(), Cleared::Yes(_)));
         assert_eq!(machine.drivers(), HOST_DRIVERS, "{holds}");
     }
+}
+
+/// Users of the host start what they like, with any arguments, and keep whoever looks at it waiting.
+#[test]
+fn what_a_user_starts_is_neither_taken_for_qemu_nor_waited_for() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
+    machine.prepare(&life).unwrap();
+    let scope =
+        r"user.slice/user-1000.slice/user@1000.service/machine.slice/machine-qemu\x2d1\x2dguest1.scope";
+    for pid in [4711, 4712] {
+        let process = qemu_process(pid, life.guest.uuid, &life.guest.name);
+        let process: Vec<&str> = process.lines().filter(|line| line.starts_with("/proc")).collect();
+        let owner = format!(
+            "/proc/{pid}/status = Uid: 1000 1000 1000 1000\n\
+             /proc/{pid}/cgroup = 0::/{scope}\n\
+             /sys/fs/cgroup/{scope}/cgroup.procs = {pid}\n"
+        );
+        manifest::lay_out(&format!("{}\n{owner}", process.join("\n")), &machine.root()).unwrap();
+    }
+    let hanging = machine.path("/proc/4712/cmdline");
+    fs::remove_file(&hanging).unwrap();
+    nix::unistd::mkfifo(&hanging, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    machine.started(&life).unwrap();
+    let record = machine.record().unwrap();
+    assert_eq!(record.leases[&life.guest.uuid].qemu, None);
+    assert!(!lifecycle::guest_runs(&machine.host(), &record, life.guest.uuid));
+    let outcome = machine.gives_back_within(&life, Duration::from_secs(20));
+    assert!(machine.quarantine().is_none(), "{outcome:?}");
+    for folder in ["/proc/4711", "/proc/4712", "/sys/fs/cgroup/user.slice/user-1000.slice"] {
+        fs::remove_dir_all(machine.path(folder)).unwrap();
+    }
+    machine.assert_is(&before, "given back");
 }
 
 /// A pipe without a writer keeps its reader waiting, as the lock on the memory of a process that hangs does.

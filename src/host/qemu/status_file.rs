@@ -1,0 +1,117 @@
+//! What libvirt says of a guest that it runs: `/run/libvirt/qemu/NAME.xml`.
+//!
+//! It is there from the fork of QEMU on, and still at `stopped`, when the process is dead and its number may be
+//! another's; at `prepare` and `release` it is not.
+
+use std::path::PathBuf;
+
+use roxmltree::{Document, ParsingOptions};
+
+use crate::guest::GuestUuid;
+use crate::host::{Host, HostError};
+
+const FOLDER: &str = "/run/libvirt/qemu";
+
+/// Real ones have some 20 KiB.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bounds the memory that a broken file costs.
+const MOST_NODES: u32 = 200_000;
+
+/// What libvirt says of a guest's QEMU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StatusFile {
+    pub(super) pid: i32,
+    /// Its virtual CPUs; none where they are not threads of their own.
+    pub(super) threads: Vec<i32>,
+}
+
+impl Host {
+    /// libvirt's status file of a guest; none where there is none, it is another guest's, or somebody else than root
+    /// may have written it.
+    ///
+    /// # Errors
+    /// It is there but cannot be read.
+    pub(super) fn libvirt_status(
+        &self,
+        guest: GuestUuid,
+        name: &str,
+    ) -> Result<Option<StatusFile>, HostError> {
+        if name.is_empty() || name.contains(['/', '\0']) {
+            return Ok(None);
+        }
+        let path = PathBuf::from(format!("{FOLDER}/{name}.xml"));
+        let Some(bytes) = self.read_root_file(&path, MOST_BYTES)? else { return Ok(None) };
+        // One that makes no sense says nothing: it is replaced as a whole whenever it is written.
+        Ok(std::str::from_utf8(&bytes).ok().and_then(|text| parse(text, guest)))
+    }
+}
+
+/// `<domstatus pid='140'>`, its `<vcpus>` and the `<domain>` in it.
+fn parse(text: &str, guest: GuestUuid) -> Option<StatusFile> {
+    let options = ParsingOptions { nodes_limit: MOST_NODES, ..ParsingOptions::default() };
+    let document = Document::parse_with_options(text, options).ok()?;
+    let root = Some(document.root_element()).filter(|root| root.has_tag_name("domstatus"))?;
+    let child = |name| root.children().find(move |node| node.has_tag_name(name));
+    let uuid = child("domain")?.children().find(|node| node.has_tag_name("uuid"))?.text()?;
+    if uuid.parse::<GuestUuid>() != Ok(guest) {
+        return None;
+    }
+    let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number > 0);
+    let threads = child("vcpus").map(|vcpus| {
+        let threads = vcpus.children().filter(|node| node.has_tag_name("vcpu"));
+        threads.filter_map(|vcpu| vcpu.attribute("pid").and_then(number)).collect()
+    });
+    Some(StatusFile { pid: number(root.attribute("pid")?)?, threads: threads.unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_libvirt_wrote() {
+        let guest: GuestUuid = "c0ffee00-1111-4222-8333-444455557777".parse().unwrap();
+        let other: GuestUuid = "c0ffee00-1111-4222-8333-444455557778".parse().unwrap();
+        for (text, pid, threads) in [
+            (
+                include_str!(
+                    "../../../tests/data/libvirt-events/11.3.0/005.kvmtest_started_begin_-.status.xml"
+                ),
+                140,
+                [145, 146],
+            ),
+            (
+                include_str!(
+                    "../../../tests/data/libvirt-events/9.0.0/005.kvmtest_started_begin_-.status.xml"
+                ),
+                157,
+                [162, 163],
+            ),
+        ] {
+            let status = parse(text, guest).unwrap();
+            assert_eq!(status.pid, pid);
+            assert_eq!(status.threads, threads);
+            assert_eq!(parse(text, other), None);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_says_nothing() {
+        let guest: GuestUuid = "c0ffee00-1111-4222-8333-444455557777".parse().unwrap();
+        let domain = format!("<domain><uuid>{guest}</uuid></domain>");
+        assert!(parse(&format!("<domstatus pid='7'>{domain}</domstatus>"), guest).is_some());
+        for text in [
+            "".to_owned(),
+            "<domstatus".to_owned(),
+            domain.clone(),
+            format!("<domstatus>{domain}</domstatus>"),
+            format!("<domstatus pid='0'>{domain}</domstatus>"),
+            format!("<domstatus pid='-1'>{domain}</domstatus>"),
+            "<domstatus pid='7'><domain/></domstatus>".to_owned(),
+            "<domstatus pid='7'><domain><uuid>x</uuid></domain></domstatus>".to_owned(),
+        ] {
+            assert_eq!(parse(&text, guest), None, "{text}");
+        }
+    }
+}
