@@ -11,7 +11,9 @@ impl Host {
     #[must_use]
     pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
         let there = self.files.locate(path.as_ref()).try_exists();
-        there.unwrap_or_else(|error| error.kind() != io::ErrorKind::NotADirectory)
+        there.unwrap_or_else(|error| {
+            !matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
+        })
     }
 
     /// Whether there is something under this name, whatever it is and whether or not it can be read: a link that leads
