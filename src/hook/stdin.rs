@@ -76,14 +76,6 @@ mod tests {
 
         let (mut writer, input) = UnixStream::pair().unwrap();
         thread::spawn(move || while writer.write_all(b"x").is_ok() {});
-        assert_eq!(read_in_time(input, Duration::ZERO).unwrap_err().kind(), io::ErrorKind::TimedOut);
-
-        let (mut writer, input) = UnixStream::pair().unwrap();
-        thread::spawn(move || {
-            while writer.write_all(b"x").is_ok() {
-                thread::sleep(Duration::from_micros(100));
-            }
-        });
         assert_eq!(read_in_time(input, soon).unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

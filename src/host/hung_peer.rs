@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use nix::sys::socket::{Backlog, listen};
 
+use crate::deadline::Deadline;
+
 /// The pause between two bytes, and between two looks for a connection.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// After that it is gone: a test that waits for it fails, and does not hang.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// How it misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +31,7 @@ pub(crate) enum Kind {
     Closes,
 }
 
-/// One that listens until it is dropped.
+/// One that listens until it is dropped, or somebody waits for it all the same.
 pub(crate) struct HungPeer {
     is_over: Arc<AtomicBool>,
     taken: Arc<AtomicUsize>,
@@ -49,7 +54,8 @@ impl HungPeer {
         let (over, count) = (Arc::clone(&is_over), Arc::clone(&taken));
         let serve = move || {
             let mut connections = Vec::new();
-            while !over.load(Ordering::SeqCst) {
+            let end = Deadline::after(LONGEST);
+            while !over.load(Ordering::SeqCst) && !end.has_passed() {
                 if kind != Kind::TakesNoConnection
                     && let Ok((stream, _)) = listener.accept()
                 {
