@@ -130,9 +130,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_a_file_and_is_refused_with_the_reason() {
+        type Make<'a> = &'a dyn Fn(&Machine);
         let refused = |reason: &str| (true, Err(reason.to_owned()));
         let file = "/etc/vfio-hook/hooks.d/win11.yaml";
-        let make: [(&dyn Fn(&Machine), &str); 6] = [
+        let make: [(Make<'_>, &str); 6] = [
             (
                 &|machine| symlink("nowhere.yaml", machine.file()).unwrap(),
                 "/etc/vfio-hook/hooks.d/nowhere.yaml does not exist, and a symbolic link leads there",
