@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_a_file_and_is_refused_with_the_reason() {
+        type Make<'a> = &'a dyn Fn(&Machine);
         let refused = |reason: &str| (true, Err(reason.to_owned()));
         let file = "/etc/vfio-hook/hooks.d/win11.yaml";
-        type Make<'a> = &'a dyn Fn(&Machine);
         let make: [(Make<'_>, &str); 6] = [
             (
                 &|machine| symlink("nowhere.yaml", machine.file()).unwrap(),

@@ -60,24 +60,30 @@ wait_monitor() {
     done
 }
 
-# What the monitor was given to do (get, set, save), and the microseconds until the next message, one each a line.
+# What was said with the monitor (get, set, save; reply; failure: a message that it did not take or answer), and the
+# microseconds until the next message, whoever made it, one each a line.
 ddc_gaps() {
     monitor_log "$1" | perl -ne '
         die "the log is not whole: $_" if /^lost/;
         my ($begin, $end, $direction, $address, $result, @bytes) = split;
         next if $address ne "37";
         print "$what ", $begin - $since, "\n" if $what;
-        next if $result ne "ok";
         $since = $end;
-        $what = $direction eq "w" && {qw(01 get f3 get 03 set 0c save)}->{$bytes[2] // ""};'
+        $what = $result ne "ok" ? "failure" : $direction eq "r" ? "reply"
+            : {qw(01 get f3 get 03 set 0c save)}->{$bytes[2] // ""};'
 }
 
-# assert_ddc_delays N: as much time as DDC/CI asks for.
+# assert_ddc_delays N [WHAT...]: as much time as DDC/CI asks for; after these only, if there are any.
 assert_ddc_delays() {
     local short
-    short=$(ddc_gaps "$1" | awk '
-        BEGIN { needs["get"] = 40000; needs["set"] = 50000; needs["save"] = 200000 }
-        $2 < needs[$1] { print "only " $2 " us after a " $1 }')
+    short=$(ddc_gaps "$1" | awk -v judged=" ${*:2} " '
+        BEGIN {
+            needs["get"] = 40000; needs["set"] = 50000; needs["save"] = 200000
+            needs["reply"] = 50000; needs["failure"] = 50000
+        }
+        judged !~ /[a-z]/ || index(judged, " " $1 " ") {
+            if ($2 < needs[$1]) print "only " $2 " us after a " $1
+        }')
     [[ ! $short ]] || fail "monitor $1: $short"
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::threads::MARGIN;
 use super::trouble::MonitorTrouble;
 use super::{BusKind, EDID_ADDRESS, I2cBus, I2cBuses, I2cHandle, Pace};
 use crate::deadline::Deadline;
@@ -24,13 +25,25 @@ const MOST_PAUSES: u32 = 4;
 /// So often nobody may acknowledge before the monitor counts as silent: one that is busy misses one or two.
 const SILENT_TRIES: u32 = 3;
 
-/// An open, locked bus with a monitor at its end. The lock lasts until this is dropped.
+/// An open, locked bus with a monitor at its end. The lock lasts until this is dropped, which waits until the monitor is
+/// ready for whoever has the bus next.
 pub(in crate::host) struct Conversation {
     handle: Box<dyn I2cHandle>,
     pace: Pace,
     deadline: Deadline,
+    /// By when the bus is given up, whatever the monitor needs.
+    given_up: Deadline,
     /// Nothing may be sent before.
     quiet_until: Instant,
+}
+
+impl Drop for Conversation {
+    /// The next program that gets the lock may begin at once, so the monitor's time is kept before. Not so long that the
+    /// answer would come too late for whoever waits for it, at the end of an event's time: then the next message may
+    /// come too early. The monitor does not hear it, and it is said again, by this program as by ddcutil.
+    fn drop(&mut self) {
+        thread::sleep(self.quiet().min(self.given_up.remaining()));
+    }
 }
 
 impl Conversation {
@@ -45,7 +58,10 @@ impl Conversation {
         if kind == BusKind::SmbusOnly {
             return Err(MonitorTrouble::SmbusOnly);
         }
-        let conversation = Self { handle, pace: buses.pace(), deadline, quiet_until: Instant::now() };
+        // The caller's own time ends one margin after the deadline.
+        let given_up = Deadline::after(deadline.remaining() + MARGIN / 2);
+        let (pace, quiet_until) = (buses.pace(), Instant::now());
+        let conversation = Self { handle, pace, deadline, given_up, quiet_until };
         conversation.lock()?;
         Ok(conversation)
     }
@@ -96,8 +112,6 @@ impl Conversation {
         if control.save_settings == ExtraStep::Make {
             self.tell(DdcRequest::SaveCurrentSettings, control.source_address, self.pace.save)?;
         }
-        // The next program that gets the lock may begin at once.
-        self.keep_quiet();
         Ok(())
     }
 
@@ -105,8 +119,10 @@ impl Conversation {
         let question = DdcRequest::Get(feature).bytes(source);
         let mut pauses = 1;
         self.repeat(QUESTION_TRIES, |this| {
+            let wait = this.pace.reply * pauses;
+            this.has_time_for(wait)?;
             this.send(&question)?;
-            thread::sleep(this.pace.reply * pauses);
+            thread::sleep(wait);
             let mut reply = [0; FEATURE_REPLY_BYTES];
             let read = this.handle.read(DDC_CI_ADDRESS, &mut reply);
             this.quiet_for(this.pace.between);
@@ -136,8 +152,12 @@ impl Conversation {
         })
     }
 
+    /// The monitor's time is always kept: what comes too early is lost, and with it what comes next. So where it is not
+    /// over before the caller's time is, nothing is sent.
     fn send(&mut self, bytes: &[u8]) -> Result<(), MonitorTrouble> {
-        self.keep_quiet();
+        let quiet = self.quiet();
+        self.has_time_for(quiet)?;
+        thread::sleep(quiet);
         let written = self.handle.write(DDC_CI_ADDRESS, bytes);
         self.quiet_for(self.pace.between);
         written.map_err(|error| MonitorTrouble::of_transfer(&error))
@@ -151,12 +171,17 @@ impl Conversation {
     ) -> Result<T, MonitorTrouble> {
         let mut trouble = MonitorTrouble::NoTime;
         let mut silent = 0;
-        for _ in 0..tries {
+        for tried in 0..tries {
+            if tried > 0 {
+                self.deadline.pause(self.pace.between);
+            }
             if self.deadline.has_passed() {
                 break;
             }
             trouble = match attempt(self) {
                 Ok(answer) => return Ok(answer),
+                // What went wrong before tells more.
+                Err(MonitorTrouble::NoTime) if tried > 0 => break,
                 Err(trouble) => trouble,
             };
             match trouble {
@@ -167,8 +192,6 @@ impl Conversation {
             if silent >= SILENT_TRIES {
                 break;
             }
-            self.quiet_for(self.pace.between);
-            self.keep_quiet();
         }
         Err(trouble)
     }
@@ -177,8 +200,12 @@ impl Conversation {
         self.quiet_until = self.quiet_until.max(Instant::now() + pause);
     }
 
-    /// The monitor's time is kept even past the deadline: what comes too early is lost, and with it what comes next.
-    fn keep_quiet(&self) {
-        thread::sleep(self.quiet_until.saturating_duration_since(Instant::now()));
+    fn has_time_for(&self, wait: Duration) -> Result<(), MonitorTrouble> {
+        if wait > self.given_up.remaining() { Err(MonitorTrouble::NoTime) } else { Ok(()) }
+    }
+
+    /// How long nothing may be sent.
+    fn quiet(&self) -> Duration {
+        self.quiet_until.saturating_duration_since(Instant::now())
     }
 }

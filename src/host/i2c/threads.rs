@@ -19,7 +19,7 @@ use crate::deadline::Deadline;
 const STACK: usize = 256 * 1024;
 
 /// A conversation ends so long before the caller's deadline, so that it can still say what it waited for.
-const MARGIN: Duration = Duration::from_millis(100);
+pub(super) const MARGIN: Duration = Duration::from_millis(100);
 
 /// What is said on a bus.
 pub(in crate::host) type BusJob<T> = Box<dyn FnOnce(&dyn I2cBuses, I2cBus, Deadline) -> T + Send>;

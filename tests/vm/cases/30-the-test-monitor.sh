@@ -61,7 +61,8 @@ ddc 0 scs
 sleep 0.2
 ddc 0 getvcp 10 --terse
 fails "the host is not as it was" same_as "$loaded" 0
-assert_ddc_delays 0
+# What ddcutil waits for after a reply, it waits for before its next message, not before it ends.
+assert_ddc_delays 0 get set save
 for what in get set save; do
     least=$(ddc_gaps 0 | sed -n "s/^$what //p" | sort -n | head -n 1)
     echo "figure: after a $what, ddcutil waits $((least / 1000)) ms or more"
@@ -76,6 +77,10 @@ expect "log" "$(monitor_log 0)" ""
 i2ctransfer -y "$(monitor_bus 0)" w5@0x37 0x51 0x82 1 0x60 0xdc r11@0x37
 fails "us after a get" assert_ddc_delays 0
 expect "log" "$(monitor_log 0 | cut -d' ' -f3-)" "w 37 ok 51 82 01 60 dc"$'\n'"r 37 ok $input_0f"
+forget_monitor_log 0
+i2ctransfer -y "$(monitor_bus 0)" w5@0x37 0x51 0x82 1 0x60 0xdc r11@0x37 w5@0x37 0x51 0x82 1 0x60 0xdc
+fails "us after a reply" assert_ddc_delays 0 reply
+assert_ddc_delays 0 set
 forget_monitor_log 0
 set_to 0 0x12 80
 say 0 0x51 0x0c
