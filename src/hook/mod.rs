@@ -169,7 +169,8 @@ fn without_xml(host: &mut Host, event: &Event, failure: Failure, deadline: Deadl
         tracing::warn!("{}; looking for the lease by the guest's name", failure.message);
         let record = Ledger::peek(host).map_err(LifecycleError::from)?;
         let name = event.guest.to_string();
-        if let Some(uuid) = record.and_then(|record| lifecycle::lease_by_name(&record, &name)) {
+        let lease = record.map(|record| lifecycle::lease_by_name(&record, &name)).transpose()?;
+        if let Some(uuid) = lease.flatten() {
             log::report(operation, &lifecycle::release(host, uuid, &event.reason_in_words(), deadline)?);
         }
         return Ok(());

@@ -32,6 +32,7 @@ mod memory;
 mod monitors;
 mod pci;
 mod process;
+mod process_owner;
 mod process_search;
 mod program_version;
 mod qemu;
