@@ -5,10 +5,12 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit};
 use vfio_hook::deadline::Deadline;
-use vfio_hook::host::{CommandEnd, CommandLine, Host};
+use vfio_hook::host::{CommandEnd, CommandLine, Host, ProcessId};
 
 const SOON: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(200);
 
 fn exists(pid: &str) -> bool {
     fs::exists(format!("/proc/{pid}")).unwrap()
@@ -45,7 +47,19 @@ fn nothing_is_left_running_and_no_zombie_stays() {
     }
     assert!(!exists(&short), "it ended by itself, and is no zombie");
 
+    // Without a descriptor nobody can look: that is no answer, and above all not "nothing runs".
+    let process = ProcessId::of(in_background.trim().parse().unwrap()).unwrap();
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+    let started = Instant::now();
+    let (left, is_alive) = (host.end_children(Deadline::after(SHORT)), host.is_alive(process));
+    let waited = started.elapsed();
+    rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+    assert!(left.is_empty() && waited >= SHORT, "{left:?} after {waited:?}");
+    assert!(is_alive && exists(&in_background));
+
     assert_eq!(host.end_children(Deadline::after(SOON)), []);
+    assert!(!host.is_alive(process));
     for pid in [&in_background, &daemon, &deaf] {
         assert!(!exists(pid), "{pid}");
     }

@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use anyhow::Context;
-
 use super::output::{self, Format, OutcomeView};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
@@ -110,12 +108,10 @@ fn find(record: &Record, name: &GuestName) -> anyhow::Result<Option<GuestUuid>> 
     if let Ok(uuid) = text.parse::<GuestUuid>() {
         return Ok(record.leases.contains_key(&uuid).then_some(uuid));
     }
-    let named = record.leases.values().filter(|lease| lease.name == text).count();
-    if named > 1 {
-        return Err(anyhow::anyhow!("{named} guests called {name} hold something"))
-            .context("give the UUID (`vfio-hook status` shows it)");
-    }
-    Ok(lifecycle::lease_by_name(record, &text))
+    lifecycle::lease_by_name(record, &text).map_err(|error| {
+        let help = error.help().unwrap_or_default();
+        anyhow::anyhow!("{error}\nhelp: {help}")
+    })
 }
 
 fn print(outcome: &Outcome, format: Format) -> Exit {
@@ -161,6 +157,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_several_have_says_nothing() {
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let mut record = machine.record();
+        let name = GuestName::new("win11");
+        assert_eq!(find(&record, &name).unwrap(), Some(GUEST));
+        assert_eq!(find(&record, &GuestName::new("win12")).unwrap(), None);
+        let other = GuestUuid::from_bytes([7; 16]);
+        record.leases.insert(other, record.leases[&GUEST].clone());
+        let error = find(&record, &name).unwrap_err().to_string();
+        assert!(error.starts_with("several guests called win11 hold something\nhelp: "), "{error}");
+        assert_eq!(find(&record, &GuestName::new(other.to_string())).unwrap(), Some(other));
+    }
+
+    #[test]
     fn what_somebody_is_still_taking_is_not_stale() {
         let machine = Machine::new();
         machine.prepare().unwrap();
@@ -172,6 +183,11 @@ mod tests {
         };
         let alive = host.this_process();
         let dead = ProcessId { start_time: alive.start_time + 1, ..alive };
+        // A keeper that does not answer may be about to see the guest start.
+        machine.add(&format!("/simulated/keepers/{GUEST} = no answer"));
+        assert_eq!(stale(Phase::Prepared), []);
+        fs::remove_file(machine.path(&format!("/simulated/keepers/{GUEST}"))).unwrap();
+        assert_eq!(stale(Phase::Prepared), [GUEST]);
         assert_eq!(stale(Phase::Preparing(alive)), []);
         assert_eq!(stale(Phase::Preparing(dead)), [GUEST]);
         assert_eq!(stale(Phase::Started), [GUEST]);

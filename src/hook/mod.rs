@@ -235,7 +235,8 @@ impl Call<'_> {
         tracing::warn!("{}; looking for the lease by the guest's name", failure.message);
         let record = Ledger::peek(host).map_err(LifecycleError::from)?;
         let name = event.guest.to_string();
-        if let Some(uuid) = record.and_then(|record| lifecycle::lease_by_name(&record, &name)) {
+        let lease = record.map(|record| lifecycle::lease_by_name(&record, &name)).transpose()?;
+        if let Some(uuid) = lease.flatten() {
             let outcome = lifecycle::release(host, uuid, &event.reason_in_words(), deadline)?;
             log::report(event.operation.as_str(), &outcome);
         }

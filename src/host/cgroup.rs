@@ -1,5 +1,7 @@
 //! The top of the control group tree.
 
+use std::io;
+
 use nix::errno::Errno;
 
 use super::systemd::UnitName;
@@ -53,9 +55,14 @@ impl Host {
         let mut groups = TopGroups::default();
         for name in self.names(CGROUP)? {
             let Some(name) = name.to_str() else { continue };
-            let Ok(Some(events)) = self.text_if_present(format!("{CGROUP}/{name}/cgroup.events")) else {
-                continue;
+            let events = match self.text_if_present(format!("{CGROUP}/{name}/cgroup.events")) {
+                // It was removed meanwhile.
+                Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => None,
+                // Not a folder.
+                Err(error) if error.kind() == Some(io::ErrorKind::NotADirectory) => None,
+                events => events?,
             };
+            let Some(events) = events else { continue };
             if !events.lines().any(|line| line == "populated 1") {
                 continue;
             }

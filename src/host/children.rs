@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use procfs::process::{Stat, all_processes};
+use procfs::{ProcError, ProcResult};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::inherited::keep_descriptors;
@@ -130,10 +131,11 @@ impl OwnedChild {
         let _ = killpg(self.pid, signal);
     }
 
-    /// Waits until no process of its group is alive; whether that is so.
+    /// Waits until no process of its group is alive; whether that is so. Where it cannot be told, it is not.
     pub(super) fn group_ends(&self, deadline: Deadline) -> bool {
+        let is_of_group = |process: &Stat| process.pgrp == self.pid.as_raw();
         loop {
-            let is_gone = !live_processes().iter().any(|process| process.pgrp == self.pid.as_raw());
+            let is_gone = live_processes().is_ok_and(|processes| !processes.iter().any(is_of_group));
             if is_gone || deadline.has_passed() {
                 return is_gone;
             }
@@ -150,15 +152,26 @@ impl Drop for OwnedChild {
 }
 
 /// All processes but zombies.
-pub(super) fn live_processes() -> Vec<Stat> {
-    let mut processes = all_stats();
+///
+/// # Errors
+/// `/proc` cannot be read, or not the whole of it: then there may be more.
+pub(super) fn live_processes() -> ProcResult<Vec<Stat>> {
+    let mut processes = all_stats()?;
     processes.retain(|process| !matches!(process.state, 'Z' | 'X'));
-    processes
+    Ok(processes)
 }
 
-fn all_stats() -> Vec<Stat> {
-    let Ok(processes) = all_processes() else { return Vec::new() };
-    processes.flatten().filter_map(|process| process.stat().ok()).collect()
+fn all_stats() -> ProcResult<Vec<Stat>> {
+    let mut stats = Vec::new();
+    for process in all_processes()? {
+        match process.and_then(|process| process.stat()) {
+            Ok(stat) => stats.push(stat),
+            // It has ended meanwhile, or is another user's.
+            Err(ProcError::NotFound(_) | ProcError::PermissionDenied(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(stats)
 }
 
 /// Waits for every ended child that no [`OwnedChild`] stands for: adopted orphans, and children left behind.
@@ -166,7 +179,8 @@ pub(super) fn reap_orphans() {
     let this = std::process::id();
     // Held to the end: none of these numbers may become that of a new child meanwhile.
     let owned = owned();
-    for process in all_stats() {
+    // Those that cannot be seen now stay for the next time.
+    for process in all_stats().unwrap_or_default() {
         let is_ours = u32::try_from(process.ppid) == Ok(this);
         if is_ours && process.state == 'Z' && !owned.contains(&process.pid) {
             let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));

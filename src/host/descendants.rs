@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use nix::sys::prctl;
+use procfs::ProcResult;
 use procfs::process::{Process, Stat};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
@@ -40,17 +41,18 @@ pub(super) fn reap_adopted() {
     }
 }
 
-/// Ends every descendant of this process: SIGTERM, and after a grace or at the deadline SIGKILL.
+/// Ends every descendant of this process: SIGTERM, and after a grace or at the deadline SIGKILL. While `/proc` cannot be
+/// read there may be some.
 pub(super) fn end_all(deadline: Deadline) -> Vec<LeftRunning> {
     let grace = Deadline::after(GRACE).earlier(deadline);
     let mut asked = BTreeSet::new();
     while !grace.has_passed() {
         reap_orphans();
         let alive = descendants();
-        if alive.is_empty() {
+        if alive.as_ref().is_ok_and(Vec::is_empty) {
             return Vec::new();
         }
-        for process in &alive {
+        for process in alive.iter().flatten() {
             if asked.insert((process.pid, process.starttime)) {
                 signal(process, Signal::TERM);
                 // One that is stopped takes the other signal only when it goes on.
@@ -62,15 +64,21 @@ pub(super) fn end_all(deadline: Deadline) -> Vec<LeftRunning> {
     loop {
         reap_orphans();
         let alive = descendants();
-        if alive.is_empty() {
+        if alive.as_ref().is_ok_and(Vec::is_empty) {
             return Vec::new();
         }
         // Again at every look: a process may have started another one meanwhile.
-        for process in &alive {
+        for process in alive.iter().flatten() {
             signal(process, Signal::KILL);
         }
         if deadline.has_passed() {
-            return alive.into_iter().map(left_running).collect();
+            return match alive {
+                Ok(alive) => alive.into_iter().map(left_running).collect(),
+                Err(error) => {
+                    tracing::warn!("it is not known whether programs were left running: {error}");
+                    Vec::new()
+                }
+            };
         }
         deadline.pause(LOOK);
     }
@@ -81,16 +89,16 @@ fn left_running(process: Stat) -> LeftRunning {
 }
 
 /// All live processes below this one.
-fn descendants() -> Vec<Stat> {
-    let Ok(this) = i32::try_from(std::process::id()) else { return Vec::new() };
-    let mut others = live_processes();
+fn descendants() -> ProcResult<Vec<Stat>> {
+    let this = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    let mut others = live_processes()?;
     let mut parents = BTreeSet::from([this]);
     let mut found = Vec::new();
     loop {
         let (children, rest): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|process| parents.contains(&process.ppid));
         if children.is_empty() {
-            return found;
+            return Ok(found);
         }
         parents = children.iter().map(|process| process.pid).collect();
         found.extend(children);

@@ -48,7 +48,7 @@ pub(super) trait Files: Send + Sync {
     fn link(&self, path: &Path, target: &Path) -> io::Result<()>;
 
     /// Where a symbolic link leads; none where there is no link.
-    fn link_target(&self, path: &Path) -> Option<PathBuf>;
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>>;
 
     /// Where the path really is, for sockets and locks.
     fn locate(&self, path: &Path) -> PathBuf;
@@ -107,8 +107,8 @@ impl Files for KernelFiles {
         Ok(())
     }
 
-    fn link_target(&self, path: &Path) -> Option<PathBuf> {
-        fs::read_link(path).ok()
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        read_link(path)
     }
 
     fn locate(&self, path: &Path) -> PathBuf {
@@ -124,6 +124,17 @@ pub(super) fn make_with_folders(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(super) fn make_link(path: &Path, target: &Path) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
     std::os::unix::fs::symlink(target, path)
+}
+
+pub(super) fn read_link(path: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::read_link(path) {
+        Ok(target) => Ok(Some(target)),
+        // `InvalidInput`: it is something else.
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {

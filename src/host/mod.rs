@@ -41,6 +41,7 @@ mod monitors;
 mod pci;
 mod presence;
 mod process;
+mod process_owner;
 mod process_search;
 mod program_version;
 mod qemu;

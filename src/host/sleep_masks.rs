@@ -75,12 +75,18 @@ impl FromStr for SleepMasks {
 
 impl Host {
     /// Those that are masked until the next boot.
-    #[must_use]
-    pub fn sleep_masks(&self) -> SleepMasks {
-        let is_masked = |unit: &&str| {
-            self.files.link_target(&mask_path(unit)).is_some_and(|target| target == Path::new(NOTHING))
-        };
-        SleepMasks(SLEEP_UNITS.into_iter().filter(is_masked).collect())
+    ///
+    /// # Errors
+    /// A link cannot be read: then nobody may take it for unmasked.
+    pub fn sleep_masks(&self) -> Result<SleepMasks, HostError> {
+        let mut masks = BTreeSet::new();
+        for unit in SLEEP_UNITS {
+            let target = self.link_target(&mask_path(unit))?;
+            if target.is_some_and(|target| target == Path::new(NOTHING)) {
+                masks.insert(unit);
+            }
+        }
+        Ok(SleepMasks(masks))
     }
 
     /// Masks these until the next boot, and the others not.
@@ -88,7 +94,7 @@ impl Host {
     /// # Errors
     /// A file of that name is in the way; systemd does not answer.
     pub fn set_sleep_masks(&mut self, masks: &SleepMasks, deadline: Deadline) -> Result<(), HostError> {
-        let before = self.sleep_masks();
+        let before = self.sleep_masks()?;
         for unit in masks.0.difference(&before.0) {
             let path = mask_path(unit);
             let nothing = Path::new(NOTHING);

@@ -8,15 +8,23 @@ use super::{Host, HostError};
 use crate::pci::PciAddress;
 
 impl Host {
-    /// Where a path of sysfs leads when all links are followed.
-    pub(super) fn real_path(&self, path: &Path) -> Option<PathBuf> {
-        let root = self.root().canonicalize().ok()?;
-        let there = self.files.locate(path).canonicalize().ok()?;
-        Some(Path::new("/").join(there.strip_prefix(root).ok()?))
+    /// Where a path of sysfs leads when all links are followed; none where there is nothing.
+    pub(super) fn real_path(&self, path: &Path) -> Result<Option<PathBuf>, HostError> {
+        let canonical = |path: PathBuf| match path.canonicalize() {
+            Ok(there) => Ok(Some(there)),
+            Err(error) if is_nothing(&error) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let there = || -> io::Result<Option<PathBuf>> {
+            Ok(canonical(self.root())?
+                .zip(canonical(self.files.locate(path))?)
+                .and_then(|(root, there)| Some(Path::new("/").join(there.strip_prefix(root).ok()?))))
+        };
+        there().map_err(|error| HostError::read(path, error))
     }
 
     /// The folder of a PCI function; none where there is no such function.
-    pub(super) fn pci_folder(&self, function: PciAddress) -> Option<PathBuf> {
+    pub(super) fn pci_folder(&self, function: PciAddress) -> Result<Option<PathBuf>, HostError> {
         self.real_path(format!("/sys/bus/pci/devices/{function}").as_ref())
     }
 
@@ -48,10 +56,20 @@ impl Host {
         }
     }
 
-    /// The name at the end of a link, such as `driver` and `subsystem` are; none where there is no link.
-    pub(super) fn link_name(&self, link: &Path) -> Option<String> {
-        self.files.link_target(link)?.file_name()?.to_str().map(str::to_owned)
+    /// Where a link leads; none where there is no link.
+    pub(super) fn link_target(&self, link: &Path) -> Result<Option<PathBuf>, HostError> {
+        self.files.link_target(link).map_err(|error| HostError::read(link, error))
     }
+
+    /// The name at the end of a link, such as `driver` and `subsystem` are; none where there is no link.
+    pub(super) fn link_name(&self, link: &Path) -> Result<Option<String>, HostError> {
+        let target = self.link_target(link)?;
+        Ok(target.and_then(|target| target.file_name()?.to_str().map(str::to_owned)))
+    }
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The nearest PCI function that a device lies below, by its real path.

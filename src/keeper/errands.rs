@@ -246,3 +246,42 @@ fn judge(end: &CommandEnd, program: &str, event: Operation, timeout: Duration) -
         CommandEnd::NotStarted(reason) => Err(format!("{program} ({event}) could not be started: {reason}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::host::AnswerAt;
+    use crate::host::manifest::lay_out;
+    use crate::host::simulated::Faults;
+
+    /// A script that got nothing instead of the guest's XML would take it for a guest without anything.
+    #[test]
+    fn scripts_are_not_run_without_the_xml_that_there_is() {
+        let root = tempfile::tempdir().unwrap();
+        let guest = GuestUuid::from_bytes([1; 16]);
+        let file = format!("/run/vfio-hook/{guest}.xml");
+        lay_out(&format!("{file} = <domain/>\n/etc/scripts/\n"), root.path()).unwrap();
+        let faults = Faults::default();
+        let host = Host::simulated(root.path(), &faults);
+        let runner = Runner { host, guest, name: "win11".to_owned() };
+        let command = Command {
+            when: Operation::Release,
+            program: Program::Scripts("/etc/scripts".into()),
+            timeout: Duration::from_secs(1),
+            user: None,
+            on_failure: OnCommandFailure::Warn,
+        };
+        let errand = Errand {
+            commands: vec![command.clone()],
+            event: Operation::Release,
+            reason: String::new(),
+            answer: AnswerAt::End,
+        };
+        assert!(runner.steps(&command, &errand).is_ok());
+        faults.refuse_read(&file, Errno::EIO);
+        let reason = runner.steps(&command, &errand).map(drop).unwrap_err();
+        assert!(reason.starts_with(&format!("failed to read {file}: ")), "{reason}");
+    }
+}

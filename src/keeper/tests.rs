@@ -95,7 +95,7 @@ impl Guest {
     fn mends_ledger(&self, how: Unreadable) {
         match how {
             Unreadable::Refused(_) => self.faults.clear(),
-            Unreadable::Holds(_) => drop(fs::rename(self.machine.path("/kept"), self.ledger()).unwrap()),
+            Unreadable::Holds(_) => fs::rename(self.machine.path("/kept"), self.ledger()).unwrap(),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::actions::{self, DeadCard};
 use crate::config::{ConfigErrors, TrustError};
 use crate::deadline::Deadline;
 use crate::event::Operation;
-use crate::guest::GuestUuid;
+use crate::guest::{GuestName, GuestUuid};
 use crate::host::{Host, HostError, ONE_LOOK, ProcessId, Request, xml_file};
 use crate::ledger::{Knob, Lease, Ledger, LedgerError, Note, Outcome, Phase, Record};
 
@@ -75,6 +75,9 @@ pub enum LifecycleError {
         /// What is there.
         available: u64,
     },
+    /// A name says nothing: guests that were deleted and made anew have it too.
+    #[error("several guests called {0} hold something")]
+    SameName(GuestName),
     /// A card that `prepare` handed over is not bound as it was.
     #[error("{card} was bound to {was} for the guest, and is bound to {now} now")]
     CardTaken {
@@ -99,6 +102,7 @@ impl LifecycleError {
                 "start it again in a while; `vfio-hook status` shows what is left, `journalctl -t vfio-hook` why"
                     .to_owned(),
             ),
+            Self::SameName(_) => Some("`vfio-hook undo UUID`; `vfio-hook status` shows the UUIDs".to_owned()),
             Self::PagesGone { .. } => {
                 Some("something else on this host takes huge pages; start the guest again".to_owned())
             }
@@ -147,14 +151,17 @@ fn end_earlier_life(
     }
 }
 
-/// Keeps the guest's XML as it is now, for scripts that get it. Only where there are such.
+/// Keeps the guest's XML as it is now, for scripts that get it. Only where there are such. That `/run` cannot be
+/// written is said, and stops nothing: they get what was kept before, and the event has more to do.
 ///
 /// # Errors
-/// `/run` cannot be written.
+/// The ledger cannot be read.
 pub fn refresh_xml(host: &mut Host, uuid: GuestUuid, xml: &[u8]) -> Result<(), LifecycleError> {
     let record = Ledger::peek(host)?;
-    if record.and_then(|record| Some(record.leases.get(&uuid)?.commands.want_xml())) == Some(true) {
-        host.replace_state(&xml_file(uuid), xml)?;
+    if record.and_then(|record| Some(record.leases.get(&uuid)?.commands.want_xml())) == Some(true)
+        && let Err(error) = host.replace_state(&xml_file(uuid), xml)
+    {
+        tracing::warn!("the guest's XML for its scripts stays as it was: {error}");
     }
     Ok(())
 }
@@ -318,13 +325,16 @@ pub fn uphold(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Ou
     Ok(report)
 }
 
-/// The lease of a guest, by its name: where the XML cannot be read, and for people.
-#[must_use]
-pub fn lease_by_name(record: &Record, name: &str) -> Option<GuestUuid> {
-    let mut named = record.leases.iter().filter(|(_, lease)| lease.name == name);
-    match (named.next(), named.next()) {
-        (Some((uuid, _)), None) => Some(*uuid),
-        _ => None,
+/// The lease of a guest, by its name: where the XML cannot be read, and for people. None where it holds nothing.
+///
+/// # Errors
+/// Several guests of that name hold something.
+pub fn lease_by_name(record: &Record, name: &str) -> Result<Option<GuestUuid>, LifecycleError> {
+    let named = record.leases.iter().filter(|(_, lease)| lease.name == name);
+    match named.map(|(uuid, _)| *uuid).collect::<Vec<_>>()[..] {
+        [] => Ok(None),
+        [uuid] => Ok(Some(uuid)),
+        [_, _, ..] => Err(LifecycleError::SameName(GuestName::new(name))),
     }
 }
 
@@ -355,9 +365,45 @@ pub fn guest_starts(host: &Host, record: &Record, uuid: GuestUuid) -> bool {
     let deadline = Deadline::after(KEEPER_ANSWERS);
     match record.leases.get(&uuid).map(|lease| lease.phase) {
         Some(Phase::Preparing(by)) => host.is_alive(by),
-        Some(Phase::Prepared) => {
-            host.keeper(uuid, deadline).ok().flatten().is_some_and(|keeper| keeper.daemon.is_some())
-        }
+        Some(Phase::Prepared) => match host.keeper(uuid, deadline) {
+            Ok(keeper) => keeper.is_some_and(|keeper| keeper.daemon.is_some()),
+            // It may be about to see the guest start.
+            Err(_) => true,
+        },
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::testing::{GUEST, Machine};
+    use super::*;
+    use crate::command::{Command, OnCommandFailure, Program};
+    use crate::host::simulated::Faults;
+    use crate::ledger::Commands;
+
+    #[test]
+    fn a_full_run_keeps_no_event_from_its_work() {
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let mut record = machine.record();
+        let scripts = Command {
+            when: Operation::Release,
+            program: Program::Scripts("/etc/scripts".into()),
+            timeout: Duration::from_secs(1),
+            user: None,
+            on_failure: OnCommandFailure::Warn,
+        };
+        record.leases.get_mut(&GUEST).unwrap().commands = Commands::new(vec![scripts]);
+        machine.write(record);
+        let faults = Faults::default();
+        let mut host = Host::simulated(machine.0.path(), &faults);
+        refresh_xml(&mut host, GUEST, b"<domain/>").unwrap();
+        assert_eq!(host.read_state(&xml_file(GUEST)).unwrap().as_deref(), Some(&b"<domain/>"[..]));
+        faults.refuse(format!("/run/vfio-hook/{GUEST}.xml"), Errno::ENOSPC);
+        refresh_xml(&mut host, GUEST, b"<domain></domain>").unwrap();
+        assert_eq!(host.read_state(&xml_file(GUEST)).unwrap().as_deref(), Some(&b"<domain/>"[..]));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use nix::errno::Errno;
 use vfio_hook::host::STATE_DIR;
-use vfio_hook::ledger::FILE;
+use vfio_hook::ledger::{FILE, Ledger};
 use vfio_hook::lifecycle::LifecycleError;
 
 use crate::support::{Machine, greedy};
@@ -19,6 +20,17 @@ fn with_ledger() -> (Machine, String) {
     machine.prepare(&greedy(&machine, 1, "2-3", 10)).unwrap();
     let text = fs::read_to_string(machine.path(STATE_DIR).join(FILE)).unwrap();
     (machine, text)
+}
+
+/// Without the boot's name it cannot be told whose the ledger is: that is not "another boot's".
+#[test]
+fn a_ledger_of_an_unknown_boot_is_not_of_another() {
+    let (machine, _) = with_ledger();
+    machine.faults.refuse_read("/proc/sys/kernel/random/boot_id", Errno::EMFILE);
+    let error = Ledger::peek(&machine.host()).unwrap_err().to_string();
+    assert!(error.contains("/proc/sys/kernel/random/boot_id"), "{error}");
+    machine.faults.clear();
+    assert!(machine.record().is_some());
 }
 
 #[test]

@@ -25,12 +25,15 @@ pub(super) fn graphics_cards(
             let displays = handed_over.iter().filter(|function| function.class.is_display());
             displays.map(|function| function.address).collect()
         }
-        DeviceChoice::List(list) => list
-            .iter()
-            .enumerate()
-            .filter(|(number, address)| is_to_be_had(*number, **address, situation, proposal))
-            .map(|(_, address)| *address)
-            .collect(),
+        DeviceChoice::List(list) => {
+            let mut chosen = Vec::new();
+            for (number, address) in list.iter().enumerate() {
+                if is_to_be_had(number, *address, situation, proposal)? {
+                    chosen.push(*address);
+                }
+            }
+            chosen
+        }
     };
     let is_wrong = !proposal.problems.is_empty();
     if chosen.is_empty() && !is_wrong && handed_over.iter().all(|function| !function.class.is_display()) {
@@ -68,7 +71,7 @@ pub(super) fn companions(
         if is_of_card(address) || !situation.host.is_pci_function(address) {
             continue;
         }
-        if situation.host.is_virtual_function(address) {
+        if situation.host.is_virtual_function(address)? {
             proposal.inform(format!("{address} is a virtual function: it is left to libvirt"));
         } else if !situation.host.pci_function(address)?.class.is_display() {
             companions.extend(card(&[address], Role::Companion, situation)?);
@@ -86,7 +89,7 @@ fn present_hostdevs(
     for hostdev in &situation.guest.pci_hostdevs {
         let address = hostdev.address;
         match situation.host.pci_function(address) {
-            Ok(function) if situation.host.is_virtual_function(address) && function.class.is_display() => {
+            Ok(function) if function.class.is_display() && situation.host.is_virtual_function(address)? => {
                 proposal.inform(format!("{address} is a virtual function of a card: it is left to libvirt"));
             }
             Ok(function) => present.push(function),
@@ -116,7 +119,7 @@ fn is_to_be_had(
     address: PciAddress,
     situation: Situation<'_>,
     proposal: &mut Proposal,
-) -> bool {
+) -> Result<bool, HostError> {
     let place = ["gpu".to_owned(), "devices".to_owned(), number.to_string()];
     if !is_in_xml(situation, address) {
         proposal.refuse_at(
@@ -124,17 +127,17 @@ fn is_to_be_had(
             format!("the guest's XML does not hand over {address}"),
             "add a <hostdev> for it (`virsh edit`), or take it out of this list",
         );
-        return false;
+        return Ok(false);
     }
-    if situation.host.is_virtual_function(address) {
+    if situation.host.is_virtual_function(address)? {
         proposal.refuse_at(
             &place,
             format!("{address} is a virtual function, which is no card of its own"),
             "take it out of this list: libvirt hands it over, as `managed=` of the XML says",
         );
-        return false;
+        return Ok(false);
     }
-    true
+    Ok(true)
 }
 
 fn is_in_xml(situation: Situation<'_>, address: PciAddress) -> bool {

@@ -110,7 +110,7 @@ fn displays(host: &Host) -> Result<Vec<PciSlot>, HostError> {
     for address in host.pci_functions()? {
         // One that goes away just now is none.
         let is_display = host.pci_function(address).is_ok_and(|function| function.class.is_display());
-        if is_display && !host.is_virtual_function(address) {
+        if is_display && !host.is_virtual_function(address)? {
             displays.push(address.slot());
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn add(host: &Host, functions: &[PciAddress], nodes: &mut Vec<CardNod
 /// `/dev/vfio/GROUP`, there while a vfio driver has a function of the group.
 fn vfio_group(host: &Host, function: PciAddress) -> Result<Option<CardNode>, HostError> {
     let link = format!("/sys/bus/pci/devices/{function}/iommu_group");
-    let Some(group) = host.link_name(link.as_ref()) else { return Ok(None) };
+    let Some(group) = host.link_name(link.as_ref())? else { return Ok(None) };
     // Without an IOMMU the node has another name (`drivers/vfio/group.c`).
     for name in [group.clone(), format!("noiommu-{group}")] {
         let folder = PathBuf::from(format!("/sys/class/vfio/{name}"));

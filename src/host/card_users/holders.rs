@@ -1,18 +1,25 @@
 //! Who uses a card.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::holder_unit::HolderUnit;
 use super::nodes::{CardNode, NodeKind};
-use super::search::{Found, Hold, Search, Tell};
+use super::search::{Found, Hold, Reach, Search, Tell};
 use crate::deadline::Deadline;
+use crate::host::qemu::machine_group::MachineProcesses;
+use crate::host::qemu::owners::Standing;
 use crate::host::{Host, HostError, ProcessId};
 use crate::pci::PciAddress;
 use crate::printable::printable;
 
 /// The first process, which keeps descriptors for services that restart (`FDSTORE=1` in `sd_notify(3)`).
 const FIRST_PROCESS: i32 = 1;
+
+/// The permission bits of all who are not the owner.
+const OTHERS: u32 = 0o077;
 
 /// Services that open cards for the sessions of users.
 const SESSION_BROKERS: [&str; 3] = ["systemd-logind.service", "elogind.service", "seatd.service"];
@@ -115,9 +122,29 @@ impl Host {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }
-        let tell = if self.is_real() { Tell::Number } else { Tell::Path };
-        let search = Search { proc: self.locate("/proc".as_ref()), nodes, tell };
+        let search = Search {
+            proc: self.locate("/proc".as_ref()),
+            reach: self.reach_of(&nodes),
+            nodes,
+            tell: if self.is_real() { Tell::Number } else { Tell::Path },
+            root: self.trusted_owner().as_raw(),
+        };
         Ok(search.run(deadline)?.into_iter().map(|found| self.holder(found)).collect())
+    }
+
+    /// Whose processes can have these nodes: those of a card that is with VFIO belong to root, or to QEMU while its guest
+    /// runs, and nobody else may open them.
+    fn reach_of(&self, nodes: &[CardNode]) -> Reach {
+        let MachineProcesses { groups, is_partial } = MachineProcesses::of(self);
+        let Ok(owners) = self.qemu_owners() else { return Reach::Everyone };
+        let is_theirs = |node: &CardNode| {
+            fs::metadata(self.files.locate(&node.path))
+                .is_ok_and(|file| owners.standing(file.uid()) != Standing::Other && file.mode() & OTHERS == 0)
+        };
+        if is_partial || !nodes.iter().all(is_theirs) {
+            return Reach::Everyone;
+        }
+        Reach::RootAndQemu(owners, groups.into_keys().collect())
     }
 
     fn holder(&self, found: Found) -> Holder {

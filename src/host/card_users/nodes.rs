@@ -1,12 +1,10 @@
 //! The files through which programs reach a card.
 
 use std::fmt;
-use std::fs::Metadata;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use nix::sys::stat::{major, minor};
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 use super::driver_nodes;
 use crate::host::{Host, HostError};
@@ -69,16 +67,16 @@ pub struct CardNode {
 }
 
 impl DeviceNumber {
-    /// That of a device node; none for any other file.
-    #[must_use]
-    pub fn of(file: &Metadata) -> Option<Self> {
-        let kind = file.file_type();
-        let class = match () {
-            () if kind.is_char_device() => DeviceClass::Character,
-            () if kind.is_block_device() => DeviceClass::Block,
-            () => return None,
+    /// That of the device that a link leads to; none for any other file, or one that cannot be looked at. A file system
+    /// that does not answer is not asked.
+    pub(super) fn of_link(link: &Path) -> Option<Self> {
+        let file = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok()?;
+        let class = match FileType::from_raw_mode(file.stx_mode.into()) {
+            FileType::CharacterDevice => DeviceClass::Character,
+            FileType::BlockDevice => DeviceClass::Block,
+            _ => return None,
         };
-        Some(Self { class, major: major(file.rdev()), minor: minor(file.rdev()) })
+        Some(Self { class, major: file.stx_rdev_major.into(), minor: file.stx_rdev_minor.into() })
     }
 
     /// What the `dev` attribute of a device says: `226:1`.
@@ -120,7 +118,7 @@ impl CardNode {
         let uevent = host.text_if_present(folder.join("uevent"))?.unwrap_or_default();
         let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="));
         let Some(name) = name.or_else(|| folder.file_name()?.to_str()) else { return Ok(None) };
-        let is_block = host.link_name(&folder.join("subsystem")).as_deref() == Some("block");
+        let is_block = host.link_name(&folder.join("subsystem"))?.as_deref() == Some("block");
         let class = if is_block { DeviceClass::Block } else { DeviceClass::Character };
         Ok(Some(Self {
             path: Path::new("/dev").join(name),
@@ -139,12 +137,12 @@ impl Host {
     pub fn device_nodes_of(&self, functions: &[PciAddress]) -> Result<Vec<CardNode>, HostError> {
         let mut nodes = Vec::new();
         for function in functions {
-            let Some(folder) = self.pci_folder(*function) else { continue };
+            let Some(folder) = self.pci_folder(*function)? else { continue };
             self.resource_files(&folder, &mut nodes)?;
             self.nodes_below(&folder, &mut nodes)?;
         }
         for framebuffer in self.firmware_framebuffers_on(functions)? {
-            if let Some(folder) = self.real_path(&framebuffer.folder()) {
+            if let Some(folder) = self.real_path(&framebuffer.folder())? {
                 self.nodes_below(&folder, &mut nodes)?;
             }
         }

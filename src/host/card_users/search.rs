@@ -1,18 +1,27 @@
 //! A look through all processes for those that have certain files open or mapped.
+//!
+//! A user of the host can make a process that keeps whoever reads its `maps` waiting for ever, and give others more
+//! descriptors than anyone can look at in time. So where nobody but root and QEMU can have one of the files, the
+//! processes of others are not looked at; else their mappings are read by threads that are left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use nix::errno::Errno;
 use procfs::process::Process;
 
 use super::nodes::{CardNode, DeviceNumber};
 use crate::deadline::Deadline;
+use crate::host::process_owner::{effective_user, is_gone};
 use crate::host::process_search::ProcessSearch;
+use crate::host::qemu::owners::{QemuOwners, Standing};
 use crate::host::{HostError, ProcessId};
 
 /// What the kernel appends to the path of a file that was removed.
@@ -20,6 +29,16 @@ const DELETED: &[u8] = b" (deleted)";
 
 /// Files below `/dev` that are no device, and of which programs have very many.
 const SHARED_MEMORY: &str = "/dev/shm/";
+
+/// How long the mappings of a user's process may take to be read: those of the largest browser take some milliseconds.
+const MAPS: Duration = Duration::from_millis(200);
+
+/// So many processes of users may keep their readers waiting. Then no user's mappings are read any more: without a
+/// descriptor hardly any program has a card mapped.
+const MOST_HANGING: usize = 4;
+
+/// The processes whose mappings keep a reader waiting that was left behind.
+static HANGING: Mutex<Vec<(PathBuf, JoinHandle<()>)>> = Mutex::new(Vec::new());
 
 /// How a process has a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +58,15 @@ pub(super) enum Tell {
     Path,
 }
 
+/// Whose processes can have one of the files.
+#[derive(Clone, Debug)]
+pub(super) enum Reach {
+    /// Anyone's.
+    Everyone,
+    /// Root's, those of the users that QEMU runs as, and these of libvirt's guests.
+    RootAndQemu(QemuOwners, BTreeSet<i32>),
+}
+
 /// Which files are looked for, and where.
 #[derive(Clone, Debug)]
 pub(super) struct Search {
@@ -46,6 +74,9 @@ pub(super) struct Search {
     pub(super) proc: PathBuf,
     pub(super) nodes: Vec<CardNode>,
     pub(super) tell: Tell,
+    pub(super) reach: Reach,
+    /// Whose processes cannot be made to hang by a user.
+    pub(super) root: u32,
 }
 
 /// A process that has some of them.
@@ -62,7 +93,8 @@ pub(super) struct Found {
 impl Search {
     /// The processes that have one of the files, in the order of their numbers; not this one.
     pub(super) fn run(self, deadline: Deadline) -> Result<Vec<Found>, HostError> {
-        let mut search = ProcessSearch::start(self.proc.clone(), move |pid| self.look_at(pid))?;
+        let search = Arc::new(self);
+        let mut search = ProcessSearch::start(search.proc.clone(), move |pid| search.look_at(pid))?;
         let mut found = Vec::new();
         while let Some(one) = search.next(deadline)? {
             found.push(one);
@@ -70,14 +102,29 @@ impl Search {
         Ok(found)
     }
 
-    fn look_at(&self, pid: i32) -> Result<Option<Found>, HostError> {
+    fn look_at(self: &Arc<Self>, pid: i32) -> Result<Option<Found>, HostError> {
         let folder = self.proc.join(pid.to_string());
         let mut nodes = BTreeMap::new();
+        let owner = match effective_user(&folder, self.tell == Tell::Number) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            owner => owner.map_err(|error| HostError::read(&folder, error))?,
+        };
+        if let Reach::RootAndQemu(owners, machines) = &self.reach
+            && owners.standing(owner) == Standing::Other
+            && !machines.contains(&pid)
+        {
+            return Ok(None);
+        }
         let fds = folder.join("fd");
         unless_gone(self.open(&fds, &mut nodes)).map_err(|error| HostError::list(&fds, error))?;
         let maps = folder.join("maps");
-        unless_gone(self.mapped(&folder, &maps, &mut nodes))
-            .map_err(|error| HostError::read(&maps, error))?;
+        let mapped = match owner == self.root {
+            true => self.mapped(&folder, &maps),
+            false => self.mapped_by_user(&folder, &maps),
+        };
+        for (node, hold) in unless_gone(mapped).map_err(|error| HostError::read(&maps, error))? {
+            nodes.entry(node).or_insert(hold);
+        }
         if nodes.is_empty() {
             return Ok(None);
         }
@@ -108,7 +155,29 @@ impl Search {
         Ok(())
     }
 
-    fn mapped(&self, folder: &Path, maps: &Path, nodes: &mut BTreeMap<CardNode, Hold>) -> io::Result<()> {
+    /// As [`Self::mapped`], but for a process whose owner may keep the reader waiting: nothing then.
+    fn mapped_by_user(self: &Arc<Self>, folder: &Path, maps: &Path) -> io::Result<BTreeMap<CardNode, Hold>> {
+        let mut hanging = HANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        hanging.retain(|(_, thread)| !thread.is_finished());
+        if hanging.len() >= MOST_HANGING || hanging.iter().any(|(there, _)| there == folder) {
+            return Ok(BTreeMap::new());
+        }
+        let (sender, answer) = channel();
+        let (search, there, file) = (Arc::clone(self), folder.to_owned(), maps.to_owned());
+        let read = move || drop(sender.send(search.mapped(&there, &file)));
+        let thread = thread::Builder::new().name("maps".to_owned()).spawn(read)?;
+        match answer.recv_timeout(MAPS) {
+            Ok(mapped) => mapped,
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread that reads it ended")),
+            Err(RecvTimeoutError::Timeout) => {
+                hanging.push((folder.to_owned(), thread));
+                Ok(BTreeMap::new())
+            }
+        }
+    }
+
+    fn mapped(&self, folder: &Path, maps: &Path) -> io::Result<BTreeMap<CardNode, Hold>> {
+        let mut nodes = BTreeMap::new();
         // Not procfs' parser: it makes thousands of values for each browser, and refuses names that are not UTF-8.
         for line in io::BufReader::new(fs::File::open(maps)?).split(b'\n') {
             let line = line?;
@@ -116,10 +185,10 @@ impl Search {
             let Some(start) = line.iter().position(|byte| *byte == b'/') else { continue };
             let link = folder.join("map_files").join(map_file_name(&line));
             if let Some(node) = self.node(&line[start..], &link) {
-                nodes.entry(node.clone()).or_insert(Hold::Mapped);
+                nodes.insert(node.clone(), Hold::Mapped);
             }
         }
-        Ok(())
+        Ok(nodes)
     }
 
     /// Which of the files it is, by its path as the kernel prints it, and by the link in `/proc` that leads to it.
@@ -137,17 +206,13 @@ impl Search {
         if self.tell == Tell::Path || path.starts_with(SHARED_MEMORY) || !is_below_dev() {
             return None;
         }
-        DeviceNumber::of(&fs::metadata(link).ok()?)
+        DeviceNumber::of_link(link)
     }
 }
 
 /// A process that has ended, or has no such file on a host in a folder, has nothing there.
-fn unless_gone(looked: io::Result<()>) -> io::Result<()> {
-    looked.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
+fn unless_gone<T: Default>(looked: io::Result<T>) -> io::Result<T> {
+    looked.or_else(|error| if is_gone(&error) { Ok(T::default()) } else { Err(error) })
 }
 
 /// The name in `map_files` of what a line of `maps` describes: the same range without leading zeros.
@@ -172,9 +237,6 @@ fn cgroup(process: &Process) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileTypeExt;
-    use std::time::Duration;
-
     use super::*;
     use crate::host::card_users::nodes::NodeKind;
 
@@ -184,9 +246,15 @@ mod tests {
 
     /// A device that is on every machine, at a path where it is not.
     fn full_device() -> CardNode {
-        let file = fs::metadata("/dev/full").unwrap();
-        assert!(file.file_type().is_char_device());
-        CardNode { path: "/dev/elsewhere".into(), kind: NodeKind::Other, number: DeviceNumber::of(&file) }
+        let number = DeviceNumber::of_link("/dev/full".as_ref());
+        assert_eq!(number.map(|number| number.to_string()).as_deref(), Some("1:7"));
+        CardNode { path: "/dev/elsewhere".into(), kind: NodeKind::Other, number }
+    }
+
+    fn search(proc: &Path) -> Search {
+        let root = nix::unistd::Uid::effective().as_raw();
+        let nodes = vec![full_device()];
+        Search { proc: proc.to_owned(), nodes, tell: Tell::Number, reach: Reach::Everyone, root }
     }
 
     /// The real `/proc`: a child of this test has the device open.
@@ -199,14 +267,13 @@ mod tests {
             .stderr(device)
             .spawn()
             .unwrap();
-        let search = |tell| {
+        let looked = |tell| {
             let proc = tempfile::tempdir().unwrap();
             let child = child.id().to_string();
             std::os::unix::fs::symlink(Path::new("/proc").join(&child), proc.path().join(&child)).unwrap();
-            let search = Search { proc: proc.path().to_owned(), nodes: vec![full_device()], tell };
-            search.run(soon()).unwrap()
+            Search { tell, ..search(proc.path()) }.run(soon()).unwrap()
         };
-        let (by_number, by_path) = (search(Tell::Number), search(Tell::Path));
+        let (by_number, by_path) = (looked(Tell::Number), looked(Tell::Path));
         drop(child.stdin.take());
         child.wait().unwrap();
         let [found] = &by_number[..] else { panic!("{by_number:?}") };
@@ -220,8 +287,8 @@ mod tests {
         let proc = tempfile::tempdir().unwrap();
         let this = std::process::id().to_string();
         std::os::unix::fs::symlink(Path::new("/proc").join(&this), proc.path().join(&this)).unwrap();
-        let search = Search { proc: proc.path().to_owned(), nodes: vec![full_device()], tell: Tell::Number };
-        let at_this = search.look_at(std::process::id().try_into().unwrap()).unwrap();
+        let search = search(proc.path());
+        let at_this = Arc::new(search.clone()).look_at(std::process::id().try_into().unwrap()).unwrap();
         assert!(at_this.is_some_and(|found| found.nodes.contains_key(&full_device())));
         assert_eq!(search.run(soon()).unwrap(), []);
         drop(device);
@@ -229,7 +296,7 @@ mod tests {
 
     #[test]
     fn without_a_list_there_is_no_answer() {
-        let nobody = Search { proc: "/nowhere".into(), nodes: Vec::new(), tell: Tell::Path };
+        let nobody = search("/nowhere".as_ref());
         assert!(nobody.run(soon()).unwrap_err().is_absent());
     }
 

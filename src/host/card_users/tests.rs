@@ -1,5 +1,7 @@
 //! Users of a card, on hosts in folders.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -345,4 +347,61 @@ fn a_disk_that_is_mounted_or_part_of_a_volume_is_in_use() {
             "/dev/nvme0n1p2 is a part of dm-0",
         ]
     );
+}
+
+/// A pipe without a writer keeps its reader waiting, as the lock on a process's memory does.
+#[test]
+fn a_users_process_cannot_keep_the_look_waiting() {
+    let machine = Machine::with("");
+    for pid in 4001..=4006 {
+        machine.run(pid, "hangs", SESSION, "status = Uid: 1000 1000 1000 1000\nfd/");
+        nix::unistd::mkfifo(
+            &machine.0.path().join(format!("proc/{pid}/maps")),
+            nix::sys::stat::Mode::S_IRWXU,
+        )
+        .unwrap();
+    }
+    machine.add("/proc/4006/fd/3 -> /dev/dri/card1\n");
+    machine.run(5000, "Xorg", "0::/system.slice/sddm.service", "fd/14 -> /dev/dri/card1\nmaps =");
+    let held = [
+        "hangs (process 4006, session-2.scope of anna) has /dev/dri/card1 open",
+        "Xorg (process 5000, sddm.service) has /dev/dri/card1 open",
+    ];
+    machine.assert_held_by(&held);
+    // Those that hang are known by now.
+    machine.assert_held_by(&held);
+}
+
+/// Nobody but root and QEMU can have it then: what a user's process does is not even looked at.
+#[test]
+fn a_card_that_is_with_vfio_is_nobodys_but_roots_and_qemus() {
+    let device = "/sys/devices/pci0000:00/0000:05:00.0";
+    let machine = Machine::with(&format!(
+        "/sys/bus/pci/devices/0000:05:00.0 -> ../../../devices/pci0000:00/0000:05:00.0\n\
+         {device}/resource0 =\n\
+         {device}/iommu_group -> ../../../kernel/iommu_groups/33\n\
+         /sys/class/vfio/33/dev = 235:3\n\
+         /dev/vfio/33 =\n\
+         /etc/group =\n\
+         /sys/fs/cgroup/machine.slice/machine-qemu\\x2d1\\x2dwin11.scope/cgroup.procs = 4002\n"
+    ));
+    let holders = || machine.host().holders_of(&[at("0000:05:00.0")], soon());
+    let set = |path: &str, mode: u32| {
+        let path = machine.0.path().join(&path[1..]);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // A process that cannot be looked at.
+    machine.run(4001, "secret", SESSION, "status = Uid: 1000 1000 1000 1000\nfd = no folder");
+    set("/dev/vfio/33", 0o600);
+    holders().unwrap_err();
+    set(&format!("{device}/resource0"), 0o600);
+    assert_eq!(holders().unwrap(), []);
+    // libvirt's, whoever it belongs to, and root's.
+    for (pid, owner) in [(4002, "status = Uid: 1000 1000 1000 1000\n"), (4003, "")] {
+        machine.run(pid, "qemu", "0::/", &format!("{owner}fd/30 -> /dev/vfio/33\nmaps ="));
+    }
+    let found: Vec<i32> = holders().unwrap().iter().map(|holder| holder.process.pid).collect();
+    assert_eq!(found, [4002, 4003]);
+    set("/dev/vfio/33", 0o660);
+    holders().unwrap_err();
 }

@@ -59,7 +59,7 @@ impl Host {
     /// # Errors
     /// sysfs cannot be read.
     pub fn drm_cards_of(&self, function: PciAddress) -> Result<Vec<DrmCard>, HostError> {
-        let Some(folder) = self.pci_folder(function) else { return Ok(Vec::new()) };
+        let Some(folder) = self.pci_folder(function)? else { return Ok(Vec::new()) };
         let drm = folder.join("drm");
         let numbers = match self.numbered(drm.to_str().unwrap_or_default(), "card") {
             Err(error) if error.is_absent() => return Ok(Vec::new()),

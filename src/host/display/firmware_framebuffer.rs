@@ -91,7 +91,7 @@ impl Host {
         let mut found = Vec::new();
         for name in self.names_if_present(format!("{PLATFORM}/devices"))? {
             let Ok(framebuffer) = name.parse::<FirmwareFramebuffer>() else { continue };
-            let parent = self.real_path(&framebuffer.folder()).and_then(|path| pci_ancestor(&path));
+            let parent = self.real_path(&framebuffer.folder())?.and_then(|path| pci_ancestor(&path));
             let is_on_them = match parent {
                 Some(function) => functions.contains(&function),
                 None => self.has_picture_memory(functions)?,
@@ -115,7 +115,7 @@ impl Host {
         if !self.is_present(&folder) {
             return Err(HostError::gone(format!("the host has no {framebuffer}")));
         }
-        let Some(name) = self.link_name(&folder.join("driver")) else { return Ok(None) };
+        let Some(name) = self.link_name(&folder.join("driver"))? else { return Ok(None) };
         name.parse().map(Some).map_err(|reason: String| HostError::content(&folder.join("driver"), reason))
     }
 

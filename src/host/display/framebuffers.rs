@@ -19,7 +19,8 @@ impl Host {
         let is_firmware = |name: &str| name.parse().is_ok_and(|name| firmware.contains(&name));
         let mut on_them = BTreeSet::new();
         for number in self.framebuffers()? {
-            let Some(path) = self.real_path(format!("{FRAMEBUFFERS}/fb{number}").as_ref()) else { continue };
+            let path = self.real_path(format!("{FRAMEBUFFERS}/fb{number}").as_ref())?;
+            let Some(path) = path else { continue };
             let is_on_function = pci_ancestor(&path).is_some_and(|function| functions.contains(&function));
             if is_on_function || path.iter().any(|part| part.to_str().is_some_and(is_firmware)) {
                 on_them.insert(number);
@@ -40,6 +41,8 @@ impl Host {
         }
         let is_primary = |number: &u32| {
             let path = self.real_path(format!("{FRAMEBUFFERS}/fb{number}").as_ref());
+            // One that cannot be looked at is not left out: the first one counts too.
+            let path = path.ok().flatten();
             path.and_then(|path| pci_ancestor(&path)).is_some_and(|function| self.is_boot_vga(function))
         };
         let primary = present.iter().find(|number| is_primary(number));

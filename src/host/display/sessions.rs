@@ -229,9 +229,9 @@ impl Host {
         let links = UNIT_FOLDERS.map(|folder| Path::new(folder).join(DISPLAY_MANAGER));
         let link = links.into_iter().find(|link| {
             // A link may lead to a folder that is not mounted yet, and still says the name.
-            self.files.link_target(link).is_some() || self.is_present(link)
+            self.files.link_target(link).is_ok_and(|target| target.is_some()) || self.is_present(link)
         })?;
-        let name = self.link_name(&link).unwrap_or_else(|| DISPLAY_MANAGER.to_owned());
+        let name = self.link_name(&link).ok().flatten().unwrap_or_else(|| DISPLAY_MANAGER.to_owned());
         UnitFileName::new(&name).ok()
     }
 

@@ -84,7 +84,7 @@ fn connector(host: &Host, sysfs_name: &str) -> Option<Connector> {
     let edid = host.files.read(&folder.join("edid")).unwrap_or_default();
     let adapters = buses_of(host, &folder);
     Some(Connector {
-        card: host.real_path(&folder).and_then(|path| graphics_card(host, &path)),
+        card: host.real_path(&folder).ok().flatten().and_then(|path| graphics_card(host, &path)),
         plug: if status == "disconnected" { Plug::Disconnected } else { Plug::Connected },
         edid: parse_edid(&edid),
         adapters: adapters.into_iter().filter_map(|bus| adapter(host, bus, Some(&name))).collect(),
@@ -109,7 +109,7 @@ fn buses_of(host: &Host, connector: &Path) -> Vec<I2cBus> {
             .iter()
             .for_each(|child| add(I2cBus::from_name(child)));
     }
-    let ddc = host.files.link_target(&connector.join("ddc"));
+    let ddc = host.link_target(&connector.join("ddc")).ok().flatten();
     add(ddc.and_then(|target| I2cBus::from_name(target.file_name()?.to_str()?)));
     buses
 }
@@ -117,7 +117,7 @@ fn buses_of(host: &Host, connector: &Path) -> Vec<I2cBus> {
 fn adapter(host: &Host, bus: I2cBus, connector: Option<&ConnectorName>) -> Option<Adapter> {
     let folder = Path::new(ADAPTERS).join(bus.to_string());
     let name = host.text(folder.join("name")).ok()?;
-    let path = host.real_path(&folder)?;
+    let path = host.real_path(&folder).ok().flatten()?;
     let is_smbus = pci_ancestor(&path).is_some_and(|address| pci_class(host, address) == Some(0x0c05));
     if is_smbus || NOT_OF_MONITORS.iter().any(|beginning| name.starts_with(beginning)) {
         return None;

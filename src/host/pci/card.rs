@@ -69,8 +69,7 @@ impl Host {
     /// There is no such function ([`HostError::is_absent`]).
     pub fn pci_ports_above(&self, address: PciAddress) -> Result<PortsAbove, HostError> {
         let target = self
-            .files
-            .link_target(&folder(address))
+            .link_target(&folder(address))?
             .ok_or_else(|| HostError::gone(format!("there is no PCI function {address}")))?;
         let mut path: Vec<PciAddress> = target
             .components()
@@ -127,15 +126,13 @@ impl Host {
     /// The folder of all functions cannot be listed.
     pub fn pci_functions_behind(&self, port: PciAddress) -> Result<Vec<PciAddress>, HostError> {
         let name = port.to_string();
-        let is_behind = |function: &PciAddress| {
-            let target = self.files.link_target(&folder(*function));
-            *function != port
-                && target.is_some_and(|target| {
-                    target.components().any(|component| component.as_os_str() == name.as_str())
-                })
-        };
-        let mut functions = self.pci_functions()?;
-        functions.retain(is_behind);
+        let mut functions = Vec::new();
+        for function in self.pci_functions()? {
+            let target = self.link_target(&folder(function))?.unwrap_or_default();
+            if function != port && target.iter().any(|part| part == name.as_str()) {
+                functions.push(function);
+            }
+        }
         Ok(functions)
     }
 }

@@ -89,7 +89,7 @@ impl Host {
             id,
             class: PciClass(self.hexadecimal(address, "class")?),
             driver: self.pci_driver(address)?,
-            iommu_group: self.pci_iommu_group(address),
+            iommu_group: self.pci_iommu_group(address)?,
         })
     }
 
@@ -120,9 +120,11 @@ impl Host {
     }
 
     /// Whether it is a virtual function of another (SR-IOV): only those have a `physfn`.
-    #[must_use]
-    pub fn is_virtual_function(&self, address: PciAddress) -> bool {
-        self.files.link_target(&file(address, "physfn")).is_some()
+    ///
+    /// # Errors
+    /// The link cannot be read.
+    pub fn is_virtual_function(&self, address: PciAddress) -> Result<bool, HostError> {
+        Ok(self.link_target(&file(address, "physfn"))?.is_some())
     }
 
     /// Whether the firmware showed its first picture on it (`boot_vga`). Only VGA controllers have the file.
@@ -156,10 +158,10 @@ impl Host {
     /// The driver a function is bound to, by its link `driver`.
     ///
     /// # Errors
-    /// There is no such function ([`HostError::is_absent`]), or its driver has a name that is none.
+    /// There is no such function ([`HostError::is_absent`]), the link cannot be read, or the driver's name is none.
     pub fn pci_driver(&self, address: PciAddress) -> Result<Option<DriverName>, HostError> {
         let path = file(address, "driver");
-        let Some(target) = self.files.link_target(&path) else {
+        let Some(target) = self.link_target(&path)? else {
             if self.is_pci_function(address) {
                 return Ok(None);
             }
@@ -170,10 +172,11 @@ impl Host {
     }
 
     /// The number of the function's IOMMU group, by its link `iommu_group`.
-    #[must_use]
-    pub fn pci_iommu_group(&self, address: PciAddress) -> Option<u32> {
-        let target = self.files.link_target(&file(address, "iommu_group"))?;
-        target.file_name()?.to_str()?.parse().ok()
+    ///
+    /// # Errors
+    /// The link cannot be read.
+    pub fn pci_iommu_group(&self, address: PciAddress) -> Result<Option<u32>, HostError> {
+        Ok(self.link_name(&file(address, "iommu_group"))?.and_then(|number| number.parse().ok()))
     }
 
     /// A number such as `0x1002`.

@@ -84,12 +84,14 @@ impl Host {
             fitting(ORDINARY, &modalias, &aliases).map(|alias| alias.module).collect();
         modules.sort_unstable();
         modules.dedup();
-        modules.retain(|module| {
-            let folder = format!("/sys/module/{module}/drivers");
-            let drivers = self.names_if_present(&folder).unwrap_or_default();
-            drivers.iter().any(|driver| driver.starts_with(ORDINARY))
-        });
-        Ok(modules.into_iter().map(str::to_owned).collect())
+        let mut loaded = Vec::new();
+        for module in modules {
+            let drivers = self.names_if_present(format!("/sys/module/{module}/drivers"))?;
+            if drivers.iter().any(|driver| driver.starts_with(ORDINARY)) {
+                loaded.push(module.to_owned());
+            }
+        }
+        Ok(loaded)
     }
 
     /// Whether a driver is loaded, or built in.

@@ -158,7 +158,7 @@ impl Host {
             looks.push(Look { address: *address, kind: Kind::Port });
         }
         for Expected { address, id } in expected {
-            let is_virtual = self.is_virtual_function(*address);
+            let is_virtual = self.is_virtual_function(*address)?;
             let kind = if is_virtual { Kind::VirtualFunction } else { Kind::Function(*id) };
             let mut probed = self.not_looked_at(*address)?;
             if probed.health != Health::Absent && !is_virtual {

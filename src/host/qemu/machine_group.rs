@@ -34,7 +34,7 @@ const LONGEST_NAME: usize = 64;
 
 /// A group that libvirt made for a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct MachineGroup {
+pub(in crate::host) struct MachineGroup {
     /// `qemu-3-win11`: the name of the guest, without what no host's name may have.
     machine: String,
 }
@@ -82,16 +82,16 @@ fn unescaped(name: &str) -> Option<String> {
 
 /// The processes in the machine groups of all guests.
 #[derive(Debug, Default)]
-pub(super) struct MachineProcesses {
+pub(in crate::host) struct MachineProcesses {
     /// Each with its group.
-    pub(super) groups: BTreeMap<i32, MachineGroup>,
+    pub(in crate::host) groups: BTreeMap<i32, MachineGroup>,
     /// Whether something could not be read: then there may be more.
-    pub(super) is_partial: bool,
+    pub(in crate::host) is_partial: bool,
 }
 
 impl MachineProcesses {
     /// Looks through the control groups of a host.
-    pub(super) fn of(host: &Host) -> Self {
+    pub(in crate::host) fn of(host: &Host) -> Self {
         let mut found = Self::default();
         let root = Path::new(CGROUP);
         found.look_for_machines(host, root, DEPTH);

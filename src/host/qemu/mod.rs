@@ -21,8 +21,8 @@
 //! is found by libvirt's file and by its group. A QEMU that has neither a group nor, at its end, a file or arguments is
 //! found by those who knew it before. The card's own nodes are looked at apart from this ([`Host::holders_of`]).
 
-mod machine_group;
-mod owners;
+pub(super) mod machine_group;
+pub(super) mod owners;
 mod status_file;
 #[cfg(test)]
 mod tests;
@@ -33,10 +33,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use procfs::process::Process;
 
 use super::process::{Life, life_in};
+use super::process_owner::{effective_user, is_gone, users_of};
 use super::process_search::ProcessSearch;
 use super::{Host, HostError, ProcessId};
 use crate::deadline::Deadline;
@@ -127,7 +127,7 @@ impl Host {
         });
         let status = status.ok().flatten();
         let mut first: Vec<i32> = status.iter().map(|status| status.pid).collect();
-        first.extend(groups.keys().filter(|pid| !status.as_ref().is_some_and(|status| status.pid == **pid)));
+        first.extend(groups.keys().filter(|pid| status.as_ref().is_none_or(|status| status.pid != **pid)));
         let proc = self.files.locate(Path::new("/proc"));
         let look = Look { proc: proc.clone(), is_real: self.is_real(), wanted, groups, owners, status };
         let look = move |pid| Ok(Some(look.judge(pid)).filter(|verdict| *verdict != Verdict::Nothing));
@@ -211,7 +211,7 @@ impl Look {
         let folder = self.proc.join(pid.to_string());
         let group = self.groups.get(&pid);
         let status = self.status.as_ref().filter(|status| status.pid == pid);
-        let standing = self.owners.standing(self.effective_user(&folder)?);
+        let standing = self.owners.standing(effective_user(&folder, self.is_real)?);
         if group.is_none() && status.is_none() && standing == Standing::Other {
             return Ok(Verdict::Nothing);
         }
@@ -234,19 +234,6 @@ impl Look {
         }
     }
 
-    /// Whom a process belongs to.
-    fn effective_user(&self, folder: &Path) -> io::Result<u32> {
-        if self.is_real {
-            // The kernel has it there whatever the process does (`task_dump_owner` in `fs/proc/base.c`).
-            return Ok(fs::metadata(folder)?.uid());
-        }
-        match users(folder) {
-            Ok([_, effective, ..]) => Ok(effective),
-            Err(error) if is_gone(&error) => Ok(fs::metadata(folder)?.uid()),
-            Err(error) => Err(error),
-        }
-    }
-
     fn arguments(&self, folder: &Path) -> io::Result<Arguments> {
         let line = fs::read(folder.join("cmdline"))?;
         if line.is_empty() {
@@ -264,7 +251,7 @@ impl Look {
             Err(error) if is_gone(&error) => return Ok(Evidence::None),
             Err(_) => return Ok(Evidence::Doubtful),
         };
-        let users = users(folder)?;
+        let users = users_of(folder)?;
         if executable.permissions().mode() & SET_ID != 0 || users.iter().any(|user| *user != users[0]) {
             return Ok(Evidence::None);
         }
@@ -315,16 +302,6 @@ fn has_threads_of(folder: &Path, status: &StatusFile, arguments: Arguments) -> b
     }
 }
 
-/// Real, effective, saved and file system user, from the line `Uid:` of `status`.
-fn users(folder: &Path) -> io::Result<[u32; 4]> {
-    let text = fs::read_to_string(folder.join("status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let numbers: Option<Vec<u32>> =
-        line.map(|line| line.split_whitespace().map_while(|number| number.parse().ok()).collect());
-    let users = numbers.and_then(|numbers| numbers.try_into().ok());
-    users.ok_or_else(|| io::Error::other("no line `Uid:` with four numbers"))
-}
-
 /// Whether a process without arguments is one of the kernel's own: those of a guest are in its group too
 /// (`PF_KTHREAD` in `include/linux/sched.h`).
 fn is_kernels(folder: &Path) -> io::Result<bool> {
@@ -341,9 +318,4 @@ fn is_users(folder: &Path) -> io::Result<bool> {
     let text = fs::read_to_string(folder.join("cgroup"))?;
     let mut paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     Ok(paths.any(|path| path == "/user.slice" || path.starts_with("/user.slice/")))
-}
-
-/// A process that has ended meanwhile.
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
 }

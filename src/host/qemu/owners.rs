@@ -11,7 +11,7 @@ const SERVICE_USERS: [&str; 4] = ["libvirt-qemu", "qemu", "qemu-libvirtd", "nobo
 
 /// What the owner of a process says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::host) enum Standing {
     /// Root or one of the service's own users: no user of the host gets such a process.
     Services,
     /// The user that `qemu.conf` names, who may be a person.
@@ -22,7 +22,7 @@ pub(super) enum Standing {
 
 /// The users whose processes may be a QEMU of libvirt's.
 #[derive(Clone, Debug)]
-pub(super) struct QemuOwners {
+pub(in crate::host) struct QemuOwners {
     root: u32,
     services: Vec<u32>,
     named: Vec<u32>,
@@ -38,7 +38,7 @@ impl QemuOwners {
         user == self.root
     }
 
-    pub(super) fn standing(&self, user: u32) -> Standing {
+    pub(in crate::host) fn standing(&self, user: u32) -> Standing {
         match user {
             user if user == self.root || self.services.contains(&user) => Standing::Services,
             user if self.named.contains(&user) => Standing::Named,
@@ -53,7 +53,7 @@ impl Host {
     ///
     /// # Errors
     /// A file is there but cannot be read: then QEMU may be anybody's.
-    pub(super) fn qemu_owners(&self) -> Result<QemuOwners, HostError> {
+    pub(in crate::host) fn qemu_owners(&self) -> Result<QemuOwners, HostError> {
         let mut owners = QemuOwners::root(self);
         for name in SERVICE_USERS {
             owners.services.extend(self.user_number(name)?);
@@ -92,8 +92,8 @@ fn user_of(text: &str) -> Option<&str> {
         let end = line[start..].find(quote)?;
         Some((start, start + end))
     };
-    let values = text.lines().filter_map(|line| value(line).map(|(start, end)| &line[start..end]));
-    values.last().filter(|name| !name.is_empty())
+    let mut values = text.lines().filter_map(|line| value(line).map(|(start, end)| &line[start..end]));
+    values.next_back().filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

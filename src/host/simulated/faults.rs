@@ -50,7 +50,7 @@ impl Faults {
         self.lock().refused.insert(path.into(), errno);
     }
 
-    /// Every read of this file of the machine fails with this error.
+    /// Every read of this file, link or folder of the machine fails with this error.
     pub fn refuse_read(&self, path: impl Into<PathBuf>, errno: Errno) {
         self.lock().unreadable.insert(path.into(), errno);
     }

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::files::{
-    Files, list_sorted, make_link, make_with_folders, read_limited, remove_any, replace_flushed,
+    Files, list_sorted, make_link, make_with_folders, read_limited, read_link, remove_any, replace_flushed,
     write_existing,
 };
 
@@ -178,6 +178,7 @@ impl Files for SimulatedFiles {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.faults.before_read(path)?;
         list_sorted(&self.locate(path))
     }
 
@@ -207,8 +208,9 @@ impl Files for SimulatedFiles {
         make_link(&self.locate(path), target)
     }
 
-    fn link_target(&self, path: &Path) -> Option<PathBuf> {
-        fs::read_link(self.locate(path)).ok()
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        self.faults.before_read(path)?;
+        read_link(&self.locate(path))
     }
 
     fn locate(&self, path: &Path) -> PathBuf {

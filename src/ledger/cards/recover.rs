@@ -164,7 +164,11 @@ fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> 
 }
 
 fn set_aside(host: &mut Host, terms: &CardTerms, deadline: Deadline) -> Result<(), HostError> {
-    let Ok(now) = host.bindings(terms.functions.as_slice(), &AskedBars::new()) else { return Ok(()) };
+    let now = match host.bindings(terms.functions.as_slice(), &AskedBars::new()) {
+        // What has fallen off the bus has no driver.
+        Err(error) if error.is_absent() => return Ok(()),
+        now => now?,
+    };
     host.set_bindings(&now.without_host_drivers(), Deadline::after(terms.timeout).earlier(deadline))
 }
 
@@ -207,4 +211,36 @@ fn reset(host: &mut Host, functions: &[PciAddress], deadline: Deadline) -> Resul
         }
     }
     if is_one_reset { Ok(()) } else { last }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::host::simulated::Faults;
+    use crate::lifecycle::testing::{Machine, soon};
+
+    /// A reset under a driver that cannot be seen may end the host.
+    #[test]
+    fn a_card_whose_drivers_cannot_be_seen_is_not_reset() {
+        let machine = Machine::new();
+        machine.quarantine(None);
+        let (faults, terms) = (Faults::default(), machine.record().quarantines.remove(0).terms);
+        let mut host = Host::simulated(machine.0.path(), &faults);
+        let function = terms.functions.as_slice()[0];
+        let driver = format!("/sys/bus/pci/devices/{function}/driver");
+        faults.refuse_read(&driver, Errno::EIO);
+        let error = climb(&mut host, &terms, Rung::Reset, soon()).unwrap_err().to_string();
+        assert!(error.contains(&driver), "{error}");
+        faults.clear();
+        set_aside(&mut host, &terms, soon()).unwrap();
+        // What has fallen off the bus has no driver.
+        for function in terms.functions.as_slice() {
+            fs::remove_file(machine.path(&format!("/sys/bus/pci/devices/{function}"))).unwrap();
+        }
+        set_aside(&mut host, &terms, soon()).unwrap();
+    }
 }

@@ -26,7 +26,7 @@ impl Knob {
                 state.cpu_dma_latency.map(|micros| micros.to_string())
             })?,
             Self::LidSwitch => Value::Text(host.handle_lid_switch().to_string()),
-            Self::SleepMasks => Value::Text(host.sleep_masks().to_string()),
+            Self::SleepMasks => Value::Text(host.sleep_masks()?.to_string()),
             Self::Service(unit) | Self::Trigger(unit) => {
                 Value::Text(host.unit_activity(unit, deadline)?.to_string())
             }

@@ -24,6 +24,20 @@ fn assert_handed_over(machine: &Machine) {
     }
 }
 
+/// That the driver made no DRM device would be evidence against the card; that nobody can look is none.
+#[test]
+fn what_cannot_be_looked_at_is_no_evidence_against_the_card() {
+    let machine = machine();
+    let before = machine.files();
+    let life = gamer("gpu: {recover: [reset, bus-reset, rescan]}");
+    machine.prepare(&life).unwrap();
+    machine.faults.refuse_read(format!("{DISPLAY}/drm"), nix::errno::Errno::EIO);
+    let outcome = machine.gives_back_within(&life, std::time::Duration::from_secs(20));
+    assert!(outcome.notes.iter().all(|note| !note.text.contains("trying")), "{outcome:?}");
+    machine.faults.clear();
+    machine.assert_is(&before, "given back");
+}
+
 #[test]
 fn the_whole_card_is_handed_over_and_kept_awake() {
     let machine = machine();

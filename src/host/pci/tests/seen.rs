@@ -1,5 +1,7 @@
 //! What is read of functions, ports and groups.
 
+use nix::errno::Errno;
+
 use super::*;
 use crate::pci::{PciClass, PciId};
 
@@ -20,9 +22,9 @@ fn a_function_is_what_sysfs_says() {
     );
     assert_eq!(host.pci_power_state(function.address), PowerState::D0);
     assert_eq!(host.pci_numa_node(function.address), None);
-    assert!(!host.is_virtual_function(function.address));
+    assert!(!host.is_virtual_function(function.address).unwrap());
     machine.add("/sys/bus/pci/devices/0000:03:00.1/physfn -> ../0000:03:00.0");
-    assert!(host.is_virtual_function(address("0000:03:00.1")));
+    assert!(host.is_virtual_function(address("0000:03:00.1")).unwrap());
 }
 
 #[test]
@@ -51,6 +53,33 @@ fn what_is_not_there_is_absent() {
     let empty = tempfile::tempdir().unwrap();
     let none = Host::simulated(empty.path(), &Faults::default());
     assert_eq!(none.pci_functions().unwrap(), []);
+}
+
+/// A driver that cannot be seen is not "none", nor are others that may be behind a port.
+#[test]
+fn what_cannot_be_read_is_not_absent() {
+    let machine = Machine::new();
+    let (faults, display, host) = (&machine.faults, address("0000:03:00.0"), machine.host());
+    let at = |file: &str| format!("/sys/bus/pci/devices/{display}{file}");
+    faults.refuse_read(at("/driver"), Errno::EIO);
+    for error in [
+        host.pci_driver(display).unwrap_err(),
+        host.pci_function(display).unwrap_err(),
+        host.bindings(&card(), &AskedBars::new()).unwrap_err(),
+    ] {
+        assert!(told(&error).starts_with(&format!("failed to read {}: ", at("/driver"))), "{error}");
+    }
+    faults.clear();
+    faults.refuse_read(at("/physfn"), Errno::EIO);
+    host.is_virtual_function(display).unwrap_err();
+    faults.clear();
+    faults.refuse_read(at("/iommu_group"), Errno::EIO);
+    host.pci_iommu_group(display).unwrap_err();
+    host.device_nodes_of(&card()).unwrap_err();
+    faults.clear();
+    faults.refuse_read(at(""), Errno::EIO);
+    host.pci_functions_behind(address("0000:01:00.0")).unwrap_err();
+    host.pci_ports_above(display).unwrap_err();
 }
 
 #[test]
