@@ -228,7 +228,8 @@ fn remark(held: &HeldView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::testing::{Machine, stuck};
+    use crate::host::hung_peer::{HungPeer, Kind};
+    use crate::lifecycle::testing::{GUEST, Machine, stuck};
 
     fn shown(machine: &Machine, only: Option<&str>) -> String {
         lines(&view(&machine.host(), &machine.record(), only)).join("\n")
@@ -280,6 +281,28 @@ mod tests {
           process 1 since 2 h: failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
           process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card
         ");
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_is_not_gone() {
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let mut record = machine.record();
+        let socket = serde_json::from_str("\"irqbalance1.sock\"").unwrap();
+        let mut entry = Entry::new(Knob::IrqbalanceBan(socket), Value::Cpus("7".parse().unwrap()));
+        entry.claims.insert(GUEST, Want::Cpus("2-3".parse().unwrap()));
+        record.entries.push(entry);
+        machine.write(record);
+        let shown = |remark: &str| {
+            let shown = shown(&machine, None);
+            let line = shown.lines().find(|line| line.contains("irqbalance")).unwrap();
+            assert!(line.ends_with(&format!("7 -> 7   {remark}")), "{shown}");
+        };
+        shown("gone");
+        let folder = machine.path("/run/irqbalance");
+        std::fs::create_dir_all(&folder).unwrap();
+        let _peer = HungPeer::start(&folder.join("irqbalance1.sock"), Kind::SaysNothing);
+        shown("does not answer now");
     }
 
     #[test]

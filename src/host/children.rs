@@ -178,7 +178,6 @@ pub(super) fn reap_orphans() {
 mod tests {
     use std::io::{Read, pipe};
 
-    use nix::sys::signal::kill;
     use nix::unistd::dup;
 
     use super::*;
@@ -192,13 +191,12 @@ mod tests {
         let (mut reader, writer) = pipe().unwrap();
         // `dup` leaves out the flag that would close it in the child.
         let left_open = dup(&writer).unwrap();
-        let child = spawn(inherit_nothing(Command::new("/bin/sleep").arg("1000"))).unwrap();
+        let mut child = spawn(inherit_nothing(Command::new("/bin/sleep").arg("1000"))).unwrap();
         drop((writer, left_open));
         let waiting = PollFd::new(reader.as_fd(), PollFlags::POLLIN);
         assert_eq!(poll(&mut [waiting], PollTimeout::try_from(LONG).unwrap()), Ok(1), "it is still open");
         assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        kill(pid, Signal::SIGKILL).unwrap();
-        waitpid(pid, None).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -16,7 +16,7 @@ mod error;
 mod files;
 mod hugepages;
 #[cfg(test)]
-mod hung_peer;
+pub(crate) mod hung_peer;
 mod i2c;
 mod i2c_dev;
 mod inherited;
