@@ -285,6 +285,7 @@ fn remark(held: &HeldView) -> String {
 mod tests {
     use super::*;
     use crate::host::ProcessId;
+    use crate::host::hung_peer::{HungPeer, Kind};
     use crate::ledger::{Pending, Writer};
     use crate::lifecycle::testing::{GUEST, Machine, stuck};
 
@@ -404,6 +405,28 @@ mod tests {
         }
         let shown = shown_of(&machine, record, Writer::Nobody, None);
         assert!(!shown.contains("changed by somebody else"), "{shown}");
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_is_not_gone() {
+        let machine = Machine::new();
+        machine.prepare().unwrap();
+        let mut record = machine.record();
+        let socket = serde_json::from_str("\"irqbalance1.sock\"").unwrap();
+        let mut entry = Entry::new(Knob::IrqbalanceBan(socket), Value::Cpus("7".parse().unwrap()));
+        entry.claims.insert(GUEST, Want::Cpus("2-3".parse().unwrap()));
+        record.entries.push(entry);
+        machine.write(record);
+        let shown = |remark: &str| {
+            let shown = shown(&machine, None);
+            let line = shown.lines().find(|line| line.contains("irqbalance")).unwrap();
+            assert!(line.ends_with(&format!("7 -> 7   {remark}")), "{shown}");
+        };
+        shown("gone");
+        let folder = machine.path("/run/irqbalance");
+        std::fs::create_dir_all(&folder).unwrap();
+        let _peer = HungPeer::start(&folder.join("irqbalance1.sock"), Kind::SaysNothing);
+        shown("does not answer now");
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod files;
 mod given_file;
 mod hugepages;
 #[cfg(test)]
-mod hung_peer;
+pub(crate) mod hung_peer;
 mod i2c;
 mod i2c_dev;
 mod inherited;
