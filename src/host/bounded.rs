@@ -121,7 +121,13 @@ fn hear(
 /// Whether reading would not wait.
 fn has_more(stdout: &ChildStdout) -> io::Result<bool> {
     let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
-    Ok(poll(&mut polled, PollTimeout::ZERO)? > 0)
+    loop {
+        match poll(&mut polled, PollTimeout::ZERO) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// How much was read; what goes beyond the most is not kept.
