@@ -134,7 +134,11 @@ pub(super) fn hear_more(
                     heard.extend_from_slice(&piece[..length]);
                     Ok(None)
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+                {
+                    Ok(None)
+                }
                 Err(error) => Err(error),
             }
         }
