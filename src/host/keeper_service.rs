@@ -214,7 +214,7 @@ fn receive<T: serde::de::DeserializeOwned>(socket: &LocalSocket, deadline: Deadl
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::Write;
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
     use std::os::unix::process::ExitStatusExt;
     use std::thread;
@@ -255,6 +255,8 @@ mod tests {
         let keeper = thread::spawn(move || {
             drop(listener.accept().unwrap());
             let (mut asker, _) = listener.accept().unwrap();
+            // A request that nobody has read would break the connection when it is closed.
+            BufReader::new(&asker).read_line(&mut String::new()).unwrap();
             asker.write_all(b"{\"failed\":\"no\"}\n").unwrap();
         });
         let answer = exchange(&socket, &Request::Look, Deadline::after(Duration::from_secs(20))).unwrap();
