@@ -22,7 +22,7 @@ impl LockView {
     pub(super) fn of(state: LockState) -> Option<Self> {
         match state {
             LockState::Free => None,
-            LockState::HeldBySomebody => Some(Self {
+            LockState::HeldByUnknown => Some(Self {
                 process: None,
                 command: None,
                 since: None,

@@ -33,7 +33,7 @@ struct View {
     workers: Vec<i32>,
     quarantines: Vec<QuarantineView>,
     stuck: Vec<StuckView>,
-    /// The ledger's, while somebody holds it.
+    /// The ledger's lock, while it is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     lock: Option<LockView>,
 }

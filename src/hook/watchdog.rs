@@ -21,7 +21,7 @@ const RESERVE: f64 = 0.1;
 /// How long standard error may take to be ready for the last words; libvirt reads it at once.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
-/// When the call ends, whatever it is at: milliseconds after [`Watchdog::began`].
+/// The end of the call in milliseconds after [`Watchdog::began`].
 static END: AtomicU64 = AtomicU64::new(0);
 
 /// When a call should be over by itself, so that there is time left to undo.

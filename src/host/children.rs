@@ -199,7 +199,7 @@ mod tests {
     /// Longer than what is waited for.
     const LONG: Duration = Duration::from_secs(20);
 
-    /// Whoever reads a pipe to its end would wait for as long as a keeper lives.
+    /// A reader of a pipe's end would wait for as long as a keeper lives.
     #[test]
     fn a_child_keeps_nothing_open_that_its_parent_was_left_with() {
         let (mut reader, writer) = pipe().unwrap();

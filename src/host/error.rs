@@ -38,7 +38,7 @@ enum Cause {
     Text(String),
     Monitor(MonitorTrouble),
     Pci(PciTrouble),
-    /// Somebody else holds the lock.
+    /// Another process holds the lock.
     Held(LockState),
     /// The kernel did not come back; a child was left behind in it.
     Stuck {
@@ -72,7 +72,7 @@ impl HostError {
         Self { attempt: Attempt::Lock, place: path.to_owned(), cause: Cause::Io(cause) }
     }
 
-    /// A lock that somebody else holds.
+    /// A lock that another process holds.
     pub(crate) fn locked(path: &Path, state: LockState) -> Self {
         Self { attempt: Attempt::Lock, place: path.to_owned(), cause: Cause::Held(state) }
     }

@@ -24,7 +24,7 @@ struct Patience {
     whole: Duration,
 }
 
-/// `virsh dumpxml` answers within a second; it waits as long as libvirt does for a guest whose lock somebody has.
+/// `virsh dumpxml` answers within a second; it waits as long as libvirt does for a guest whose lock is held.
 const PATIENCE: Patience = Patience { next: Duration::from_secs(10), whole: Duration::from_secs(60) };
 
 /// Reads a regular file or a pipe (`/dev/stdin`, a shell's `<(...)`), but at most one byte more than `limit`: who gets
@@ -61,7 +61,7 @@ fn read_pipe(mut file: &File, most: usize, patience: Patience, bytes: &mut Vec<u
         match file.read(&mut chunk[..room]) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&chunk[..count]),
-            // Somebody else reads it too.
+            // Another process reads it too.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }

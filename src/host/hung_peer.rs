@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     Closes,
 }
 
-/// One that listens until it is dropped, or somebody waits for it all the same.
+/// One that listens until it is dropped, even while a test waits for it.
 pub(crate) struct HungPeer {
     is_over: Arc<AtomicBool>,
     taken: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! What a process has from whoever started it, and what it hands on: descriptors and the way it takes signals.
+//! What a process has from its parent, and what it hands on: descriptors and the way it takes signals.
 //!
 //! libvirt hands on its standard streams alone. A shell, a script or a runner of tests may have left more open, a lock's
 //! file or the end of a pipe; a keeper lives for days and would hold it for as long.
@@ -40,7 +40,7 @@ fn open_descriptors() -> Vec<libc::c_int> {
 fn close_range_on_exec() -> Result<(), Errno> {
     let (last, flags) = (libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
     // SAFETY: three numbers go in, and no memory is touched. The flag closes nothing in this process, so that no
-    // descriptor becomes another's while somebody uses it; no program is started here that is to inherit one.
+    // descriptor becomes another's while it is in use; no program is started here that is to inherit one.
     let done = unsafe { libc::syscall(libc::SYS_close_range, FIRST, last, flags) };
     Errno::result(done).map(drop).map_err(|_| Errno::ENOSYS)
 }

@@ -170,7 +170,7 @@ fn kill_hung(socket: &Path, lock: &Path) -> io::Result<()> {
                 let Some(process) = pidfd(holder.process)? else { return Ok(()) };
                 process
             }
-            LockState::HeldBySomebody | LockState::Free => return Err(error),
+            LockState::HeldByUnknown | LockState::Free => return Err(error),
         },
         Err(error) => return Err(error),
     };

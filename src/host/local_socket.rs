@@ -45,7 +45,7 @@ impl LocalSocket {
     /// Connects to a socket in the file system.
     ///
     /// # Errors
-    /// Nobody listens there (`NotFound`, `ConnectionRefused`); whoever listens takes no connection until the deadline
+    /// Nobody listens there (`NotFound`, `ConnectionRefused`); the listener takes no connection until the deadline
     /// (`TimedOut`).
     pub(crate) fn connect(path: &Path, deadline: Deadline) -> io::Result<Self> {
         let address = UnixAddr::new(path)?;

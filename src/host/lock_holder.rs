@@ -39,8 +39,8 @@ pub enum LockState {
     Free,
     /// This process does.
     HeldBy(LockHolder),
-    /// Somebody does who does not say so, such as one that has just taken it.
-    HeldBySomebody,
+    /// A process that does not say so does, such as one that has just taken it.
+    HeldByUnknown,
 }
 
 impl LockState {
@@ -71,7 +71,7 @@ impl LockState {
             Ok(holder) if is_alive(holder.process) => {
                 Self::HeldBy(LockHolder { command: excerpt(&holder.command, MAX_COMMAND), ..holder })
             }
-            _ => Self::HeldBySomebody,
+            _ => Self::HeldByUnknown,
         }
     }
 }
@@ -123,7 +123,7 @@ mod tests {
         let file = File::create(&path).unwrap();
         assert_eq!(state(), LockState::Free);
         file.lock().unwrap();
-        assert_eq!(state(), LockState::HeldBySomebody);
+        assert_eq!(state(), LockState::HeldByUnknown);
 
         let process = Host::simulated(folder.path(), &Faults::default()).this_process();
         sign(&file, process);
@@ -134,7 +134,7 @@ mod tests {
         assert!(holder.to_string().contains(&format!("` (process {}) since ", process.pid)), "{holder}");
 
         erase(&file).unwrap();
-        assert_eq!(state(), LockState::HeldBySomebody);
+        assert_eq!(state(), LockState::HeldByUnknown);
         sign(&file, process);
         drop(file);
         assert_eq!(state(), LockState::Free, "what it says is of one that was killed");
@@ -154,7 +154,7 @@ mod tests {
         };
         for text in ["", "{}", &said(dead, "qemu"), &said(alive, "qemu")[..20], &"x".repeat(2 * MAX_BYTES)] {
             fs::write(&path, text).unwrap();
-            assert_eq!(LockState::of(&path).unwrap(), LockState::HeldBySomebody, "{text}");
+            assert_eq!(LockState::of(&path).unwrap(), LockState::HeldByUnknown, "{text}");
         }
         fs::write(&path, said(alive, &format!("qemu a\nb\u{1b}[2J{}", "x".repeat(1000)))).unwrap();
         let LockState::HeldBy(holder) = LockState::of(&path).unwrap() else { panic!() };

@@ -7,7 +7,7 @@ use super::Host;
 
 impl Host {
     /// Whether a file or folder is there, links followed, for all that is known: where the kernel does not say (`EIO`,
-    /// `ELOOP`, no access), it is, and whoever reads it gets to know why it cannot be had.
+    /// `ELOOP`, no access), it is, and its reader learns why it cannot be had.
     #[must_use]
     pub fn is_present(&self, path: impl AsRef<Path>) -> bool {
         let there = self.files.locate(path.as_ref()).try_exists();
@@ -16,7 +16,7 @@ impl Host {
         })
     }
 
-    /// Whether there is something under this name, whatever it is and whether or not it can be read: a link that leads
+    /// Whether there is something of any kind under this name, whether or not it can be read: a link that leads
     /// to nothing or in a circle is there, and so is what the kernel will not tell about. Not so where the name is free,
     /// or the folder that it would be in.
     #[must_use]

@@ -14,7 +14,7 @@ const OTHERS_WRITE: u32 = 0o022;
 
 impl Host {
     /// Reads a file that root alone can have written; none where it is absent, or where it or a folder above it is no
-    /// plain file or folder, belongs to somebody else, or may be written by others.
+    /// plain file or folder, belongs to another user, or may be written by others.
     ///
     /// # Errors
     /// It is there but cannot be read, or is larger than so many bytes.
@@ -28,7 +28,7 @@ impl Host {
     }
 
     fn bytes_of_root(&self, path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
-        // From the top: whoever cannot write a folder exchanges nothing in it.
+        // From the top: a user who cannot write a folder exchanges nothing in it.
         let mut folders: Vec<&Path> =
             path.ancestors().skip(1).filter(|path| path.parent().is_some()).collect();
         folders.reverse();

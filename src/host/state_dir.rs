@@ -97,7 +97,7 @@ impl Host {
     /// Takes an exclusive lock, making the folder (0700) where it is missing, and writes into its file who holds it.
     ///
     /// # Errors
-    /// Somebody else holds it until the deadline (`WouldBlock`), and who, as far as that is known; the folder cannot be
+    /// Another process holds it until the deadline (`WouldBlock`), and which, as far as that is known; the folder cannot be
     /// made.
     pub fn lock_state(&mut self, name: &str, deadline: Deadline) -> Result<LockFile, HostError> {
         let path = state_path(name);
@@ -127,7 +127,7 @@ impl Host {
         }
     }
 
-    /// Whether somebody holds a lock of the folder now, and who.
+    /// Whether a lock of the folder is held now, and by which process.
     ///
     /// # Errors
     /// Its file is there but cannot be opened.
@@ -136,7 +136,7 @@ impl Host {
         LockState::of(&self.files.locate(&path)).map_err(|error| HostError::lock(&path, error))
     }
 
-    /// Shares a lock that others take for themselves alone; none where somebody has it until the deadline. Makes nothing:
+    /// Shares a lock that others take for themselves alone; none where it is held until the deadline. Makes nothing:
     /// a lock that is not there is had by nobody.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Whoever asks the keeper something: heard while others are, so that one that hangs keeps nobody waiting.
+//! The askers of a keeper: heard while others are, so that one that hangs keeps nobody waiting.
 
 use std::fs;
 use std::io;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::host::{Heard, LocalSocket, MAX_MESSAGE, Request};
 
-/// How long whoever asks may take to say what.
+/// How long an asker may take to say what.
 const ASKED: Duration = Duration::from_secs(1);
 
-/// How long whoever asked may take to have an answer in its queue, which is empty: no time at all.
+/// How long an answer may take into the asker's queue, which is empty: no time at all.
 pub(super) const TAKES_ANSWER: Duration = Duration::from_millis(100);
 
 /// The pause where an asker cannot be let in (no descriptor is left): else the wait would end at once, for ever.
@@ -40,7 +40,7 @@ impl Askers {
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
         let _ = fs::remove_file(path);
         let listener = UnixListener::bind(path)?;
-        // Whoever connected may be gone when the connection is taken.
+        // An asker may be gone when its connection is taken.
         listener.set_nonblocking(true)?;
         Ok(Self { listener, heard: Vec::new(), closed_until: None })
     }
@@ -87,7 +87,7 @@ impl Askers {
     }
 }
 
-/// What somebody has said.
+/// What an asker has said.
 enum Said {
     Request(Request),
     NotYet,

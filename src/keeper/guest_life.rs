@@ -1,4 +1,4 @@
-//! Following the guest through its life, as far as the ledger and whoever its life depends on tell.
+//! Following the guest through its life, as far as the ledger and the process that its life depends on tell.
 
 use std::time::Instant;
 
@@ -107,7 +107,7 @@ impl Keeper {
         self.give_back_at = Some(Instant::now() + GRACE);
     }
 
-    /// Watches whoever the guest's life depends on now.
+    /// Watches the process that the guest's life depends on now.
     pub(super) fn look_at_lease(&mut self, host: &Host, lease: &Lease) {
         // Not while a hook waits for this keeper: nothing is lost by then, and it takes time.
         let has_bus = || host.is_real() && host.has_systemd();

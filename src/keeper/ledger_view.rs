@@ -80,7 +80,7 @@ impl LedgerView {
 
     fn is_unreadable(&mut self, error: &LedgerError, now: Instant) {
         let pause = match self.unread {
-            // Read between two tries: somebody has asked.
+            // Read between two tries: a hook has asked.
             Some((_, at)) if at > now => return,
             Some((pause, _)) => (pause * 2).min(LONGEST_PAUSE),
             None => {
@@ -115,7 +115,7 @@ mod tests {
         for _ in 0..7 {
             assert!(matches!(view.read(&host, now), LeaseView::Unknown));
             let again = view.read_again_at().unwrap();
-            // Whoever asks in between changes nothing.
+            // A request in between changes nothing.
             assert!(matches!(view.read(&host, again - Duration::from_secs(1)), LeaseView::Unknown));
             assert_eq!(view.read_again_at(), Some(again));
             pauses.push((again - now).as_secs());

@@ -19,7 +19,7 @@ pub(super) struct Subject {
     daemon: Option<ProcessId>,
     /// What was found last.
     found: Option<Subsistence>,
-    /// Whether it was said that somebody cannot be watched.
+    /// Whether it was said that a process cannot be watched.
     is_unwatched_said: bool,
 }
 

@@ -122,7 +122,7 @@ impl Guest {
         assert_eq!(keeper.held.sleep_lock_words().as_deref(), Some(SLEEP), "{context}");
         assert_eq!(keeper.held.cpu_dma_latency_micros(), Some(20), "{context}");
         assert_eq!(driver(&self.machine), "vfio-pci", "{context}");
-        // Somebody may ask it still.
+        // A hook may ask it still.
         assert!(self.machine.path(&keeper_socket(GUEST).display().to_string()).exists(), "{context}");
     }
 

@@ -1,4 +1,4 @@
-//! A look at the ledger by those who change nothing: what it holds, and whether somebody is at work on it.
+//! A look at the ledger by those who change nothing: what it holds, and whether a process is at work on it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::record::{Entry, Phase, Record};
 use crate::deadline::Deadline;
 use crate::host::Host;
 
-/// How long the lock is waited for: whoever has it longer is at work. An event that only looks has it for a millisecond.
+/// How long the lock is waited for: a process that has it longer is at work. An event that only looks has it for a millisecond.
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// The ledger as it stands.
@@ -30,7 +30,7 @@ pub enum Writer {
 }
 
 impl Ledger<'_> {
-    /// As [`Self::peek`], and whether somebody has the ledger locked. Those who want the lock wait a moment longer for it.
+    /// As [`Self::peek`], and whether the ledger is locked. Those who want the lock wait a moment longer for it.
     ///
     /// # Errors
     /// It is damaged or of a newer version.

@@ -107,7 +107,7 @@ impl<'h> Ledger<'h> {
         Ok((record.boot_id == boot_id).then_some(record))
     }
 
-    /// Whether somebody is at work on the ledger now, and who.
+    /// Whether a process is at work on the ledger now, and which.
     ///
     /// # Errors
     /// The lock's file cannot be opened.

@@ -1,6 +1,6 @@
 //! A look through all processes for those that have certain files open or mapped.
 //!
-//! A user of the host can make a process that keeps whoever reads its `maps` waiting for ever, and give others more
+//! A user of the host can make a process that keeps a reader of its `maps` waiting for ever, and give others more
 //! descriptors than anyone can look at in time. So where nobody but root and QEMU can have one of the files, the
 //! processes of others are not looked at; else their mappings are read by threads that are left behind.
 

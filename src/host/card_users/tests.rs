@@ -396,7 +396,7 @@ fn a_card_that_is_with_vfio_is_nobodys_but_roots_and_qemus() {
     holders().unwrap_err();
     set(&format!("{device}/resource0"), 0o600);
     assert_eq!(holders().unwrap(), []);
-    // libvirt's, whoever it belongs to, and root's.
+    // libvirt's, of any owner, and root's.
     for (pid, owner) in [(4002, "status = Uid: 1000 1000 1000 1000\n"), (4003, "")] {
         machine.run(pid, "qemu", "0::/", &format!("{owner}fd/30 -> /dev/vfio/33\nmaps ="));
     }

@@ -26,7 +26,7 @@ const MOST_PAUSES: u32 = 4;
 const SILENT_TRIES: u32 = 3;
 
 /// An open, locked bus with a monitor at its end. The lock lasts until this is dropped, which waits until the monitor is
-/// ready for whoever has the bus next.
+/// ready for the next process on the bus.
 pub(in crate::host) struct Conversation {
     handle: Box<dyn I2cHandle>,
     pace: Pace,
@@ -39,7 +39,7 @@ pub(in crate::host) struct Conversation {
 
 impl Drop for Conversation {
     /// The next program that gets the lock may begin at once, so the monitor's time is kept before. Not so long that the
-    /// answer would come too late for whoever waits for it, at the end of an event's time: then the next message may
+    /// answer would come too late for the caller, at the end of an event's time: then the next message may
     /// come too early. The monitor does not hear it, and it is said again, by this program as by ddcutil.
     fn drop(&mut self) {
         thread::sleep(self.quiet().min(self.given_up.remaining()));

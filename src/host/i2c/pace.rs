@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(in crate::host) struct Pace {
     /// Between a question and its answer.
     pub(in crate::host) reply: Duration,
-    /// After anything, a reply and a failure included, before the next request, whoever makes it.
+    /// After anything, a reply and a failure included, before the next request of any process.
     pub(in crate::host) between: Duration,
     /// After "save current settings".
     pub(in crate::host) save: Duration,

@@ -27,7 +27,7 @@ pub(super) struct StatusFile {
 }
 
 impl Host {
-    /// libvirt's status file of a guest; none where there is none, it is another guest's, or somebody else than root
+    /// libvirt's status file of a guest; none where there is none, it is another guest's, or a user other than root
     /// may have written it.
     ///
     /// # Errors

@@ -96,7 +96,7 @@ fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
 }
 
-/// Whoever stands for root on a host in a folder.
+/// The user that stands for root on a host in a folder.
 fn root() -> u32 {
     Uid::effective().as_raw()
 }
@@ -125,7 +125,7 @@ fn a_process_in_a_machine_group_is_told_by_its_uuid() {
     assert_eq!(machine.host().qemu_of(clues(other(), None), soon()), QemuSearch::Gone);
     assert_eq!(machine.look_for_others(guest()), QemuSearch::Gone);
     assert_eq!(machine.look_for_others(other()), RUNS);
-    // Whoever it belongs to: a static label of the XML may say so.
+    // Of any owner: a static label of the XML may say so.
     machine.add("/proc/300/status = Uid: 1000 1000 1000 1000\n");
     assert_eq!(machine.look(), RUNS);
     // What libvirt has beside it in the group.
@@ -236,7 +236,7 @@ fn without_groups_the_owner_tells() {
         machine.process([owner; 3], "/system.slice/libvirtd.service");
         assert_eq!(machine.look(), RUNS, "{owner}");
         assert_eq!(machine.look_for_others(other()), RUNS, "{owner}");
-        // An executable that somebody else may have written.
+        // An executable that another user may have written.
         machine.set("/proc/300/exe", 0o775);
         assert_eq!(machine.look(), QemuSearch::Unknown, "{owner}");
         fs::remove_file(machine.0.path().join("proc/300/exe")).unwrap();

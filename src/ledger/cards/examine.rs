@@ -41,7 +41,7 @@ impl Ledger<'_> {
         if let Some(operation) = terms.stuck_operation(self.host) {
             return Ok(Err(Failure::Stuck(operation.clone())));
         }
-        // Whoever clears a quarantine has no guest of his own.
+        // A quarantine is cleared by no guest of its own.
         let lease = self.record.leases.get(&owner).cloned();
         let was_taken = self.record.entry(&terms.knob()).is_some();
         self.unlocked(|host, deadline| {

@@ -57,7 +57,7 @@ fn a_bus_that_hangs_before_it_greets_is_not_waited_for() {
     }
 }
 
-/// A bus that greets whoever comes, and says nothing after that.
+/// A bus that greets each client, and says nothing after that.
 struct Greeting(PathBuf);
 
 impl Greeting {
