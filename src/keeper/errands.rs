@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -107,7 +108,10 @@ fn start_runner(guest: GuestUuid, hosts: HostSource, notices: NoticeSender) -> i
         let mut runner = Runner { host: hosts(), guest, name: String::new() };
         for Waiting { errand, name, ended_by } in waiting {
             runner.name = name;
-            let failures = runner.run(&errand, &ended_by);
+            // std panics where a child cannot say whether it started (`recv` fails with anything but EINTR), and an
+            // errand that is never done would keep the lease for ever.
+            let ran = catch_unwind(AssertUnwindSafe(|| runner.run(&errand, &ended_by)));
+            let failures = ran.unwrap_or_else(|_| vec![ended_by_a_bug(&errand)]);
             // First: whoever gets the answer shall find the keeper at rest.
             notices.send(Notice::ErrandDone);
             match ended_by {
@@ -125,6 +129,15 @@ fn start_runner(guest: GuestUuid, hosts: HostSource, notices: NoticeSender) -> i
     };
     thread::Builder::new().name("commands".to_owned()).stack_size(STACK).spawn(run)?;
     Ok(queue)
+}
+
+/// What is said of an errand that panicked; refused if one of its commands may refuse.
+fn ended_by_a_bug(errand: &Errand) -> CommandFailure {
+    let may_refuse = errand.commands.iter().any(|command| command.on_failure == OnCommandFailure::Refuse);
+    CommandFailure {
+        words: format!("a bug in vfio-hook ended the commands of {}", errand.event.as_str()),
+        meaning: if may_refuse { OnCommandFailure::Refuse } else { OnCommandFailure::Warn },
+    }
 }
 
 struct Runner {

@@ -78,6 +78,9 @@ const AFTER_FAILED_WAIT: Duration = Duration::from_secs(1);
 /// A wait in which the keeper takes up no more memory than it needs for waiting.
 const LONG_WAIT: Duration = Duration::from_secs(10);
 
+/// How often the keeper looks whether work was done unannounced: the write that wakes this thread may have failed.
+const LOST_WORD: Duration = Duration::from_secs(10);
+
 /// How long it may take to have somebody start the guest again.
 const START_AGAIN: Duration = Duration::from_secs(8);
 
@@ -263,8 +266,10 @@ impl Keeper {
 
     /// Waits for whatever comes first, and answers it.
     fn wait(&mut self, host: &mut Host) -> io::Result<()> {
+        let is_at_work = !self.work.is_idle() || self.errands.unfinished() > 0;
+        let lost_word = is_at_work.then(|| Instant::now() + LOST_WORD);
         let timers: Vec<Instant> =
-            self.next_timers().into_iter().chain([self.askers.next_look()]).flatten().collect();
+            self.next_timers().into_iter().chain([self.askers.next_look(), lost_word]).flatten().collect();
         let timeout = match timers.iter().min() {
             // Rounded up, or it would wake just before the moment and wait for nothing.
             Some(at) => {
@@ -291,10 +296,9 @@ impl Keeper {
         if ready[subject_at..askers_at].contains(&true) {
             self.subject_ended(host);
         }
-        if ready[0] {
-            for notice in self.notices.take() {
-                self.noticed(host, notice);
-            }
+        // Whether it was woken for them or not.
+        for notice in self.notices.take() {
+            self.noticed(host, notice);
         }
         for (request, socket) in self.askers.take() {
             self.answer(host, request, socket);

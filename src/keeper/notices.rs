@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::monitors::MonitorStep;
@@ -73,7 +74,7 @@ impl Notices {
         self.arrived.as_fd()
     }
 
-    /// All that has arrived.
+    /// All that has arrived. That nothing has is the most common case, and no error.
     pub(super) fn take(&self) -> Vec<Notice> {
         let _ = self.arrived.read();
         self.receiver.try_iter().collect()
@@ -84,7 +85,7 @@ impl NoticeSender {
     pub(super) fn send(&self, notice: Notice) {
         // The receiver lives as long as the process.
         let _ = self.sender.send(notice);
-        let _ = self.arrived.write(1);
+        while self.arrived.write(1) == Err(Errno::EINTR) {}
     }
 }
 
