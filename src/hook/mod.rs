@@ -32,8 +32,8 @@ const MAX_MESSAGE: usize = 2048;
 /// keeps the child then.
 const AFTER_WATCHDOG: Duration = Duration::from_millis(300);
 
-/// How long the log may take to hear that a call failed that must not fail.
-const LAST_LINE: Duration = Duration::from_millis(100);
+/// How long the log may take to hear that the child which did the work was ended.
+const LAST_LINE: Duration = Duration::from_millis(500);
 
 /// Answers a call by libvirt. The arguments are those after the program's name.
 ///
@@ -108,7 +108,7 @@ fn log_failure(arguments: &[OsString], end: WorkEnd) -> Exit {
     if let Some(event) = Event::from_arguments(arguments) {
         log::open(&event.guest, None);
         tracing::error!("{} {end}: the next event goes on with it", event.operation.as_str());
-        log::flush();
+        log::flush_until(Deadline::after(LAST_LINE));
     }
     Exit::Done
 }

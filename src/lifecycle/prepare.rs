@@ -5,7 +5,7 @@ use crate::actions::{self, Problem, Proposal, Situation};
 use crate::config::{ConfigErrors, ConfigSource, Diagnostic, HostConfig, Run};
 use crate::deadline::Deadline;
 use crate::guest::Guest;
-use crate::host::Host;
+use crate::host::{Host, xml_file};
 use crate::ledger::{Commands, Lease, Ledger, Note, Outcome, Plan, Record, Try};
 
 /// What `prepare` would do.
@@ -101,8 +101,25 @@ pub fn prepare(
             return Err(error);
         }
     };
-    report.absorb(ledger.take(guest.uuid, plan, actions::effort(&loaded.config))?);
+    let taken = ledger.take(guest.uuid, plan, actions::effort(&loaded.config));
+    drop(ledger);
+    match taken {
+        Ok(outcome) => report.absorb(outcome),
+        Err(error) => {
+            forget_xml_without_lease(host, guest);
+            return Err(error.into());
+        }
+    }
     Ok(report)
+}
+
+/// Where not even the lease could be written down, nothing else removes the XML that was kept for it.
+fn forget_xml_without_lease(host: &mut Host, guest: &Guest) {
+    let has_lease = |record: Record| record.leases.contains_key(&guest.uuid);
+    if Ledger::peek(host).is_ok_and(|record| !record.is_some_and(has_lease)) {
+        // The guest is refused for another reason, which is told.
+        let _ = host.remove_state_file(&xml_file(guest.uuid));
+    }
 }
 
 /// The checks of the cards alone. Only one that does not answer is told: for all others the ledger is needed.

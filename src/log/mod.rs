@@ -78,8 +78,13 @@ pub(crate) fn report(event: &str, outcome: &Outcome) {
 
 /// Waits until all lines are written, but for 20 ms at most.
 pub(crate) fn flush() {
+    flush_until(Deadline::after(LAST_LINES));
+}
+
+/// The same with another end, for a process that has nothing else to do.
+pub(crate) fn flush_until(deadline: Deadline) {
     if let Some(writer) = WRITER.get() {
-        writer.flush(Deadline::after(LAST_LINES));
+        writer.flush(deadline);
     }
 }
 

@@ -263,13 +263,16 @@ impl Tracer<'_> {
                 self.on_event(pid, event);
                 self.resume(pid, None);
             }
-            WaitStatus::PtraceSyscall(_) => {
-                if !self.on_call(pid) {
-                    self.resume(pid, None);
-                }
-            }
+            WaitStatus::PtraceSyscall(_) => self.pass_call(pid),
             WaitStatus::Stopped(_, signal) => self.resume(pid, Some(signal)),
             _ => {}
+        }
+    }
+
+    /// Lets a call go on, unless it is held back.
+    fn pass_call(&mut self, pid: Pid) {
+        if !self.on_call(pid) {
+            self.resume(pid, None);
         }
     }
 

@@ -30,7 +30,12 @@ killed() {
     began=$(date +@%s)
     VFIO_HOOK_FAILPOINT=kill:$3 /tmp/qemu pinned-a "$1" "$2" - </tmp/a.xml 2>/dev/null || code=$?
     [[ $1 == release ]] || ((code)) || fail "$1 was not refused at point $3"
-    said "^$1 was ended by SIGKILL" "$began"
+    for _ in {1..20}; do
+        # journald takes its time until a line can be read.
+        (said "^$1 was ended by SIGKILL" "$began") 2>/dev/null && return
+        sleep 0.2
+    done
+    fail "$1 was not killed at point $3"
 }
 
 # The guest's keeper may be the one that gives the rest back.
