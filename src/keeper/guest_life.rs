@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::ledger_view::{HeldLease, LeaseView};
 use super::ledger_work::Job;
-use super::subject::{Subject, Subsistence};
+use super::subject::{BEFORE_GIVING_BACK, Subject, Subsistence, WHILE_ASKED};
 use super::{FIRST_LOOK, GRACE, GRACE_ONCE_TOLD, Keeper, Look, RETRY, notices};
 use crate::host::Host;
 use crate::ledger::{Lease, Phase};
@@ -115,7 +115,7 @@ impl Keeper {
             self.watches_buses = true;
             notices::watch_buses(self.notices.sender());
         }
-        let pause = match self.subject.follow(host, self.guest, lease) {
+        let pause = match self.subject.follow(host, self.guest, lease, WHILE_ASKED) {
             Subsistence::Lives => None,
             Subsistence::Unwatched => Some(RETRY),
             Subsistence::Ended | Subsistence::Unknown => Some(GRACE),
@@ -146,7 +146,7 @@ impl Keeper {
             LeaseView::Nothing => return self.leave(host),
             LeaseView::Unknown => return,
         };
-        match self.subject.follow(host, self.guest, &held.lease) {
+        match self.subject.follow(host, self.guest, &held.lease, BEFORE_GIVING_BACK) {
             Subsistence::Lives => {}
             Subsistence::Unwatched | Subsistence::Unknown => {
                 self.give_back_at = Some(Instant::now() + RETRY);

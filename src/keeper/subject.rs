@@ -8,8 +8,12 @@ use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId, QemuClues, QemuSearch};
 use crate::ledger::{Lease, Phase};
 
-/// How long QEMU may be looked for: less than whoever asks this keeper waits for its answer.
-const FIND_QEMU: Duration = Duration::from_millis(300);
+/// How long QEMU may be looked for while a hook waits for this keeper, which is 500 ms.
+pub(super) const WHILE_ASKED: Duration = Duration::from_millis(300);
+
+/// How long, before the keeper gives back without a word of libvirt's: a busy machine takes that long, and a hook that
+/// asks meanwhile takes the keeper for one that hangs.
+pub(super) const BEFORE_GIVING_BACK: Duration = Duration::from_secs(2);
 
 /// The process that is watched.
 #[derive(Default)]
@@ -84,14 +88,20 @@ impl Subject {
     }
 
     /// Watches whoever counts in this phase of the guest's life.
-    pub(super) fn follow(&mut self, host: &Host, guest: GuestUuid, lease: &Lease) -> Subsistence {
+    pub(super) fn follow(
+        &mut self,
+        host: &Host,
+        guest: GuestUuid,
+        lease: &Lease,
+        patience: Duration,
+    ) -> Subsistence {
         self.watched = None;
-        let found = self.find(host, guest, lease);
+        let found = self.find(host, guest, lease, Deadline::after(patience));
         self.found = Some(found);
         found
     }
 
-    fn find(&mut self, host: &Host, guest: GuestUuid, lease: &Lease) -> Subsistence {
+    fn find(&mut self, host: &Host, guest: GuestUuid, lease: &Lease, deadline: Deadline) -> Subsistence {
         match lease.phase {
             Phase::Preparing(hook) => {
                 self.daemon = self.daemon.or_else(|| host.libvirt_daemon_above(hook));
@@ -100,11 +110,11 @@ impl Subject {
             // Nobody else does it: whoever was to ask for it may have been killed first.
             Phase::GivingBack(by) if by.is_this_process() => Subsistence::Ended,
             Phase::GivingBack(by) => self.watch(host, by, Role::Worker),
-            Phase::Started => self.watch_qemu(host, lease.qemu_clues(guest)),
+            Phase::Started => self.watch_qemu(host, lease.qemu_clues(guest), deadline),
             Phase::Prepared => match self.daemon {
                 Some(daemon) => match self.watch(host, daemon, Role::Daemon) {
                     // A daemon that died may have started QEMU just before.
-                    Subsistence::Ended => self.watch_qemu(host, lease.qemu_clues(guest)),
+                    Subsistence::Ended => self.watch_qemu(host, lease.qemu_clues(guest), deadline),
                     lives => lives,
                 },
                 // Called by hand: nobody knows whether a guest is to come.
@@ -113,8 +123,8 @@ impl Subject {
         }
     }
 
-    fn watch_qemu(&mut self, host: &Host, clues: QemuClues<'_>) -> Subsistence {
-        match host.qemu_of(clues, Deadline::after(FIND_QEMU)) {
+    fn watch_qemu(&mut self, host: &Host, clues: QemuClues<'_>, deadline: Deadline) -> Subsistence {
+        match host.qemu_of(clues, deadline) {
             QemuSearch::Runs(qemu) => self.watch(host, qemu, Role::Qemu),
             QemuSearch::Gone => Subsistence::Ended,
             QemuSearch::Unknown => Subsistence::Unknown,
