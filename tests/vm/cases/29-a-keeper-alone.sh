@@ -49,6 +49,7 @@ private=$(awk '/^Private/ { sum += $2 } END { print sum }' "/proc/$keeper/smaps_
 dirty=$(awk '/^Private_Dirty/ { print $2 }' "/proc/$keeper/smaps_rollup")
 echo "figure: keeper: $woken context switches in a minute, $private kB private, $dirty kB of them written"
 ((private < 4096)) || fail "the keeper has $private kB for itself"
-((woken <= 20)) || fail "the keeper was woken $woken times in a minute in which nothing happened"
+# Two looks for interrupts come in that minute; each asks systemd over the bus, which two threads do.
+((woken <= 30)) || fail "the keeper was woken $woken times in a minute in which nothing happened"
 destroy pinned-a
 same_as "$before" 10
