@@ -13,7 +13,7 @@ pub(super) const WHILE_ASKED: Duration = Duration::from_millis(300);
 
 /// How long, before the keeper gives back without a word of libvirt's: a busy machine takes that long, and a hook that
 /// asks meanwhile takes the keeper for one that hangs.
-pub(super) const BEFORE_GIVING_BACK: Duration = Duration::from_secs(2);
+pub(super) const BEFORE_GIVING_BACK: Duration = Duration::from_secs(5);
 
 /// The process that is watched.
 #[derive(Default)]
