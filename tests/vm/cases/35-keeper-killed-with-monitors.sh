@@ -27,6 +27,12 @@ systemctl stop libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
 monitor_knob 0 asleep_ms 3000
 pkill -KILL -f 'guest=plain,'
 kill_keeper
+# The kernel may take its time to end QEMU, and while it does `undo` rightly refuses.
+deadline=$((SECONDS + 20))
+while compgen -G '/sys/fs/cgroup/machine.slice/machine-qemu*' >/dev/null; do
+    ((SECONDS < deadline)) || fail "QEMU does not end"
+    sleep 0.1
+done
 vfio-hook undo plain
 same_as "$before" 20
 systemctl start libvirtd.socket libvirtd
