@@ -14,6 +14,7 @@
 //! | the same of another user that `qemu.conf` names, outside `user.slice` | unknown |
 //! | a set-user-ID program: a user chose its arguments | nothing |
 //! | anything else of any other user | nothing |
+//! | the process that is known already has ended, and no other is found | gone |
 //! | a process, group or file that cannot be read, and no process that runs it | unknown |
 //! | none of these | gone |
 //!
@@ -101,7 +102,11 @@ impl Host {
             Some(known) => QemuSearch::Runs(known),
             None => {
                 let status = self.libvirt_status(clues.guest, clues.name);
-                self.search_qemu(Wanted::guest(clues), status, deadline)
+                match self.search_qemu(Wanted::guest(clues), status, deadline) {
+                    // The one that was known has ended, and a guest has no second one.
+                    QemuSearch::Unknown if clues.known.is_some() => QemuSearch::Gone,
+                    found => found,
+                }
             }
         }
     }
