@@ -13,6 +13,7 @@
 //! scope of its own for administrators alone (`org.freedesktop.machine1.create-machine`).
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -105,11 +106,13 @@ impl MachineProcesses {
     }
 
     fn look_for_machines(&mut self, host: &Host, folder: &Path, depth: usize) {
-        for name in self.read(host.names_if_present(folder)) {
-            if let Some(group) = MachineGroup::from_name(&name) {
-                self.add(host, &folder.join(name), &group, DEPTH_OF_MACHINE);
-            } else if depth > 0 && has_machines(&name, depth == DEPTH) {
-                self.look_for_machines(host, &folder.join(name), depth - 1);
+        // Folders alone: the kernel's own `cpuset.cpus.partition` is named like a partition of libvirt's.
+        for group in self.read(host.subfolders(folder)) {
+            let Some(name) = group.file_name().and_then(OsStr::to_str) else { continue };
+            if let Some(machine) = MachineGroup::from_name(name) {
+                self.add(host, &group, &machine, DEPTH_OF_MACHINE);
+            } else if depth > 0 && has_machines(name, depth == DEPTH) {
+                self.look_for_machines(host, &group, depth - 1);
             }
         }
     }
@@ -195,6 +198,7 @@ mod tests {
         let scope = |id: u32| format!(r"machine-qemu\x2d{id}\x2dguest.scope");
         let v2 = format!(
             "/sys/fs/cgroup/cgroup.controllers = cpuset\n\
+             /sys/fs/cgroup/machine.slice/cpuset.cpus.partition = member\n\
              /sys/fs/cgroup/machine.slice/{}/libvirt/cgroup.procs = 11\\n12\n\
              /sys/fs/cgroup/a.slice/a-b.slice/{}/cgroup.procs = 21\n\
              /sys/fs/cgroup/machine/qemu-3-guest.libvirt-qemu/emulator/cgroup.procs = 31\n\
