@@ -16,10 +16,15 @@ END
 wrong_usage() { usage >&2; exit 2; }
 say() { echo "$*"; }
 
-# die MESSAGE [HELP]: only used before anything is changed.
-die() {
+# warn MESSAGE [HELP]: the rest is done all the same.
+warn() {
     echo "install.sh: $1" >&2
     [[ -z ${2-} ]] || echo "help: $2" >&2
+}
+
+# die MESSAGE [HELP]: only used before anything is changed.
+die() {
+    warn "$@"
     exit 1
 }
 
@@ -29,6 +34,10 @@ hooks=/etc/libvirt/hooks
 main_hook=$hooks/qemu
 side_hook=$hooks/qemu.d/50-vfio-hook
 settings=/etc/vfio-hook
+# The unit that gives back what no running guest holds, and the link that has it started at boot.
+recovery=vfio-hook-recover.service
+recovery_unit=/usr/lib/systemd/system/$recovery
+recovery_link=/etc/systemd/system/multi-user.target.wants/$recovery
 
 exists() { [[ -e $root$1 || -L $root$1 ]]; }
 
@@ -76,9 +85,10 @@ refuse_other_layouts() {
     fi
 }
 
+here=$(dirname "$(readlink -f "$0")")
+
 build() {
-    local source
-    source=$(dirname "$(dirname "$(readlink -f "$0")")")
+    local source=${here%/*}
     command -v cargo >/dev/null || die "cargo is not in the PATH of $(id -un)" \
         "build it as the user who has it (cargo build --release --locked), then add --binary target/*/release/vfio-hook"
     (cd "$source" && cargo build --release --locked)
@@ -123,6 +133,49 @@ install_link() {
     fi
 }
 
+# Whether systemd runs the machine that this is installed on.
+has_systemd() { [[ ! $root && -d /run/systemd/system ]]; }
+
+# A package gets the file; to enable the unit is for its own scripts.
+install_recovery() {
+    local new
+    if [[ ! $root ]] && ! has_systemd; then
+        say "no systemd here: after a keeper was lost, $program undo --stale gives back what no running guest holds"
+        return
+    fi
+    new=$(sed "s|^ExecStart=[^ ]*|ExecStart=$program|" "$here/$recovery")
+    if [[ $(cat "$root$recovery_unit" 2>/dev/null) == "$new" ]]; then
+        say "$recovery is up to date"
+    else
+        mkdir -p "$root${recovery_unit%/*}"
+        rm -f "$root$recovery_unit"
+        echo "$new" >"$root$recovery_unit"
+        chmod 0644 "$root$recovery_unit"
+        say "installed $recovery_unit"
+    fi
+    has_systemd || return 0
+    # It has systemd read its files again, too.
+    if systemctl --quiet enable "$recovery"; then
+        say "enabled $recovery"
+    else
+        warn "$recovery cannot be enabled: after a soft-reboot nothing is given back by itself" "systemctl enable $recovery"
+    fi
+}
+
+remove_recovery() {
+    if exists "$recovery_unit"; then
+        ! has_systemd || systemctl --quiet disable "$recovery" || warn "$recovery cannot be disabled"
+        rm -f "$root$recovery_unit"
+        say "removed $recovery_unit"
+        ! has_systemd || systemctl daemon-reload || warn "systemd still knows $recovery" "systemctl daemon-reload"
+    fi
+    # Where no systemd was there to be asked.
+    if [[ -L $root$recovery_link ]]; then
+        rm "$root$recovery_link"
+        say "removed $recovery_link"
+    fi
+}
+
 # A daemon that started without hooks does not look again until it is told to.
 tell_daemon() {
     local daemon told=''
@@ -146,13 +199,15 @@ install_all() {
     choose_link
     [[ $binary ]] || build
     [[ -f $binary && -x $binary ]] || die "$binary is not an executable file"
+    [[ -f $here/$recovery ]] || die "$here/$recovery is missing" "run this script where it came from"
     install_program
     mkdir -p "$root/etc"
     make_folder "$settings"
     make_folder "$settings/hooks.d"
     install_link
+    install_recovery
     [[ ! $root ]] || return 0
-    ! command -v restorecon >/dev/null || restorecon -R "$program" "$hooks" "$settings"
+    ! command -v restorecon >/dev/null || restorecon -iR "$program" "$hooks" "$settings" "$recovery_unit"
     tell_daemon
 }
 
@@ -183,6 +238,7 @@ uninstall_all() {
             say "$link is another hook and stays as it is"
         fi
     done
+    remove_recovery
     if exists "$program"; then
         rm "$root$program"
         say "removed $program"
