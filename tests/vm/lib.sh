@@ -238,6 +238,10 @@ let_go() {
     done
 }
 
+# load_clocks, unload_clocks: CPUs with governors and the switch for boost; the machine has none of its own.
+load_clocks() { insert_module vh_clock; }
+unload_clocks() { remove_module vh_clock; }
+
 # insert_module NAME [PARAMETER...]
 insert_module() {
     insmod "$(dirname "${BASH_SOURCE[0]}")/modules/$1.ko" "${@:2}"
@@ -269,8 +273,8 @@ kernel_said() {
 # Every knob of this host that can be read, one a line: what must be the same after a guest as before.
 # An absent cpuset.cpus, an empty one and one with all CPUs are alike: systemd creates and removes the file as it goes,
 # and the kernel lets no group with tasks go back to an empty one.
-# An interrupt that nobody uses and that may be served everywhere is like an absent one: the first guest with a device
-# has the kernel show such ones.
+# An interrupt that may be served everywhere is like an absent one: the first guest with a device has the kernel show
+# such ones, and a driver asks for its interrupt some time after it was bound.
 # Of the consoles those on frame buffers: the VGA console goes for good when vfio-pci first gets the card.
 # Effective affinities and free pages are not knobs.
 knobs() {
@@ -286,8 +290,7 @@ knobs() {
         /sys/bus/pci/devices/*/{driver_override,power/control,d3cold_allowed,reset_method} \
         /sys/fs/cgroup/*/cpuset.cpus |
         grep -v "cpuset.cpus:$(</sys/devices/system/cpu/online)\$" |
-        grep -vxFf <(grep -L . /sys/kernel/irq/*/actions |
-            sed "s|.*/\\([0-9]*\\)/actions|/proc/irq/\\1/smp_affinity_list:$(</sys/devices/system/cpu/online)|") || true
+        grep -vx "/proc/irq/[0-9]*/smp_affinity_list:$(</sys/devices/system/cpu/online)" || true
 
     grep -ls 'frame buffer' /sys/class/vtconsole/*/name | while read -r name; do
         grep -H . "${name%/name}/bind"
@@ -365,6 +368,12 @@ refused() {
 
 destroy() {
     virsh -q destroy "$1"
+}
+
+# wait_for_monitor GUEST: until a libvirtd that was restarted has connected to this guest again. A `destroy` before that
+# kills QEMU and then fails, because the guest does not run.
+wait_for_monitor() {
+    virsh -q qemu-monitor-command "$1" --hmp 'info status' >/dev/null
 }
 
 # wait_off GUEST SECONDS: libvirt answers only after the hook's last event.
@@ -463,6 +472,6 @@ restore_interrupts() {
     systemctl stop irqbalance
     for irq in /proc/irq/[0-9]*; do
         saved=$(sed -n "s|^$irq/smp_affinity_list:||p" /root/pristine)
-        [[ -z $saved ]] || echo "$saved" >"$irq/smp_affinity_list" 2>/dev/null || true
+        echo "${saved:-$(</sys/devices/system/cpu/online)}" >"$irq/smp_affinity_list" 2>/dev/null || true
     done
 }

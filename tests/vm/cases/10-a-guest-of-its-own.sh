@@ -44,9 +44,9 @@ same_as "$before"
 same_as "$before"
 
 # What test shows is what is done.
-vfio-hook test pinned-a | tail -n +2 >"$before.test"
+vfio-hook test pinned-a --json | jq -r '.changes[] | "  \(.setting) \(.now) -> \(.then)"' >"$before.test"
 start pinned-a
-journalctl -q -t vfio-hook -o cat | grep -A99 '^prepare: ' | grep ' -> ' | tail -n "$(wc -l <"$before.test")" >"$before.done"
+journalctl -q -t vfio-hook -o cat | grep -A99 '^[^:]*: prepare: ' | grep ' -> ' | tail -n "$(wc -l <"$before.test")" >"$before.done"
 expect "changes" "$(tr -s ' :' ' ' <"$before.done")" "$(tr -s ' :' ' ' <"$before.test")"
 destroy pinned-a
 expect "lease" "$(vfio-hook status)" "no guest holds anything"

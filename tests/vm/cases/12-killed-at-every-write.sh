@@ -32,7 +32,7 @@ killed() {
     [[ $1 == release ]] || ((code)) || fail "$1 was not refused at point $3"
     for _ in {1..20}; do
         # journald takes its time until a line can be read.
-        (said "^$1 was ended by SIGKILL" "$began") 2>/dev/null && return
+        (said "^[^:]*: $1 was ended by SIGKILL" "$began") 2>/dev/null && return
         sleep 0.2
     done
     fail "$1 was not killed at point $3"

@@ -33,14 +33,14 @@ systemctl set-property --runtime system.slice AllowedCPUs=0-4
 echo 5 >"/proc/irq/$irq/smp_affinity_list"
 echo 40 >"$pool"
 # The keeper may have seen it first: then it counts as his from now on, and the log says so.
-vfio-hook status | grep -q 'AllowedCPUs of system.slice .*changed by somebody else: now 0-4' ||
-    said 'AllowedCPUs of system.slice was changed by somebody else'
+vfio-hook status | grep -q 'AllowedCPUs of system.slice .*changed from outside: now 0-4' ||
+    said 'AllowedCPUs of system.slice was changed from outside'
 destroy pinned-a
 expect "system.slice" "$(systemctl show -P AllowedCPUs system.slice)" 0-4
 expect "interrupt" "$(<"/proc/irq/$irq/smp_affinity_list")" 5
 expect "pages" "$(pages 0)" 15
 log=$(journalctl -q -t vfio-hook -o cat --since -1min)
-[[ $log == *'AllowedCPUs of system.slice was changed by somebody else'* ]] || fail "nothing was said: $log"
+[[ $log == *'AllowedCPUs of system.slice was changed from outside'* ]] || fail "nothing was said: $log"
 expect "lease" "$(vfio-hook status)" "no guest holds anything"
 
 # The kernel lets no group with tasks go back to an empty list: what is merely taken away would go on to act.

@@ -22,7 +22,7 @@ plain_refused 'isolates none' 'vcpupin'
 configure plain <<<$'isolate_cpus:\n  cpus: 0-7'
 plain_refused "$file:2:9" 'none is left for the host'
 configure plain <<<$'isolate_cpus:\n  cpus: "9"'
-plain_refused 'does not exist' '0-7'
+plain_refused "$file:2:9" 'has no CPU 9' '0-7'
 configure plain <<<$'isolate_cpus:\n  cpus: "7"\n'
 chown nobody "$file"
 plain_refused 'belongs to uid 65534, not to root' 'chown root:root'

@@ -16,7 +16,7 @@ restart_libvirtd() { systemctl restart libvirtd; }
 
 is_true() {
     vfio-hook status --json | jq -e '.leases | length == 1 and (.[0] | .runs and .phase == "started" and
-        (.held | any(.knob == "keeper")) and (.held | all(.differs | not)))' >/dev/null
+        (.held | any(.setting == "keeper")) and (.held | all(.differs | not)))' >/dev/null
 }
 locks() { systemd-inhibit --list --no-legend | grep -c 'guest pinned-a runs' || true; }
 
@@ -35,6 +35,7 @@ for first in "${events[@]}"; do
             ((SECONDS < deadline)) || fail "after $first, $second: $(vfio-hook status); $(systemd-inhibit --list)"
             sleep 0.5
         done
+        wait_for_monitor pinned-a
         destroy pinned-a
         same_as "$before" 10
         expect "locks after $first, $second" "$(locks)" 0

@@ -95,7 +95,7 @@ start plain
 destroy plain
 same_as "$before" 20
 uuid=$(virsh -q domuuid plain | tr -d '\n')
-said=$(journalctl -q -t vfio-hook -o cat VFIO_HOOK_GUEST=plain | grep '^says: ' | tail -n 4)
+said=$(journalctl -q -t vfio-hook -o cat VFIO_HOOK_GUEST=plain | sed -n 's,^plain: says: ,says: ,p' | tail -n 4)
 expect "words" "$said" "says: event started of plain $uuid because of 
 says: player
 says: event release of plain $uuid because of destroyed

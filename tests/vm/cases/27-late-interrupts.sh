@@ -33,7 +33,7 @@ becomes "the guest's card" "^vfio-.*$nic" 2-3 20
 expect "interrupts of the host on CPUs 2-3" "$(movable_interrupts_on 2 3 | grep -v ': 2-3$' || true)" ""
 said 'while the guest runs: '
 vfio-hook status --json | jq -e '.leases[0].held | all(.differs | not)' >/dev/null || fail "$(vfio-hook status)"
-! vfio-hook status | grep enp5s0 || fail "interrupts that are gone are still held"
+! vfio-hook status --json | grep enp5s0 || fail "interrupts that are gone are still held"
 
 # Somebody moves an interrupt back: at the next look it goes away again, and the new value counts when the guest is gone.
 irq=$(dirname "$(grep -l acpi /sys/kernel/irq/*/actions)")

@@ -49,6 +49,7 @@ until [[ $(locks) == 1 ]]; do
     sleep 0.3
 done
 rm -f /tmp/released
+wait_for_monitor pinned-a
 destroy pinned-a
 same_as "$before" 20
 wait_no_keepers

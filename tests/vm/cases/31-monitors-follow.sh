@@ -77,7 +77,7 @@ destroy plain
 wait_monitor 1 input 0x12
 wait_no_keepers
 expect "input of the person" "$(monitor_knob 0 input)" 0x10
-said 'input of VH Monitor 0 .* was changed by somebody else'
+said 'input of VH Monitor 0 .* was changed from outside'
 monitor_knob 0 input 0x0f
 
 for n in 0 1; do assert_ddc_delays "$n"; done

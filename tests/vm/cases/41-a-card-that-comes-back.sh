@@ -59,9 +59,13 @@ for return_to in host vfio host-if-clean; do
             # After a start that failed it is where it was.
             if [[ $return_to == vfio && $how != broken ]]; then
                 is_on vfio-pci vfio-pci
-                # What it was given for the guest is taken away again, and the host can have it.
+                # It stays awake until the host has it again.
+                vfio-hook status | grep -F 'stays with VFIO, and awake' >/dev/null || fail "$(vfio-hook status)"
+                expect "power" "$(<"/sys/bus/pci/devices/$gpu/power/control") $(<"/sys/bus/pci/devices/$gpu/d3cold_allowed")" \
+                    "on 0"
                 virsh -q nodedev-reattach pci_0000_03_00_0
                 virsh -q nodedev-reattach pci_0000_03_00_1
+                ! vfio-hook status | grep -F 'and awake' || fail "it is kept awake with the host"
             fi
             is_on vhgpu snd_hda_intel
             same_as "$before"
@@ -83,7 +87,8 @@ for round in 1 2; do
 done
 virsh -q define "$(dirname "$0")/../guests/gpu.xml"
 
-# Already with vfio-pci, as from boot: it stays there.
+# Already with vfio-pci, as from boot: it stays there, and may sleep where the file says so.
+configure gpu <<<'gpu: {guest_reboot: allow, keep_awake: never}'
 modprobe vfio-pci
 bind_card vfio-pci
 on_vfio=$(mktemp)
@@ -119,7 +124,7 @@ same_as "$loaded"
 guest_xml gpu | sed "s/bus='0x03'/bus='0x04'/; /function='0x1'/,\$!b" |
     perl -0pe "s|<hostdev((?!</hostdev>).)*function='0x1'.*?</hostdev>||s" >/tmp/display.xml
 virsh -q define /tmp/display.xml
-configure gpu <<<'gpu: {guest_reboot: allow}'
+configure gpu <<<'gpu: {guest_reboot: allow, consoles: keep}'
 refused gpu 'the host shows the text console' help:
 same_as "$loaded"
 virsh -q define "$(dirname "$0")/../guests/gpu.xml"

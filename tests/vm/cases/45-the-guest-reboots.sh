@@ -11,7 +11,7 @@ snapshot "$before"
 
 # lives GUEST: how often `prepare` was called for it since.
 since=$(date '+%F %T')
-lives() { journalctl -q -t vfio-hook -o cat --since "$since" VFIO_HOOK_GUEST="$1" | grep -c '^prepare: ' || true; }
+lives() { journalctl -q -t vfio-hook -o cat --since "$since" VFIO_HOOK_GUEST="$1" | grep -c '^[^:]*: prepare: ' || true; }
 # stays_off GUEST
 stays_off() {
     wait_no_keepers

@@ -65,6 +65,7 @@ same_as "$before" 40
 # And while the guest has it.
 start gpu
 systemctl restart libvirtd
+wait_for_monitor gpu
 expect "gpu" "$(virsh -q domstate gpu)" running
 expect "driver" "$(driver_of "$gpu")" vfio-pci
 destroy gpu

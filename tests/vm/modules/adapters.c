@@ -34,6 +34,47 @@ static struct dentry *top;
 static struct pci_dev *card;
 static struct pci_dev *board;
 
+/*
+ * What is said on the card's buses at once. Drivers of real cards do not all survive that: a
+ * transfer that begins while another bus has one, or while another bus owes the answer to a question, is counted.
+ */
+static DEFINE_SPINLOCK(card_state);
+static unsigned int under_way;
+static struct monitor *asked;
+static s64 asked_at;
+static atomic_t overlaps;
+
+/* A question that nobody reads the answer of is forgotten after this. */
+#define ANSWERED_WITHIN_MS 60
+
+static void transfer_begins(struct monitor *m)
+{
+	bool owed;
+
+	if (m->smbus)
+		return;
+	spin_lock(&card_state);
+	owed = asked && asked != m && now_ms() - asked_at < ANSWERED_WITHIN_MS;
+	if (under_way++ || owed)
+		atomic_inc(&overlaps);
+	spin_unlock(&card_state);
+}
+
+static void transfer_ends(struct monitor *m, const struct i2c_msg *last, int result)
+{
+	if (m->smbus)
+		return;
+	spin_lock(&card_state);
+	under_way--;
+	if (!result && last->addr == DDC_ADDRESS && !(last->flags & I2C_M_RD) && is_question(last)) {
+		asked = m;
+		asked_at = now_ms();
+	} else if (asked == m) {
+		asked = NULL;
+	}
+	spin_unlock(&card_state);
+}
+
 /* Adapter */
 
 static int transfer(struct i2c_adapter *adapter, struct i2c_msg *msgs, int count)
@@ -47,6 +88,7 @@ static int transfer(struct i2c_adapter *adapter, struct i2c_msg *msgs, int count
 		at |= msgs[i].addr == DDC_ADDRESS ? AT_DDC : AT_EDID;
 	/* As a driver whose hardware is stuck: no signal ends it. */
 	wait_event(m->released, !(READ_ONCE(m->hang) & at));
+	transfer_begins(m);
 	if (slow)
 		msleep(slow);
 
@@ -63,6 +105,7 @@ static int transfer(struct i2c_adapter *adapter, struct i2c_msg *msgs, int count
 		start = ktime_to_us(ktime_get());
 	}
 	mutex_unlock(&m->lock);
+	transfer_ends(m, &msgs[count - 1], result);
 	return result ?: count;
 }
 
@@ -222,6 +265,7 @@ static int add_all(void)
 	int error;
 
 	top = debugfs_create_dir("vh_ddc", NULL);
+	debugfs_create_atomic_t("overlaps", 0600, top, &overlaps);
 	for (i = 0; i < all_count; i++) {
 		scnprintf(name, sizeof(name), "%u", i);
 		error = prepare(&all[i], i) ?: add(&all[i]) ?:

@@ -257,6 +257,12 @@ static void hear(struct monitor *m, const u8 *bytes, size_t count)
 	}
 }
 
+/* Whether a message to the monitor has an answer that is read later. */
+bool is_question(const struct i2c_msg *msg)
+{
+	return msg->len > 2 && (msg->buf[2] == GET || msg->buf[2] == CAPABILITIES);
+}
+
 static bool take_one(u32 *left)
 {
 	if (!*left)

@@ -103,6 +103,7 @@ void settle(struct monitor *m);
 void log_message(struct monitor *m, s64 start, const struct i2c_msg *msg, int result);
 bool is_input(u32 value);
 bool has_signal(const struct monitor *m, u32 input);
+bool is_question(const struct i2c_msg *msg);
 int ddc(struct monitor *m, struct i2c_msg *msg);
 int edid(struct monitor *m, struct i2c_msg *msg);
 void make_edid(struct monitor *m, unsigned int index);

@@ -52,6 +52,8 @@ static bool probe_hang;
 module_param_cb(probe_hang, &hang_ops, &probe_hang, 0644);
 static bool remove_hang;
 module_param_cb(remove_hang, &hang_ops, &remove_hang, 0644);
+static bool remove_oops;
+module_param(remove_oops, bool, 0644);
 
 /* Counters */
 
@@ -204,6 +206,9 @@ static void remove(struct pci_dev *pci)
 	drm_dev_unplug(&gpu->drm);
 	wait_event(released, !READ_ONCE(remove_hang));
 	msleep(remove_delay_ms);
+	/* Ends the process that unbinds, with the device's lock taken. */
+	if (READ_ONCE(remove_oops))
+		WRITE_ONCE(*(int *)NULL, 0);
 	removes++;
 }
 

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+pkill -f ^looking-glass-client
+rm -f /dev/shm/looking-glass
