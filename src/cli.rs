@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::event::Operation;
-use crate::guest::GuestUuid;
-use crate::host::RunAs;
 use crate::pci::PciSlot;
 
 /// The libvirt hook for virtual machines with a passed-through GPU.
@@ -16,6 +14,9 @@ use crate::pci::PciSlot;
 #[derive(Debug, Parser)]
 #[command(name = "vfio-hook", version)]
 pub struct Cli {
+    /// Say on standard error what is done, step by step
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -40,7 +41,7 @@ pub enum Command {
     },
     /// Check YAML files, with the place of every mistake
     Check {
-        /// Guests or files (one called `host.yaml` is the host's); all of this host if none is given
+        /// Guests or files (`host.yaml` is the host's, `guests.yaml` that of groups); all of this host if none is given
         #[arg(value_name = "GUEST|FILE")]
         targets: Vec<OsString>,
         /// Print JSON
@@ -55,6 +56,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take what a guest's file asks for without starting it, until `undo` or its start
+    Hold {
+        /// The guest's name
+        guest: OsString,
+        /// The guest's XML; libvirt's own file if not given
+        #[arg(long, value_name = "FILE")]
+        xml: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Give back what a guest holds
     #[command(group = clap::ArgGroup::new("whose").required(true))]
     Undo {
@@ -64,12 +76,26 @@ pub enum Command {
         /// Give back what guests hold that do not run
         #[arg(long, group = "whose")]
         stale: bool,
+        /// With --stale: spare a guest that libvirt may just be starting; for the unit that does this by itself
+        #[arg(long, requires = "stale", conflicts_with = "guest")]
+        unattended: bool,
         /// Give back even while the guest runs
         #[arg(long, requires = "guest", conflicts_with = "stale")]
         force: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Show what the journal has of this program
+    Log {
+        /// Only the lines about this guest
+        guest: Option<OsString>,
+        /// Only since the host was started
+        #[arg(long)]
+        boot: bool,
+        /// Stay, and show what comes
+        #[arg(long)]
+        follow: bool,
     },
     /// Show the whole life of a guest on a simulated host; needs no root and touches nothing
     Demo {
@@ -101,61 +127,6 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
-    },
-    /// Look after a guest until its lease is given back: the hook starts this
-    #[command(hide = true)]
-    Keeper {
-        /// The guest's UUID
-        guest: GuestUuid,
-    },
-    /// Start a guest again that rebooted itself and was stopped for it, once it is off: its keeper starts this
-    #[command(hide = true)]
-    StartAgain {
-        /// Only make the process that does it
-        #[arg(long)]
-        apart: bool,
-        /// The guest's UUID
-        guest: GuestUuid,
-        /// Its name, for the log
-        name: OsString,
-    },
-    /// Write a value into a kernel attribute: a child of the hook does this where the kernel may take long
-    #[command(hide = true)]
-    WriteAttribute {
-        /// The file
-        path: PathBuf,
-        /// The value
-        #[arg(allow_hyphen_values = true)]
-        value: String,
-    },
-    /// Read kernel attributes in place of another process, which must not hang
-    #[command(hide = true)]
-    ReadAttributes {
-        /// The files
-        paths: Vec<PathBuf>,
-    },
-    /// Read the configuration space of PCI functions in place of another process, which must not hang
-    #[command(hide = true)]
-    ProbePci {
-        /// What to read, as JSON
-        order: String,
-    },
-    /// Read and set features of monitors in place of another process, which must not hang
-    #[command(hide = true)]
-    TalkToMonitors {
-        /// What to say, as JSON
-        order: String,
-    },
-    /// Run a program in this process's place: how a user's command begins
-    #[command(hide = true)]
-    RunProgram {
-        /// `caller`, or UID:GID:GROUP,GROUP
-        run_as: RunAs,
-        /// The program
-        program: PathBuf,
-        /// Its arguments
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
     },
 }
 
@@ -245,10 +216,17 @@ mod tests {
     #[test]
     fn undo_is_told_whose_lease_and_only_one_of_the_ways() {
         let parses = |words: &[&str]| Cli::try_parse_from([&["vfio-hook", "undo"], words].concat()).is_ok();
-        for words in [&["win11"][..], &["win11", "--force"], &["--stale"]] {
+        for words in [&["win11"][..], &["win11", "--force"], &["--stale"], &["--stale", "--unattended"]] {
             assert!(parses(words), "{words:?}");
         }
-        for words in [&[][..], &["--force"], &["--stale", "--force"], &["win11", "--stale"], &["a", "b"]] {
+        for words in [
+            &[][..],
+            &["--force"],
+            &["--stale", "--force"],
+            &["win11", "--stale"],
+            &["a", "b"],
+            &["win11", "--unattended"],
+        ] {
             assert!(!parses(words), "{words:?}");
         }
     }
@@ -270,19 +248,6 @@ mod tests {
         }
         for words in [&["explode"][..], &["03:00", "report"], &["clear", "03"], &["03:00", "0e:00"]] {
             assert!(parse(words).is_err(), "{words:?}");
-        }
-    }
-
-    #[test]
-    fn a_guests_name_may_look_like_an_option() {
-        let uuid = "c0ffee00-1111-4222-8333-44445555666f";
-        for (words, is_apart) in
-            [(&["--apart", uuid, "--", "--help"][..], true), (&[uuid, "--", "--help"], false)]
-        {
-            let cli =
-                Cli::try_parse_from([&["vfio-hook", crate::host::START_AGAIN], words].concat()).unwrap();
-            let Command::StartAgain { apart, guest, name } = cli.command else { panic!("{words:?}") };
-            assert_eq!((apart, guest.to_string().as_str(), name), (is_apart, uuid, "--help".into()));
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::serde_as_text::serde_as_text;
 /// The largest CPU or node number accepted: `CONFIG_NR_CPUS` of the largest distribution kernels is 8192.
 const MAX_NUMBER: u32 = 8191;
 
+/// The largest CPU or node number that libvirt reads (`VIR_DOMAIN_CPUMASK_LEN` in `src/conf/domain_conf.h`).
+const LIBVIRTS_MAX_NUMBER: u32 = 16_383;
+
 /// The most parts of a list that are read. The longest one that a kernel writes has 4096 (every other CPU); libvirt's
 /// exclusions may name each number once more.
 const MAX_PARTS: usize = 16_384;
@@ -29,12 +32,18 @@ pub enum ParseListError {
     /// Something that is not a number stands where one is expected.
     #[error("`{0}` is not a number")]
     NotANumber(String),
+    /// Nothing stands where a number is expected: `8,9,`, `8-`.
+    #[error("a number is missing beside a comma, a dash or a `^`")]
+    Missing,
     /// A range whose end is below its start.
     #[error("the range `{0}` runs backwards")]
     Backwards(String),
     /// A number no kernel has.
     #[error("{0} is beyond {MAX_NUMBER}, the largest number a kernel has")]
     TooLarge(u64),
+    /// A number that libvirt does not read.
+    #[error("{0} is beyond {LIBVIRTS_MAX_NUMBER}, the largest number that libvirt reads")]
+    TooLargeForLibvirt(u64),
     /// `^3` with nothing before it that could hold 3.
     #[error("`^{0}` takes away what the list does not hold")]
     TakesAwayNothing(u32),
@@ -157,6 +166,16 @@ macro_rules! number_set {
             #[must_use]
             pub fn is_subset(&self, other: &Self) -> bool {
                 self.minus(other).is_empty()
+            }
+
+            /// Reads a list as libvirt reads those of a guest's XML (`virBitmapParseInternal` in `src/util/virbitmap.c`):
+            /// as [`str::parse`], but for numbers up to 16383, a comma at the end (`8,9,`), and exclusions of what the
+            /// list does not hold (`^0,8-9`).
+            ///
+            /// # Errors
+            /// libvirt would not read it either; an empty text is an empty set.
+            pub fn from_libvirt(text: &str) -> Result<Self, ParseListError> {
+                parse_libvirts_list(text).map(Self)
             }
 
             /// Adds a number.
@@ -326,13 +345,58 @@ fn parse_list(text: &str) -> Result<Bits, ParseListError> {
     Ok(set)
 }
 
+/// Blanks may stand after each number and around a dash, not after `^`. What the loop takes off the text is what libvirt
+/// goes past in it.
+fn parse_libvirts_list(text: &str) -> Result<Bits, ParseListError> {
+    let mut set = Bits::default();
+    let mut rest = text.trim_ascii_start();
+    for _ in 0..MAX_PARTS {
+        if rest.is_empty() {
+            return Ok(set);
+        }
+        let (part, after) = rest.split_once(',').unwrap_or((rest, ""));
+        rest = after.trim_ascii_start();
+        if let Some(excluded) = part.strip_prefix('^') {
+            if excluded.starts_with(|character: char| character.is_ascii_whitespace()) {
+                return Err(ParseListError::NotANumber(excluded.to_owned()));
+            }
+            set.remove(parse_libvirts_number(excluded)?);
+        } else if let Some((start, end)) = part.split_once('-') {
+            let (start, end) = (parse_libvirts_number(start)?, parse_libvirts_number(end)?);
+            if end < start {
+                return Err(ParseListError::Backwards(part.to_owned()));
+            }
+            set.insert_range(start, end);
+        } else {
+            let number = parse_libvirts_number(part)?;
+            set.insert_range(number, number);
+        }
+    }
+    if rest.is_empty() { Ok(set) } else { Err(ParseListError::TooManyParts) }
+}
+
 fn parse_number(text: &str) -> Result<u32, ParseListError> {
+    parse_number_up_to(MAX_NUMBER, text, ParseListError::TooLarge)
+}
+
+fn parse_libvirts_number(text: &str) -> Result<u32, ParseListError> {
+    parse_number_up_to(LIBVIRTS_MAX_NUMBER, text, ParseListError::TooLargeForLibvirt)
+}
+
+fn parse_number_up_to(
+    most: u32,
+    text: &str,
+    too_large: fn(u64) -> ParseListError,
+) -> Result<u32, ParseListError> {
     let text = text.trim();
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    if text.is_empty() {
+        return Err(ParseListError::Missing);
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ParseListError::NotANumber(text.to_owned()));
     }
     let number: u64 = text.parse().unwrap_or(u64::MAX);
-    u32::try_from(number).ok().filter(|number| *number <= MAX_NUMBER).ok_or(ParseListError::TooLarge(number))
+    u32::try_from(number).ok().filter(|number| *number <= most).ok_or(too_large(number))
 }
 
 fn write_list(set: &Bits, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -380,8 +444,8 @@ mod tests {
     fn says_why_a_text_is_no_list() {
         for (text, reason) in [
             ("0-x", "`x` is not a number"),
-            ("0,,2", "`` is not a number"),
-            ("-3", "`` is not a number"),
+            ("0,,2", "a number is missing beside a comma, a dash or a `^`"),
+            ("-3", "a number is missing beside a comma, a dash or a `^`"),
             ("+3", "`+3` is not a number"),
             ("5-2", "the range `5-2` runs backwards"),
             ("99999", "99999 is beyond 8191, the largest number a kernel has"),
@@ -393,6 +457,43 @@ mod tests {
         ] {
             assert_eq!(text.parse::<CpuSet>().unwrap_err().to_string(), reason, "{text:?}");
         }
+    }
+
+    /// Each as libvirt 11.3's `virBitmapParse` takes it.
+    #[test]
+    fn reads_lists_as_libvirt_does() {
+        for (text, list) in [
+            ("", ""),
+            ("8,9,", "8-9"),
+            ("8,9, ", "8-9"),
+            ("^0,8-9", "8-9"),
+            ("0-3,^1,^1", "0,2-3"),
+            ("^16383", ""),
+            (" 1 , 4 - 5\n", "1,4-5"),
+            ("007", "7"),
+            ("16383", "16383"),
+        ] {
+            assert_eq!(CpuSet::from_libvirt(text).unwrap().to_string(), list, "{text:?}");
+        }
+        for (text, reason) in [
+            (",8", "a number is missing beside a comma, a dash or a `^`"),
+            ("8,,9", "a number is missing beside a comma, a dash or a `^`"),
+            ("8,9,,", "a number is missing beside a comma, a dash or a `^`"),
+            ("^ 3", "` 3` is not a number"),
+            ("^3-5", "`3-5` is not a number"),
+            ("^", "a number is missing beside a comma, a dash or a `^`"),
+            ("1 2", "`1 2` is not a number"),
+            ("0x1", "`0x1` is not a number"),
+            ("-3", "a number is missing beside a comma, a dash or a `^`"),
+            ("5-2", "the range `5-2` runs backwards"),
+            ("16384", "16384 is beyond 16383, the largest number that libvirt reads"),
+            ("^16384", "16384 is beyond 16383, the largest number that libvirt reads"),
+        ] {
+            assert_eq!(CpuSet::from_libvirt(text).unwrap_err().to_string(), reason, "{text:?}");
+        }
+        let parts = vec!["0-16383"; MAX_PARTS].join(",");
+        assert_eq!(CpuSet::from_libvirt(&parts).unwrap().len(), 16_384);
+        assert_eq!(CpuSet::from_libvirt(&format!("{parts},1")), Err(ParseListError::TooManyParts));
     }
 
     #[test]
@@ -455,6 +556,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".{0,60}") {
             let _ = text.parse::<CpuSet>();
+            let _ = CpuSet::from_libvirt(&text);
             let _ = CpuSet::from_mask(&text);
         }
     }

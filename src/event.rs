@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,7 @@ impl Operation {
         }
     }
 
-    /// Its name.
+    /// As libvirt writes it in the hook's second argument.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -112,13 +113,24 @@ impl Operation {
 
     /// How long it may take in all. Every `stopped` and `release` of every guest goes through one thread of libvirt's.
     #[must_use]
-    pub fn budget(self) -> Duration {
+    pub const fn budget(self) -> Duration {
         Duration::from_secs(match self {
             Self::Prepare => 60,
             Self::Stopped | Self::Release => 5,
             _ => 2,
         })
     }
+}
+
+/// Whether a program of this name was called by libvirt: its link is `hooks/qemu`, or `hooks/qemu.d/NN-vfio-hook`.
+#[must_use]
+pub fn is_hooks_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let is_numbered = |name: &str| {
+        name.strip_suffix("-vfio-hook")
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    name == "qemu" || is_numbered(name)
 }
 
 impl Event {
@@ -160,6 +172,20 @@ mod tests {
 
     fn arguments(words: &[&str]) -> Vec<OsString> {
         words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn libvirts_links_are_told_from_a_renamed_program() {
+        for name in
+            ["qemu", "/etc/libvirt/hooks/qemu", "/etc/libvirt/hooks/qemu.d/50-vfio-hook", "0-vfio-hook"]
+        {
+            assert!(is_hooks_name(name.as_ref()), "{name}");
+        }
+        for name in
+            ["", "vfio-hook", "/usr/bin/vfio-hook", "vfio-hook-1.0", "-vfio-hook", "x-vfio-hook", "qemu-"]
+        {
+            assert!(!is_hooks_name(name.as_ref()), "{name}");
+        }
     }
 
     #[test]

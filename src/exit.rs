@@ -11,8 +11,8 @@ pub enum Exit {
     Failed,
     /// The command line or a YAML file is wrong.
     Usage,
-    /// A child could not do what it was started for: the kernel's `errno`, for the process that started it.
-    Errno(i32),
+    /// A child of a hook call could not be set up. It is never the program's own.
+    NotSetUp,
 }
 
 impl Exit {
@@ -32,7 +32,7 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
-            Self::Errno(errno) => errno,
+            Self::NotSetUp => 3,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Where tests end the program: before and after every write to the ledger and to a knob.
+//! Where tests end the program: before and after every write to the ledger and to a setting.
 //!
 //! Built only with the feature `failpoints`. `VFIO_HOOK_FAILPOINT`, or the file `/run/vfio-hook-failpoint` where
 //! libvirt is the caller, holds `kill:N`, `panic:N` (at the Nth point), `count:FILE` (write the number of points to a
 //! file) or `without:keeper` (no keeper can be started: what one costs, a benchmark compares).
 
-/// Marks a point; the kind (`ledger` or `knob`) is for the reader of the code.
+/// Marks a point; the kind (`ledger` or `setting`) is for the reader of the code.
 #[cfg(not(feature = "failpoints"))]
 #[inline]
 pub(crate) fn reached(_kind: &str) {}

@@ -102,7 +102,9 @@ For more information, try '--help'.
 
 #[test]
 fn valid_files_are_said_to_be() {
-    for example in ["minimal", "gaming", "second-gpu", "single-gpu", "services-and-commands", "host"] {
+    for example in
+        ["minimal", "gaming", "second-gpu", "single-gpu", "services-and-commands", "host", "guests"]
+    {
         let file = format!("hooks.d-examples/{example}.yaml");
         vfio_hook(&["check", &file])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -119,18 +121,20 @@ fn the_readme_is_true_to_the_files() {
     let blocks = readme.split("```").skip(1).step_by(2);
     for block in blocks.filter(|block| block.starts_with("yaml")) {
         // Those of the host's file say so.
-        let file = if block.contains("/etc/vfio-hook/host.yaml") { "host.yaml" } else { "readme.yaml" };
+        let of_all_guests = ["host.yaml", "guests.yaml"];
+        let named = |name: &&&str| block.contains(&format!("/etc/vfio-hook/{name}"));
+        let file = of_all_guests.iter().find(named).unwrap_or(&"readme.yaml");
         let folder = folder_with(file, dedented(block));
         vfio_hook(&["check", file]).current_dir(folder.path()).assert().success();
     }
 
-    // An unknown key is told all that there are.
-    for section in ["isolate_cpus", "hugepages", "block_sleep", "switch_input", "services", "gpu", "run"] {
-        let text = format!("{section}:\n  none-such: 1\n");
-        has_rows(readme, &format!("### `{section}`"), &allowed_keys("x.yaml", &text));
-    }
-    for text in ["none-such: 1\n", "deviations: {x: {none-such: 1}}\n", "gpu_families: {x: {none-such: 1}}\n"]
-    {
+    // An unknown key is told all that there are. Those of guests' files: `src/actions/list.rs`.
+    for text in [
+        "none-such: 1\n",
+        "deviations: {x: {none-such: 1}}\n",
+        "gpu_families: {x: {none-such: 1}}\n",
+        "kernel_lines: {x: {none-such: 1}}\n",
+    ] {
         has_rows(readme, "## The file of the host", &allowed_keys("host.yaml", text));
     }
 }
@@ -231,10 +235,14 @@ fn what_cannot_be_read_fails_with_1() {
         ),
         (&["check", "./"], "error: failed to read ./: Is a directory[..]\n"),
         (&["check", ".."], "error: a guest called `..` can have no file\n"),
-        (&["test", "a/b"], "error: no guest can be called `a/b`: a name has no slash[..]\n"),
+        (
+            &["test", "a/b"],
+            "error: no guest can be called `a/b`: a name has no slash\nhelp: a file is given with --xml\n",
+        ),
         (
             &["test", NOBODY],
-            "error: failed to read the guest's XML from /etc/libvirt/qemu/no-such-guest[..]\n",
+            "error: failed to read the guest's XML from /etc/libvirt/qemu/no-such-guest[..]\n\
+             help: `virsh list --all` shows the guests; the XML of one that is not defined yet is given with --xml\n",
         ),
         (
             &["test", NOBODY, "--xml", "missing.xml"],
@@ -258,20 +266,63 @@ fn what_cannot_be_read_fails_with_1() {
     }
 }
 
+/// The lease would be another guest's, with the file of this one.
 #[test]
-fn a_file_called_begin_does_not_make_a_hook_call() {
-    let folder = folder_with("begin", "");
-    vfio_hook(&["check", "./a", "begin", "./b"])
+fn xml_of_another_guest_is_told_and_not_held() {
+    let assert = vfio_hook(&["test", NOBODY, "--xml", GUEST_XML]).assert().success();
+    let stdout = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    assert!(stdout.contains("  warning: the XML is of guest "), "{stdout}");
+    if nix::unistd::geteuid().is_root() {
+        let assert = vfio_hook(&["hold", NOBODY, "--xml", GUEST_XML]).assert().code(1).stdout_eq("");
+        let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        assert!(stderr.starts_with("error: the XML is of guest ") && stderr.contains("\nhelp: "), "{stderr}");
+    }
+}
+
+/// A pipe that nobody writes to.
+#[test]
+fn a_named_pipe_is_not_waited_for_without_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    nix::unistd::mkfifo(&folder.path().join("x.yaml"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    vfio_hook(&["check", "x.yaml"])
         .current_dir(folder.path())
+        .timeout(std::time::Duration::from_secs(40))
         .assert()
         .code(1)
         .stdout_eq("")
-        .stderr_eq(str![[r#"
-error: failed to read ./a: No such file or directory (os error 2)
-error: there is no /etc/vfio-hook/hooks.d/begin.yaml
-error: failed to read ./b: No such file or directory (os error 2)
+        .stderr_eq("error: failed to read x.yaml: nothing arrived within 10 s\n");
+}
 
-"#]]);
+/// What a command says on standard error, but for whether libvirt of the machine that runs the tests reaches the hook.
+fn said_of_files(assert: &snapbox::cmd::OutputAssert) -> String {
+    let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    let (mut said, mut is_hint) = (String::new(), false);
+    for line in stderr.lines() {
+        let is_warning = line.starts_with("warning: ");
+        if !(is_warning || is_hint && line.starts_with("help: ")) {
+            said.push_str(line);
+            said.push('\n');
+        }
+        is_hint = is_warning;
+    }
+    said
+}
+
+#[test]
+fn a_file_called_begin_does_not_make_a_hook_call() {
+    let folder = folder_with("begin", "");
+    let assert = vfio_hook(&["check", "./a", "begin", "./b"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stdout_eq("");
+    let said = said_of_files(&assert);
+    assert_eq!(
+        said,
+        "error: failed to read ./a: No such file or directory (os error 2)\n\
+         error: there is no /etc/vfio-hook/hooks.d/begin.yaml\n\
+         error: failed to read ./b: No such file or directory (os error 2)\n"
+    );
 }
 
 #[test]
@@ -280,25 +331,24 @@ fn files_may_come_through_pipes_and_have_an_end() {
     vfio_hook(&["demo", "--xml", "/dev/stdin"]).stdin(xml).assert().success().stderr_eq("");
     vfio_hook(&["check", "/dev/stdin"]).stdin("hugepages: {}\n").assert().success();
     let endless = vec![b' '; 17 * 1024 * 1024];
-    vfio_hook(&["test", NOBODY, "--xml", "/dev/stdin"])
-        .stdin(endless.clone())
-        .assert()
-        .code(1)
-        .stderr_eq("error: /dev/stdin: the guest's XML is larger than 16 MiB\n");
+    vfio_hook(&["test", NOBODY, "--xml", "/dev/stdin"]).stdin(endless.clone()).assert().code(1).stderr_eq(
+        "error: /dev/stdin: the guest's XML is larger than 16 MiB\n\
+             help: no guest has that much: is it the right file?\n",
+    );
     let folder = folder_with("large.yaml", &endless[..2 * 1024 * 1024]);
     let message = "error: the file is larger than 1048576 bytes\n--> large.yaml\n";
     vfio_hook(&["demo", "--config", "large.yaml"])
         .current_dir(folder.path())
         .assert()
-        .code(1)
+        .code(2)
         .stderr_eq(message);
 }
 
 #[test]
 fn xml_that_is_no_guest_is_refused_with_its_place() {
     for (xml, message) in [
-        ("<domain><name>x</name></domain>", "uuid"),
-        ("<domain>", "broken"),
+        ("<domain><name>x</name></domain>", "has no memory"),
+        ("<domain>", "cut off"),
         ("<network><name>x</name></network>", "domain"),
         ("<!DOCTYPE x [<!ENTITY a 'b'>]><domain>&a;</domain>", "DOCTYPE"),
     ] {
@@ -315,11 +365,15 @@ fn a_guest_without_a_file_would_change_nothing() {
     if is_in_use_here() {
         return;
     }
-    vfio_hook(&["test", NOBODY, "--xml", GUEST_XML]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+    let assert = vfio_hook(&["test", NOBODY, "--xml", GUEST_XML]).assert().success().stdout_eq(str![[r#"
+no-such-guest-1b9d6bcd as its XML is read:
+  vCPUs    2 of 8 run, on CPUs 4,20
+...
 no-such-guest-1b9d6bcd, prepare: nothing would be changed
   note: there is no /etc/vfio-hook/hooks.d/no-such-guest-1b9d6bcd.yaml: the hook does nothing for this guest
 
 "#]]);
+    assert_eq!(said_of_files(&assert), "");
     for operation in ["start", "started", "stopped", "release"] {
         vfio_hook(&["test", NOBODY, operation, "--xml", GUEST_XML, "--json"])
             .assert()
@@ -333,10 +387,13 @@ fn a_host_that_nobody_holds_anything_of() {
     if is_in_use_here() {
         return;
     }
-    vfio_hook(&["status"]).assert().success().stdout_eq("no guest holds anything\n").stderr_eq("");
+    let assert = vfio_hook(&["status"]).assert().success().stdout_eq("no guest holds anything\n");
+    assert_eq!(said_of_files(&assert), "");
     let json = "{\n  \"leases\": [],\n  \"unsettled\": [],\n  \"quarantines\": [],\n  \"stuck\": []\n}\n";
     vfio_hook(&["status", "--json"]).assert().success().stdout_eq(json).stderr_eq("");
-    vfio_hook(&["undo", NOBODY]).assert().success().stdout_eq("nothing to give back\n").stderr_eq("");
+    let note = format!("note: {NOBODY} holds nothing; no guest holds anything\n");
+    vfio_hook(&["undo", NOBODY]).assert().success().stdout_eq("nothing to give back\n").stderr_eq(note);
+    vfio_hook(&["undo", "--stale"]).assert().success().stdout_eq("nothing to give back\n").stderr_eq("");
     vfio_hook(&["gpu", "clear"]).assert().success().stdout_eq("no card is in quarantine\n").stderr_eq("");
     vfio_hook(&["gpu", "clear", "--json"]).assert().success().stdout_eq("[]\n").stderr_eq("");
     assert!(!is_in_use_here(), "looking has made a folder on the host");

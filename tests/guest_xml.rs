@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use vfio_hook::cpuset::{CpuSet, NodeSet};
 use vfio_hook::guest::{
-    Guest, GuestError, HugepagesPage, LifecycleAction, Managed, MemNode, MemoryDevice, MemoryModel,
-    MemorySource, NumaCell, NumaMemory, NumaMode, NumaPlacement, PageDemand, PciHostdev, Placement,
-    VcpuCount,
+    Guest, GuestError, HostdevPlace, HugepagesPage, LifecycleAction, Managed, MemNode, MemoryDevice,
+    MemoryModel, MemorySource, NumaCell, NumaMemory, NumaMode, NumaPlacement, PageDemand, PciHostdev,
+    Placement, QemuThreads, Shmem, VcpuCount, XmlSchedulers,
 };
 use vfio_hook::pages::{MemorySize, PageSize};
 
@@ -41,7 +41,7 @@ fn pins(pins: &[(u32, &str)]) -> BTreeMap<u32, CpuSet> {
 }
 
 fn hostdev(address: &str, managed: Managed) -> PciHostdev {
-    PciHostdev { address: address.parse().unwrap(), managed }
+    PciHostdev { address: address.parse().unwrap(), managed, place: HostdevPlace::Hostdev }
 }
 
 /// What the three guests of the recordings have in common, under the name of the plainest.
@@ -56,14 +56,21 @@ fn win11() -> Guest {
         numa_memory: None,
         memnodes: vec![],
         memory_devices: vec![],
-        vcpus: VcpuCount { max: 2, current: 2, cpuset: None },
+        vcpus: VcpuCount { max: 2, running: (0..2).collect(), cpuset: None },
         vcpu_pins: pins(&[(0, "1"), (1, "0")]),
-        emulator_pin: Some(cpus("0-1")),
-        iothread_pins: pins(&[(1, "0")]),
+        qemu_threads: QemuThreads {
+            emulator_pin: Some(cpus("0-1")),
+            iothreads: 1,
+            iothread_pins: pins(&[(1, "0")]),
+        },
+        schedulers: XmlSchedulers::default(),
+        shmems: Vec::new(),
         partition: None,
         pci_hostdevs: vec![],
         mediated_devices: 0,
+        network_interfaces: 0,
         on_reboot: LifecycleAction::Restart,
+        undeclared_prefixes: vec![],
     }
 }
 
@@ -89,6 +96,7 @@ fn win11_gaming() -> Guest {
             hostdev("0000:0b:00.1", Managed::Yes),
             hostdev("0000:0c:00.0", Managed::No),
         ],
+        schedulers: XmlSchedulers { vcpus: true, io: false, emulator: false },
         ..kvmtest()
     }
 }
@@ -188,18 +196,26 @@ fn everything_is_read() {
                 source_nodes: Some(nodes("0")),
             },
         ],
-        vcpus: VcpuCount { max: 8, current: 6, cpuset: Some(cpus("24-25")) },
+        vcpus: VcpuCount { max: 8, running: (0..2).collect(), cpuset: Some(cpus("24-25")) },
         vcpu_pins: pins(&[(0, "4"), (1, "20"), (2, "5,21"), (3, "5,21"), (4, "6-7,9"), (5, "6-7,9")]),
-        emulator_pin: Some(cpus("0-1,16-17")),
-        iothread_pins: pins(&[(1, "2"), (2, "3,19")]),
+        qemu_threads: QemuThreads {
+            emulator_pin: Some(cpus("0-1,16-17")),
+            iothreads: 2,
+            iothread_pins: pins(&[(1, "2"), (2, "3,19")]),
+        },
+        schedulers: XmlSchedulers { vcpus: true, io: false, emulator: false },
+        shmems: vec![Shmem { name: "looking-glass".into(), size: MemorySize::from_kib(65_536) }],
         partition: Some("/machine/games".into()),
         pci_hostdevs: vec![
             hostdev("0000:0b:00.0", Managed::Yes),
             hostdev("0000:0b:00.1", Managed::Yes),
             hostdev("10000:e1:1f.7", Managed::No),
+            PciHostdev { place: HostdevPlace::Interface, ..hostdev("0000:66:10.2", Managed::Yes) },
         ],
         mediated_devices: 0,
+        network_interfaces: 0,
         on_reboot: LifecycleAction::Destroy,
+        undeclared_prefixes: vec![],
     };
     assert_eq!(Guest::parse(&everything()).unwrap(), guest);
 }
@@ -221,7 +237,8 @@ fn everything_needs_these_pages_and_cpus() {
             demand(PageSize::GIB_1, 1, Placement::Strict(nodes("1"))),
         ]
     );
-    assert_eq!(guest.pinned_cpus(), cpus("4-7,9,20-21,24-25"));
+    assert_eq!(guest.pinned_cpus(), cpus("4,20"));
+    assert_eq!(guest.spare_cpus(), cpus("5-7,9,21,24-25"));
     assert_eq!(guest.effective_vcpu_pin(7), Some(&cpus("24-25")));
     assert!(guest.unpinned_vcpus().is_empty());
 }

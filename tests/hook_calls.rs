@@ -176,3 +176,37 @@ fn standard_streams_that_are_closed_or_broken_harm_nothing() {
         assert_eq!(status.code(), Some(0), "{operation}: {:?}", status.signal());
     }
 }
+
+/// A file system whose server never answers, in the place of the YAML files.
+const HUNG: &str = "set -e
+mount -t tmpfs none /etc
+mount -t tmpfs none /run
+mkdir -p /etc/vfio-hook/hooks.d
+exec 3<>/dev/fuse
+mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung /etc/vfio-hook/hooks.d
+exec \"$@\"";
+
+/// Which guests have a file cannot be told then: libvirt hears so, and does not wait with it.
+#[test]
+fn yaml_files_on_a_file_system_that_hangs_are_not_waited_for() {
+    assert!(nix::unistd::geteuid().is_root(), "only root can mount one");
+    let hooks = Hooks::install();
+    for (operation, sub_operation) in OPERATIONS {
+        let arguments = [NAMES[0], operation, sub_operation, "-"];
+        let mut command = call(Path::new("/usr/bin/unshare"), &["--mount", "/bin/bash", "-c", HUNG, "bash"]);
+        command.arg(hooks.qemu()).args(arguments);
+        let began = Instant::now();
+        let output = command.output().unwrap();
+        assert!(began.elapsed() < PATIENCE, "{operation}: {:?}", began.elapsed());
+        if operation != "prepare" {
+            assert_silent_success(&output, &operation);
+            continue;
+        }
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{said}");
+        assert!(
+            said.contains("/etc/vfio-hook/hooks.d does not answer") && said.contains("\nhelp: "),
+            "{said}"
+        );
+    }
+}

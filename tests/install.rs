@@ -12,6 +12,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/install/install.sh");
 const PROGRAM: &str = "/usr/bin/vfio-hook";
 const MAIN_HOOK: &str = "etc/libvirt/hooks/qemu";
 const SIDE_HOOK: &str = "etc/libvirt/hooks/qemu.d/50-vfio-hook";
+const UNIT: &str = "usr/lib/systemd/system/vfio-hook-recover.service";
+const UNIT_LINK: &str = "etc/systemd/system/multi-user.target.wants/vfio-hook-recover.service";
 const FOREIGN: &str = "#!/bin/sh\nexec /opt/dispatcher \"$@\"\n";
 
 /// What `vfio-hook status --json` says when nobody holds anything.
@@ -71,6 +73,67 @@ impl Machine {
         self.run(&["--binary", self.folder.path().join("built/vfio-hook").to_str().unwrap()])
     }
 
+    /// What a machine has before anything is installed on it.
+    fn make_folders_of_programs(&self) {
+        for folder in ["usr/bin", "usr/lib/systemd/system"] {
+            fs::create_dir_all(self.path(folder)).unwrap();
+        }
+    }
+
+    /// Runs the script as on the machine itself: the folder is its root, with the programs of the one that the tests
+    /// run on. None where mounts of one's own are not allowed.
+    fn run_as_root(&self, arguments: &[&str]) -> Option<Outcome> {
+        // Loader, shell and devices are found where programs expect them.
+        for link in ["bin", "lib", "lib64", "dev"] {
+            if !self.path(link).exists() && !self.path(link).is_symlink() {
+                self.link(link, &format!("system/{link}"));
+            }
+        }
+        for folder in ["system", "tools", "built", "source"] {
+            fs::create_dir_all(self.path(folder)).unwrap();
+        }
+        let mounts = "cd \"$1\"; mount --rbind / root/system; mount --bind tools root/tools;
+            mount --bind built root/built; mount --bind \"$2\" root/source; shift 2
+            PATH=$PATH:/usr/sbin:/sbin
+            exec chroot root /bin/env PATH=/tools:/bin bash /source/install.sh \"$@\"";
+        let unshare = || {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--map-root-user", "--mount"]);
+            unshare
+        };
+        if !unshare().arg("true").output().is_ok_and(|done| done.status.success()) {
+            return None;
+        }
+        let mut command = unshare();
+        command
+            .args(["sh", "-ec", mounts, "sh"])
+            .arg(self.folder.path())
+            .arg(Path::new(SCRIPT).parent().unwrap());
+        Some(outcome(command.args(arguments)))
+    }
+
+    /// A `systemctl` that keeps links and notes what it was asked for.
+    fn boot_systemd(&self) {
+        fs::create_dir_all(self.path("run/systemd/system")).unwrap();
+        let link = format!("/{UNIT_LINK}");
+        let script = format!(
+            "echo \"$*\" >>/calls
+            case $* in
+                '--quiet enable '*) mkdir -p \"${{link%/*}}\" && ln -sf \"/usr/lib/systemd/system/$3\" {link} ;;
+                '--quiet disable '*) rm -f {link} ;;
+                *is-active*) exit 3 ;;
+            esac"
+        );
+        self.write_program("tools/systemctl", &format!("link={link}\n{script}"));
+    }
+
+    /// What systemd was asked for since the last look.
+    fn calls_of_systemctl(&self) -> String {
+        let calls = fs::read_to_string(self.path("calls")).unwrap_or_default();
+        let _ = fs::remove_file(self.path("calls"));
+        calls
+    }
+
     /// Every file, link and folder with what it holds.
     fn listing(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -124,12 +187,15 @@ fn installs_on_a_machine_without_hooks() {
             "installed /usr/bin/vfio-hook\n\
              made /etc/vfio-hook\n\
              made /etc/vfio-hook/hooks.d\n\
-             linked /etc/libvirt/hooks/qemu -> /usr/bin/vfio-hook\n",
+             linked /etc/libvirt/hooks/qemu -> /usr/bin/vfio-hook\n\
+             installed /usr/lib/systemd/system/vfio-hook-recover.service\n",
             ""
         )
     );
     assert!(is_ours(&machine.path(MAIN_HOOK)));
-    for (path, mode) in [(PROGRAM, 0o755), ("etc/vfio-hook", 0o755), ("etc/vfio-hook/hooks.d", 0o755)] {
+    for (path, mode) in
+        [(PROGRAM, 0o755), ("etc/vfio-hook", 0o755), ("etc/vfio-hook/hooks.d", 0o755), (UNIT, 0o644)]
+    {
         assert_eq!(machine.path(path).metadata().unwrap().permissions().mode() & 0o777, mode, "{path}");
     }
     let programs = fs::read_dir(machine.path("usr/bin")).unwrap().count();
@@ -145,7 +211,9 @@ fn installing_twice_changes_nothing_more() {
     assert_eq!(outcome.code, 0);
     assert_eq!(
         outcome.stdout,
-        "/usr/bin/vfio-hook is up to date\n/etc/libvirt/hooks/qemu is there already\n"
+        "/usr/bin/vfio-hook is up to date\n\
+         /etc/libvirt/hooks/qemu is there already\n\
+         vfio-hook-recover.service is up to date\n"
     );
     assert_eq!(machine.listing(), before);
 }
@@ -246,7 +314,7 @@ fn says_how_it_is_done_where_the_system_makes_the_hooks() {
 fn uninstalling_leaves_nothing_of_ours() {
     let machine = Machine::new("11.3.0");
     fs::create_dir_all(machine.path("etc/libvirt/hooks")).unwrap();
-    fs::create_dir_all(machine.path("usr/bin")).unwrap();
+    machine.make_folders_of_programs();
     let before = machine.listing();
     machine.install();
     let outcome = machine.run(&["--uninstall"]);
@@ -255,6 +323,7 @@ fn uninstalling_leaves_nothing_of_ours() {
         (
             0,
             "removed /etc/libvirt/hooks/qemu\n\
+             removed /usr/lib/systemd/system/vfio-hook-recover.service\n\
              removed /usr/bin/vfio-hook\n\
              removed /etc/vfio-hook/hooks.d\n\
              removed /etc/vfio-hook\n"
@@ -272,7 +341,7 @@ fn uninstalling_keeps_other_hooks_and_guests_files() {
     machine.write(MAIN_HOOK, FOREIGN);
     machine.write("etc/libvirt/hooks/qemu.d/10-other", FOREIGN);
     machine.write("etc/vfio-hook/hooks.d/win11.yaml", "hugepages: {}\n");
-    fs::create_dir_all(machine.path("usr/bin")).unwrap();
+    machine.make_folders_of_programs();
     let before = machine.listing();
     machine.install();
     let outcome = machine.run(&["--uninstall"]);
@@ -280,6 +349,88 @@ fn uninstalling_keeps_other_hooks_and_guests_files() {
     assert!(outcome.stdout.contains("/etc/libvirt/hooks/qemu is another hook"), "{}", outcome.stdout);
     assert!(outcome.stdout.ends_with("kept:\n  /etc/vfio-hook/hooks.d/win11.yaml\n"), "{}", outcome.stdout);
     assert_eq!(machine.listing(), before);
+}
+
+#[test]
+fn the_unit_of_a_package_starts_what_it_installs() {
+    let machine = Machine::new("11.3.0");
+    machine.install();
+    let unit = fs::read_to_string(machine.path(UNIT)).unwrap();
+    assert!(unit.contains(&format!("\nExecStart={PROGRAM} undo --stale --unattended\n")), "{unit}");
+    assert!(!machine.path(UNIT_LINK).is_symlink(), "to enable it is for the package");
+    machine.write(UNIT, "[Unit]\nDescription=older\n");
+    assert!(
+        machine.install().stdout.contains("installed /usr/lib/systemd/system/vfio-hook-recover.service\n")
+    );
+    assert_eq!(fs::read_to_string(machine.path(UNIT)).unwrap(), unit);
+}
+
+#[test]
+fn where_systemd_runs_the_unit_is_enabled_and_leaves_nothing() {
+    let machine = Machine::new("11.3.0");
+    machine.make_folders_of_programs();
+    fs::create_dir_all(machine.path("etc/libvirt/hooks")).unwrap();
+    machine.boot_systemd();
+    if machine.run_as_root(&["--help"]).is_none() {
+        return;
+    }
+    let before = machine.listing();
+    for is_first in [true, false] {
+        let outcome = machine.run_as_root(&["--binary", "/built/vfio-hook"]).unwrap();
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
+        let said = if is_first { "installed /usr/lib/systemd/system/" } else { "" };
+        assert!(outcome.stdout.contains(&format!("{said}vfio-hook-recover.service")), "{}", outcome.stdout);
+        let calls = machine.calls_of_systemctl();
+        assert!(calls.starts_with("--quiet enable vfio-hook-recover.service\n"), "{calls}");
+        assert!(machine.path(UNIT_LINK).is_symlink());
+    }
+    let outcome = machine.run_as_root(&["--uninstall"]).unwrap();
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
+    let calls = machine.calls_of_systemctl();
+    assert_eq!(calls, "--quiet disable vfio-hook-recover.service\ndaemon-reload\n");
+    // The folders of the link are systemd's own.
+    fs::remove_dir_all(machine.path("etc/systemd")).unwrap();
+    assert_eq!(machine.listing(), before);
+}
+
+#[test]
+fn where_systemd_refuses_all_else_is_installed() {
+    let machine = Machine::new("11.3.0");
+    machine.boot_systemd();
+    machine
+        .write_program("tools/systemctl", "case $* in *is-active*) exit 3;; esac; echo masked >&2; exit 1");
+    let Some(outcome) = machine.run_as_root(&["--binary", "/built/vfio-hook"]) else { return };
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("vfio-hook-recover.service cannot be enabled"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("\nhelp: systemctl enable"), "{}", outcome.stderr);
+    assert!(is_ours(&machine.path(MAIN_HOOK)));
+}
+
+#[test]
+fn where_no_systemd_runs_there_is_no_unit() {
+    let machine = Machine::new("11.3.0");
+    // As in a container that has the package but not the process.
+    machine.write_program("tools/systemctl", "echo \"$*\" >>/calls; exit 1");
+    let Some(outcome) = machine.run_as_root(&["--binary", "/built/vfio-hook"]) else { return };
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("/usr/bin/vfio-hook undo --stale gives back"), "{}", outcome.stdout);
+    assert_eq!(machine.calls_of_systemctl(), "");
+    assert!(!machine.path(UNIT).exists() && !machine.path(UNIT_LINK).is_symlink());
+    assert_eq!(machine.run_as_root(&["--uninstall"]).unwrap().code, 0);
+}
+
+#[test]
+fn systemd_understands_the_unit() {
+    let machine = Machine::new("11.3.0");
+    machine.install();
+    let mut command = Command::new("systemd-analyze");
+    command.arg("verify").arg(machine.path(UNIT)).env("SYSTEMD_LOG_LEVEL", "warning");
+    // Where there is none, the virtual machine's has to do.
+    let Ok(output) = command.output() else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The program is not where it will be.
+    let faults: Vec<&str> = said.lines().filter(|line| !line.contains("is not executable")).collect();
+    assert_eq!(faults, Vec::<&str>::new());
 }
 
 #[test]

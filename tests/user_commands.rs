@@ -202,6 +202,57 @@ fn a_program_in_the_background_is_neither_waited_for_nor_ended() {
     assert!(becomes(false, || is_alive(&pid)));
 }
 
+/// Starts it in the background, waits for its first line, and has it end.
+fn in_background(script: &str, ends_within: Duration) -> (CommandEnd, Vec<String>, Duration) {
+    let (cancel, canceller) = pipe().unwrap();
+    let (sender, receiver) = channel();
+    let sink = move |line: &str| sender.send(line.to_owned()).unwrap();
+    let command = shell(script);
+    let waiting =
+        thread::spawn(move || host().run_in_background(&command, cancel.as_fd(), ends_within, sink));
+    let mut lines = vec![receiver.recv_timeout(SOON).unwrap()];
+    assert!(!waiting.is_finished(), "nothing else ends it");
+    let began = Instant::now();
+    drop(canceller);
+    let end = waiting.join().unwrap();
+    let took = began.elapsed();
+    while let Ok(line) = receiver.recv_timeout(SOON) {
+        lines.push(line);
+    }
+    (end, lines, took)
+}
+
+#[test]
+fn what_runs_in_the_background_has_its_time_to_end_and_takes_its_group_along() {
+    let script = "trap 'sleep 3; echo saved; exit 0' TERM; sleep 1000 & echo $!; wait";
+    let (end, lines, took) = in_background(script, SOON);
+    assert_eq!(end, CommandEnd::Cancelled);
+    assert_eq!(lines[1..], ["saved"], "it is not killed after the 2 s of others");
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert!(becomes(false, || is_alive(&lines[0])));
+}
+
+#[test]
+fn what_does_not_end_in_its_time_is_killed() {
+    let script =
+        "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo $!; while :; do sleep 1; done";
+    let (end, lines, took) = in_background(script, Duration::from_secs(1));
+    assert_eq!(end, CommandEnd::Cancelled);
+    assert!(took >= Duration::from_secs(1) && took < SOON, "{took:?}");
+    assert!(becomes(false, || is_alive(&lines[0])));
+}
+
+#[test]
+fn what_ends_by_itself_in_the_background_says_how() {
+    let (cancel, _canceller) = pipe().unwrap();
+    for (script, expected) in [("exit 0", CommandEnd::Exited(0)), ("exit 3", CommandEnd::Exited(3))] {
+        let end = host().run_in_background(&shell(script), cancel.as_fd(), SOON, |_| {});
+        assert_eq!(end, expected);
+    }
+    let end = host().run_in_background(&command("/none", &[]), cancel.as_fd(), SOON, |_| {});
+    assert!(matches!(end, CommandEnd::NotStarted(_)), "{end}");
+}
+
 #[test]
 fn a_flood_neither_blocks_nor_fills_the_log() {
     let (end, lines) = run(&shell("head -c 100000000 /dev/zero | tr '\\0' x"));

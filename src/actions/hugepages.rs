@@ -1,14 +1,14 @@
 //! `hugepages`: the guest's memory in huge pages, as many and where its XML says.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use super::{Proposal, Situation};
-use crate::config::{Hugepages, OnShortage};
+use super::action::Action;
+use super::{GuestConfig, Proposal, Situation, Until};
+use crate::config::{Hugepages, Key, OnShortage, Section};
 use crate::cpuset::NodeSet;
 use crate::guest::{MemorySource, PageDemand, Placement};
 use crate::host::{HostError, PagePool};
-use crate::ledger::{Knob, NodeBinding, OnRefusal, PageShare, Want, available_pages};
+use crate::ledger::{ClaimTerms, NodeBinding, OnRefusal, PagePoolSize, PageShare, Patience, available_pages};
 use crate::pages::{MemorySize, PageSize};
 
 const HUGEPAGES: &[&str] = &["hugepages"];
@@ -18,57 +18,63 @@ const KEEP_FREE: &[&str] = &["hugepages", "keep_free"];
 const LEAST_KEPT_FREE: MemorySize = MemorySize::from_gib(2);
 
 /// How long to try for a guest's pages, and what it means when they cannot be had.
-pub(super) fn effort(config: &Hugepages) -> (Duration, OnRefusal) {
-    let on_shortage = match config.on_shortage {
+fn terms(config: &Hugepages) -> ClaimTerms {
+    let on_refusal = match config.on_shortage {
         OnShortage::Refuse => OnRefusal::Refuse,
         OnShortage::Warn => OnRefusal::Skip,
     };
-    (config.timeout, on_shortage)
+    let patience = Patience::for_all_together(config.timeout, &["hugepages", "timeout"]);
+    ClaimTerms::from(HUGEPAGES).within(patience).on_refusal(on_refusal)
 }
 
-pub(super) fn propose(
-    config: &Hugepages,
-    situation: Situation<'_>,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
-    let host = situation.host;
-    let demands = match situation.guest.page_demands(host.default_huge_page_size()?) {
-        Ok(demands) => demands,
-        Err(error) => {
-            proposal.refuse(HUGEPAGES, error.to_string(), "mend the guest's XML (`virsh edit`)");
+impl Action for Hugepages {
+    const SECTION: &'static str = "hugepages";
+    const KEYS: &'static [Key] = Self::KEYS;
+
+    fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
+        file.section(Self::SECTION, "hugepages: {}").map(Self::read)
+    }
+
+    fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
+        let host = situation.host;
+        let demands = match situation.guest.page_demands(host.default_huge_page_size()?) {
+            Ok(demands) => demands,
+            Err(error) => {
+                proposal.refuse(HUGEPAGES, error.to_string(), "fix the guest's XML (`virsh edit`)");
+                return Ok(());
+            }
+        };
+        if demands.is_empty() {
+            proposal.refuse(
+                HUGEPAGES,
+                "the guest's XML asks for no huge pages",
+                "add <memoryBacking><hugepages/></memoryBacking> (`virsh edit`), or take this section out",
+            );
             return Ok(());
         }
-    };
-    if demands.is_empty() {
-        proposal.refuse(
-            HUGEPAGES,
-            "the guest's XML asks for no huge pages",
-            "add <memoryBacking><hugepages/></memoryBacking> (`virsh edit`), or take this section out",
-        );
-        return Ok(());
-    }
-    for demand in &demands {
-        if !size_is_usable(situation, demand.size, proposal)? {
+        for demand in &demands {
+            if !size_is_usable(situation, demand.size, proposal)? {
+                return Ok(());
+            }
+        }
+        let shares = share_out(situation, &demands, proposal)?;
+        if !proposal.problems.is_empty() {
             return Ok(());
         }
+        let mut to_allocate = BTreeMap::<u32, MemorySize>::new();
+        for (pool, share) in shares {
+            let short = share.reserved.saturating_sub(available_pages(
+                situation.record,
+                host,
+                pool,
+                situation.guest.uuid,
+            )?);
+            let memory = to_allocate.entry(pool.node).or_default();
+            *memory = memory.plus(pool.size.times(short));
+            proposal.claim(PagePoolSize(pool), share, terms(self));
+        }
+        check_memory(self, situation, &to_allocate, proposal)
     }
-    let shares = share_out(situation, &demands, proposal)?;
-    if !proposal.problems.is_empty() {
-        return Ok(());
-    }
-    let mut to_allocate = BTreeMap::<u32, MemorySize>::new();
-    for (pool, share) in shares {
-        let short = share.promised.saturating_sub(available_pages(
-            situation.record,
-            host,
-            pool,
-            situation.guest.uuid,
-        )?);
-        let memory = to_allocate.entry(pool.node).or_default();
-        *memory = memory.plus(pool.size.times(short));
-        proposal.claim(Knob::PagePool(pool), Want::Pages(share));
-    }
-    check_memory(config, situation, &to_allocate, proposal)
 }
 
 /// Whether the host can have pages of this size and libvirt can use them.
@@ -96,9 +102,9 @@ fn size_is_usable(
             HUGEPAGES,
             format!("no hugetlbfs with pages of {size} is mounted: libvirt could not use them"),
             format!(
-                "mount one (`mount -t hugetlbfs -o pagesize={}K none /dev/hugepages-{0}K`, or in /etc/fstab) and \
-                 restart libvirtd, which looks for it only when it starts; or write <source type='memfd'/> in \
-                 <memoryBacking>",
+                "mount one (`mount -t hugetlbfs -o pagesize={}K none /dev/hugepages-{0}K`, or in /etc/fstab) \
+                 and restart libvirtd, which looks for it only when it starts; or write <source \
+                 type='memfd'/> in <memoryBacking>",
                 size.kib()
             ),
         );
@@ -154,10 +160,10 @@ fn spread(
     shares: &mut BTreeMap<PagePool, PageShare>,
 ) -> Result<(), HostError> {
     let mut left = demand.pages;
-    let mut promise = |shares: &mut BTreeMap<PagePool, PageShare>, node: u32, pages: u64| {
+    let mut reserve = |shares: &mut BTreeMap<PagePool, PageShare>, node: u32, pages: u64| {
         let pool = PagePool { node, size: demand.size };
         let share = shares.entry(pool).or_insert(PageShare::new(0, binding));
-        share.promised += pages;
+        share.reserved += pages;
         // A pool that also serves bound memory must not lose that share to another node.
         if binding == NodeBinding::Bound {
             share.binding = NodeBinding::Bound;
@@ -168,16 +174,16 @@ fn spread(
     let preferred_first = preferred.iter().chain(nodes.minus(preferred).iter()).collect::<Vec<_>>();
     for node in &preferred_first {
         let pool = PagePool { node: *node, size: demand.size };
-        let taken = shares.get(&pool).map_or(0, |share| share.promised);
+        let taken = shares.get(&pool).map_or(0, |share| share.reserved);
         let free = available_pages(situation.record, situation.host, pool, situation.guest.uuid)?;
-        let remaining = promise(shares, *node, 0);
-        promise(shares, *node, remaining.min(free.saturating_sub(taken)));
+        let remaining = reserve(shares, *node, 0);
+        reserve(shares, *node, remaining.min(free.saturating_sub(taken)));
     }
     let targets: Vec<u32> =
         if preferred.is_empty() { nodes.iter().collect() } else { preferred.iter().collect() };
     for (index, node) in targets.iter().enumerate() {
-        let remaining = promise(shares, *node, 0);
-        promise(shares, *node, remaining / (targets.len() - index) as u64);
+        let remaining = reserve(shares, *node, 0);
+        reserve(shares, *node, remaining / (targets.len() - index) as u64);
     }
     Ok(())
 }
@@ -204,10 +210,12 @@ fn check_memory(
             "give the guest less <memory> (`virsh edit`)",
         );
     } else if wanted.plus(kept) > available {
-        proposal.refuse(
+        proposal.refuse_until(
+            Until::UnitsStopped,
             KEEP_FREE,
             format!(
-                "the guest needs {wanted} more in huge pages; of {available} available, {kept} stay for the host"
+                "the guest needs {wanted} more in huge pages; of {available} available, {kept} stay for the \
+                 host"
             ),
             "close programs, give the guest less <memory>, or keep less free with `keep_free`",
         );
@@ -216,7 +224,8 @@ fn check_memory(
             let there = host.node_mem_available(*node)?;
             if *wanted > there {
                 proposal.warn(format!(
-                    "node {node} has {there} to make {wanted} of huge pages of; some may have to come from elsewhere"
+                    "node {node} has {there} to make {wanted} of huge pages of; some may have to come from \
+                     elsewhere"
                 ));
             }
         }

@@ -3,7 +3,10 @@
 use crate::cpuset::CpuSet;
 use crate::guest::GuestUuid;
 use crate::host::{Host, HostError, Interrupt};
-use crate::ledger::{Claim, Knob, Record, Value, Want};
+use crate::ledger::{Claim, IrqAffinity, Listed, ListedClaim, Record, VfioIrqAffinity};
+
+const IRQS: &[&str] = &["isolate_cpus", "irqs"];
+const VFIO_IRQS: &[&str] = &["isolate_cpus", "vfio_irqs"];
 
 /// What the guest wants of the interrupts that are there now: its own devices' on its CPUs, the host's on others.
 ///
@@ -13,33 +16,44 @@ pub fn propose_late_interrupts(
     host: &Host,
     record: &Record,
     uuid: GuestUuid,
-) -> Result<Vec<Claim>, HostError> {
+) -> Result<Vec<ListedClaim>, HostError> {
     let Some(wanted) = record.leases.get(&uuid).and_then(|lease| lease.interrupts.as_ref()) else {
         return Ok(Vec::new());
     };
     let mut claims = Vec::new();
     for interrupt in host.movable_interrupts()? {
-        let knob = match owner(&interrupt, record) {
+        let Interrupt { number, actions, affinity } = &interrupt;
+        let (number, actions) = (*number, actions.clone());
+        match owner(&interrupt, record) {
             Some(owner) if owner == uuid => {
-                Knob::VfioIrqAffinity { number: interrupt.number, actions: interrupt.actions.clone() }
+                let setting = VfioIrqAffinity { number, actions };
+                if *affinity != wanted.cpus && !is_held(record, &setting, uuid) {
+                    claims.push(claim(setting, &wanted.cpus, affinity, VFIO_IRQS).into());
+                }
             }
-            Some(_) => continue,
-            None => Knob::IrqAffinity { number: interrupt.number, actions: interrupt.actions.clone() },
-        };
-        let is_right = match knob {
-            Knob::VfioIrqAffinity { .. } => interrupt.affinity == wanted.cpus,
-            _ => !interrupt.affinity.intersects(&wanted.cpus),
-        };
-        let is_held = record.entry(&knob).is_some_and(|entry| entry.claims.contains_key(&uuid));
-        if !is_right && !is_held {
-            claims.push(claim(knob, &wanted.cpus, interrupt));
+            Some(_) => {}
+            None => {
+                let setting = IrqAffinity { number, actions };
+                if affinity.intersects(&wanted.cpus) && !is_held(record, &setting, uuid) {
+                    claims.push(claim(setting, &wanted.cpus, affinity, IRQS).into());
+                }
+            }
         }
     }
     Ok(claims)
 }
 
-fn claim(knob: Knob, cpus: &CpuSet, interrupt: Interrupt) -> Claim {
-    Claim { knob, want: Want::Cpus(cpus.clone()), now: Some(Value::Cpus(interrupt.affinity)) }
+fn is_held<S: Listed>(record: &Record, setting: &S, uuid: GuestUuid) -> bool {
+    record.entry(setting).is_some_and(|entry| entry.claims.contains_key(&uuid))
+}
+
+fn claim<S: Listed<Value = CpuSet, Want = CpuSet>>(
+    setting: S,
+    cpus: &CpuSet,
+    now: &CpuSet,
+    key: &'static [&'static str],
+) -> Claim<S> {
+    Claim { setting, want: cpus.clone(), now: Some(now.clone()), terms: key.into() }
 }
 
 /// The guest whose device an interrupt belongs to: vfio names it after the device, as in `vfio-msix[0](0000:03:00.0)`

@@ -1,113 +1,161 @@
 //! `run`: commands of the host's administrator.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::unistd::Uid;
 
-use super::{Proposal, Situation};
-use crate::command::{Command, OnCommandFailure, Program};
+use super::action::Action;
+use super::run_scripts::{self, SCRIPTED};
+use super::{GuestConfig, Proposal, Situation};
+use crate::command::{Command, CommandMode, OnCommandFailure, Program, Undo};
 use crate::config::{
-    OnFailure, Owners, Run, RunCommand, RunEntry, RunWhen, TrustError, check_trusted_program,
+    Key, OnFailure, Owners, Run, RunCommand, RunEntry, RunWhen, Section, TrustError, check_trusted_program,
 };
 use crate::event::Operation;
 use crate::host::{Host, HostError};
+use crate::key_path::KeyPath;
 
-/// The events at which a dispatcher finds scripts.
-const SCRIPTED: [Operation; 6] = [
-    Operation::Prepare,
-    Operation::Start,
-    Operation::Started,
-    Operation::Stopped,
-    Operation::Release,
-    Operation::Reconnect,
-];
+/// How long `prepare` and `start` have in all; README.md, "Promises".
+const IN_ALL: Duration = Operation::Prepare.budget();
 
-pub(super) fn propose(
-    config: &Run,
-    situation: Situation<'_>,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
-    for (number, entry) in config.entries.iter().enumerate() {
-        match entry {
-            RunEntry::Command(command) => {
-                check(command, number, situation, proposal)?;
-                proposal.commands.push(Command {
-                    when: operation(command.when),
-                    program: Program::Arguments(command.command.clone()),
-                    timeout: command.timeout,
-                    user: command.user.clone(),
-                    on_failure: match command.on_failure {
-                        OnFailure::Warn => OnCommandFailure::Warn,
-                        OnFailure::Refuse => OnCommandFailure::Refuse,
-                    },
-                });
-            }
-            RunEntry::Scripts(scripts) => {
-                check_folder(&scripts.directory, number, situation, proposal);
-                for when in SCRIPTED {
-                    proposal.commands.push(Command {
-                        when,
-                        program: Program::Scripts(scripts.directory.clone()),
-                        timeout: scripts.timeout,
-                        user: None,
-                        on_failure: match when {
-                            Operation::Prepare | Operation::Start => OnCommandFailure::Refuse,
-                            _ => OnCommandFailure::Warn,
-                        },
-                    });
+impl Action for Run {
+    const SECTION: &'static str = "run";
+    const KEYS: &'static [Key] = Self::KEYS;
+
+    fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
+        file.item(Self::SECTION).map(Self::read)
+    }
+
+    fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
+        for (number, entry) in self.entries.iter().enumerate() {
+            let key = KeyPath::from(&[Self::SECTION]).element(number);
+            match entry {
+                RunEntry::Command(command) => {
+                    check(command, number, situation, proposal)?;
+                    proposal.run(of_entry(command, number), key);
+                }
+                RunEntry::Scripts(scripts) => {
+                    run_scripts::check(&scripts.directory, number, situation, proposal)?;
+                    for when in SCRIPTED {
+                        let command = Command {
+                            when,
+                            program: Program::Scripts(scripts.directory.clone()),
+                            timeout: scripts.timeout,
+                            user: None,
+                            on_failure: match when {
+                                Operation::Prepare | Operation::Start => OnCommandFailure::Refuse,
+                                _ => OnCommandFailure::Warn,
+                            },
+                            env: BTreeMap::new(),
+                            mode: CommandMode::Waited,
+                            unless_exists: None,
+                            undo: None,
+                            place: None,
+                        };
+                        proposal.run(command, key.clone());
+                    }
                 }
             }
         }
-    }
-    Ok(())
-}
-
-/// A dispatcher's folder need not be there, or not yet; one that is there and cannot be read hides scripts.
-fn check_folder(directory: &Path, number: usize, situation: Situation<'_>, proposal: &mut Proposal) {
-    match situation.host.has_folder(directory) {
-        Ok(true) => {}
-        Ok(false) => proposal
-            .inform(format!("there is no folder {}: none of its scripts are run", directory.display())),
-        Err(error) => {
-            let place = ["run".to_owned(), number.to_string(), "scripts".to_owned()];
-            let help = format!("`ls -ld {}` shows what is there", directory.display());
-            proposal.refuse_at(&place, error.to_string(), help);
+        for when in [RunWhen::Prepare, RunWhen::Start] {
+            warn_of_long_timeouts(&self.entries, when, proposal);
         }
+        Ok(())
     }
 }
 
-/// A program that is not there, or that somebody else could have written, is found before anything is changed.
+/// Commands run one after the other, and libvirt waits for all of them together.
+fn warn_of_long_timeouts(entries: &[RunEntry], when: RunWhen, proposal: &mut Proposal) {
+    let timeouts = entries.iter().filter_map(|entry| match entry {
+        RunEntry::Command(command) if command.when == when && !command.background.is_on() => {
+            Some(command.timeout)
+        }
+        _ => None,
+    });
+    let all: Duration = timeouts.sum();
+    if all > IN_ALL {
+        proposal.warn(format!(
+            "the commands of `{}` may take {} s one after the other, and `{}` has {} s in all: then the start is refused",
+            when.as_str(),
+            all.as_secs(),
+            when.as_str(),
+            IN_ALL.as_secs()
+        ));
+    }
+}
+
+fn of_entry(command: &RunCommand, number: usize) -> Command {
+    Command {
+        when: operation(command.when),
+        program: Program::Arguments(command.command.clone()),
+        timeout: command.timeout,
+        user: command.user.clone(),
+        on_failure: match command.on_failure {
+            OnFailure::Warn => OnCommandFailure::Warn,
+            OnFailure::Refuse => OnCommandFailure::Refuse,
+        },
+        env: command.env.clone(),
+        mode: if command.background.is_on() { CommandMode::Background } else { CommandMode::Waited },
+        unless_exists: command.unless_exists.clone(),
+        undo: command.undo.clone().map(|command| Undo { entry: number, command }),
+        place: None,
+    }
+}
+
+/// A program that is not there, or that another user could have written, is found before anything is changed.
 fn check(
     command: &RunCommand,
     number: usize,
     situation: Situation<'_>,
     proposal: &mut Proposal,
 ) -> Result<(), HostError> {
-    let place = ["run".to_owned(), number.to_string()];
+    let place = KeyPath::from(&["run"]).element(number);
     let mut owner = None;
     if let Some(name) = &command.user {
         match situation.host.user(name.as_str())? {
             Some(user) => owner = Some(user.uid),
             None => {
                 let help = "it has to be in /etc/passwd";
-                proposal.refuse_at(&place, format!("this host has no user {name}"), help);
+                proposal.refuse(place, format!("this host has no user {name}"), help);
                 return Ok(());
             }
         }
     }
-    let Some(program) = command.command.first() else { return Ok(()) };
-    if let Err(error) = check_program(situation.host, Path::new(program), owner) {
-        let message = error.to_string();
-        let (reason, help) = message.split_once('\n').unwrap_or((&message, ""));
-        proposal.refuse_at(&place, reason, help.trim_start_matches("help: "));
+    // What takes a command back has to be there before there is something to take back.
+    for (key, words) in [("command", Some(&command.command)), ("undo", command.undo.as_ref())] {
+        let Some(program) = words.and_then(|words| words.first()) else { continue };
+        if let Err(error) = check_program(situation.host, Path::new(program), owner) {
+            let help = match &error {
+                TrustError::Missing(path) => found_elsewhere(path, situation).unwrap_or_else(|| error.help()),
+                _ => error.help(),
+            };
+            let place = if key == "undo" { place.key(key) } else { place.clone() };
+            proposal.refuse(place, error.to_string(), help);
+        }
     }
     Ok(())
+}
+
+/// Where this host has a program that is not where the file says: each distribution has its own places.
+fn found_elsewhere(path: &Path, situation: Situation<'_>) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let found = situation.host.program_named(name).filter(|found| found != path);
+    let found = found.map(|found| format!("this host has it at `{}`", found.display()));
+    // The whole command line in one text: the program's name never has a space.
+    let line = || {
+        let (program, rest) = path.to_str()?.split_once(' ')?;
+        let words = rest.split_whitespace().collect::<Vec<_>>().join(", ");
+        Some(format!("each argument stands alone: `command: [{program}, {words}]`"))
+    };
+    found.or_else(line)
 }
 
 /// Whether a program is there, and nobody but root, or the user who is to run it, can have written it.
 ///
 /// # Errors
-/// It is not, or somebody can.
+/// It is not, or another user can.
 pub fn check_program(host: &Host, program: &Path, user: Option<u32>) -> Result<(), TrustError> {
     let root = Owners::from(host.trusted_owner());
     let owners = match user {
@@ -120,6 +168,7 @@ pub fn check_program(host: &Host, program: &Path, user: Option<u32>) -> Result<(
 fn operation(when: RunWhen) -> Operation {
     match when {
         RunWhen::Prepare => Operation::Prepare,
+        RunWhen::Start => Operation::Start,
         RunWhen::Started => Operation::Started,
         RunWhen::Stopped => Operation::Stopped,
         RunWhen::Release => Operation::Release,

@@ -1,25 +1,15 @@
-//! `services`: what steps aside for the guest, and comes back after it.
+//! `services`: what steps aside for the guest, and comes back after it; what runs for it is in `started_units`.
 
 use std::collections::BTreeSet;
 
-use super::{Proposal, Situation};
-use crate::config::{Services, StoppedUnit};
-use crate::host::{HostError, ServiceUnit, UnitActivity, UnitFileName, UnitPresence, UnitStatus};
-use crate::ledger::{Knob, Want};
-
-/// Without these nothing starts a guest, ends it or looks after it: what cannot be stopped for one, by the beginning of
-/// the name.
-const NEVER: [(&str, &str); 9] = [
-    ("libvirt", "libvirt itself needs it"),
-    ("virtqemud", "libvirt itself needs it"),
-    ("virtlogd", "libvirt itself needs it"),
-    ("virtlockd", "libvirt itself needs it"),
-    ("dbus", "nothing could start it again without the bus"),
-    ("systemd-", "the host itself needs it"),
-    ("user@", "it would end the user's session"),
-    ("session-", "it would end the user's session"),
-    ("vfio-hook-", "it looks after a guest"),
-];
+use super::action::Action;
+use super::started_units::claim_started;
+use super::{GuestConfig, Proposal, Situation};
+use crate::config::{Key, Section, Services, StoppedUnit, did_you_mean, why_spared};
+use crate::host::{HostError, ServiceUnit, UnitActivity, UnitPresence, UnitStatus, UnitsOf};
+use crate::key_path::KeyPath;
+use crate::ledger::{ClaimTerms, Patience, UnitRuns};
+use crate::unit_file_name::UnitFileName;
 
 /// A unit to stop, and for people the chain of units that leads to it.
 struct Stopped {
@@ -27,19 +17,48 @@ struct Stopped {
     because: String,
 }
 
-pub(super) fn propose(
-    config: &Services,
-    situation: Situation<'_>,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
-    claim_stopped(&config.stop, &["services", "stop"], situation, proposal)
+impl Action for Services {
+    const SECTION: &'static str = "services";
+    const KEYS: &'static [Key] = Self::KEYS;
+
+    fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
+        file.section(Self::SECTION, "services: {stop: [ollama.service]}").map(Self::read)
+    }
+
+    fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
+        let patience = Patience::for_all_together(self.timeout, &["services", "timeout"]);
+        claim_stopped(&self.stop, &KeyPath::from(&["services", "stop"]), &patience, situation, proposal)?;
+        claim_started(&self.start, &patience, situation, proposal)
+    }
 }
 
 /// Claims that units do not run, nor what runs only with them or would start them; `list` is where they stand in the
-/// file.
+/// file, and the patience how long they may take to stop.
 pub(super) fn claim_stopped(
     units: &[StoppedUnit],
-    list: &[&str],
+    list: &KeyPath,
+    patience: &Patience,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    claim_each_stopped(units, |number| list.element(number), patience, situation, proposal)
+}
+
+/// The same for units that stand in no list: this key asks for them.
+pub(super) fn claim_stopped_for(
+    units: &[StoppedUnit],
+    key: &KeyPath,
+    patience: &Patience,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    claim_each_stopped(units, |_| key.clone(), patience, situation, proposal)
+}
+
+fn claim_each_stopped(
+    units: &[StoppedUnit],
+    place_of: impl Fn(usize) -> KeyPath,
+    patience: &Patience,
     situation: Situation<'_>,
     proposal: &mut Proposal,
 ) -> Result<(), HostError> {
@@ -53,24 +72,24 @@ pub(super) fn claim_stopped(
     let mut known = BTreeSet::new();
     for (number, stopped) in units.iter().enumerate() {
         let unit = ServiceUnit { unit: stopped.unit.clone(), user: stopped.user.clone() };
-        let number = number.to_string();
-        let place: Vec<String> = list.iter().copied().chain([number.as_str()]).map(str::to_owned).collect();
+        let place = place_of(number);
         let mut waiting = vec![Stopped { unit, because: String::new() }];
         while let Some(Stopped { unit, because }) = waiting.pop() {
             if !known.insert(unit.clone()) {
                 continue;
             }
-            if let Some((_, reason)) = NEVER.iter().find(|(start, _)| unit.unit.as_str().starts_with(start)) {
-                proposal.refuse_at(
-                    &place,
+            if let Some(reason) = why_spared(unit.unit.as_str()) {
+                proposal.refuse(
+                    place,
                     format!("{unit} cannot be stopped{because}: {reason}"),
                     "take it out of the list",
                 );
                 break;
             }
-            let Some(status) = status(situation, &unit, &because, &place, proposal)? else { continue };
+            let Some(status) = status(situation, &unit, &because, proposal)? else { continue };
             waiting.extend(companions(&unit, &status, situation)?);
-            proposal.claim(knob(unit), Want::Text(UnitActivity::Stopped.to_string()));
+            let terms = ClaimTerms::from(place.clone()).within(patience.clone());
+            proposal.claim(UnitRuns(unit), UnitActivity::Stopped, terms);
         }
     }
     Ok(())
@@ -81,7 +100,6 @@ fn status(
     situation: Situation<'_>,
     unit: &ServiceUnit,
     because: &str,
-    place: &[String],
     proposal: &mut Proposal,
 ) -> Result<Option<UnitStatus>, HostError> {
     let status = match situation.host.unit_status(unit, situation.deadline) {
@@ -93,18 +111,29 @@ fn status(
         Err(error) => return Err(error),
     };
     if status.presence == UnitPresence::Absent && because.is_empty() {
-        let list = match &unit.user {
-            None => "systemctl list-units --all".to_owned(),
-            Some(user) => format!("systemctl --user -M {user}@ list-units --all"),
-        };
-        proposal.refuse_at(
-            place,
-            format!("this host has no unit {unit}"),
-            format!("`{list}` shows those there are"),
-        );
-        return Ok(None);
+        say_absent(unit, situation, proposal);
     }
     Ok((status.presence != UnitPresence::Absent).then_some(status))
+}
+
+/// A unit that is not there does not run: a mount that is not in fstab, a service of a package that is not installed. One
+/// with a similar name may have been meant.
+fn say_absent(unit: &ServiceUnit, situation: Situation<'_>, proposal: &mut Proposal) {
+    let name = unit.unit.as_str();
+    let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
+    let whose = if unit.user.is_some() { UnitsOf::EveryUser } else { UnitsOf::System };
+    let names = situation.host.unit_file_names(whose);
+    let alike: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|other| other.rsplit_once('.').is_some_and(|(_, end)| end == kind))
+        .collect();
+    match did_you_mean(name, &alike) {
+        Some(meant) => proposal.warn(format!(
+            "this host has no unit {unit}, so it is not stopped; did you mean {meant}, which is there?"
+        )),
+        None => proposal.inform(format!("this host has no unit {unit}: there is nothing to stop")),
+    }
 }
 
 /// What runs and stops together with a unit, and what would start it again: all of it is written down, or it would not
@@ -121,19 +150,11 @@ fn companions(
         // Slices and scopes among them are not started by name, nor are devices.
         let Ok(name) = UnitFileName::new(name) else { continue };
         let companion = ServiceUnit { unit: name, user: unit.user.clone() };
-        let is_held = situation.record.entry(&knob(companion.clone())).is_some();
+        let is_held = situation.record.entry(&UnitRuns(companion.clone())).is_some();
         let runs = situation.host.unit_activity(&companion, situation.deadline)? == UnitActivity::Running;
         if is_held || runs {
             companions.push(Stopped { unit: companion, because: format!(", it {relation} {unit}") });
         }
     }
     Ok(companions)
-}
-
-/// Sockets, timers and paths are stopped last and started first: a socket does not start while its service runs.
-fn knob(unit: ServiceUnit) -> Knob {
-    match unit.unit.as_str().rsplit_once('.') {
-        Some((_, "socket" | "timer" | "path" | "automount")) => Knob::Trigger(unit),
-        _ => Knob::Service(unit),
-    }
 }

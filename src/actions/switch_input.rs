@@ -4,11 +4,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Proposal, Situation};
-use crate::config::{MonitorSharing, OnUnreachable, ResolvedSwitch, SwitchInput};
+use super::action::Action;
+use super::{GuestConfig, Proposal, Situation};
+use crate::config::{Key, MonitorSharing, OnUnreachable, ResolvedSwitch, Section, SwitchInput};
 use crate::deadline::Deadline;
 use crate::host::{HostError, I2cDev, MonitorsFound};
-use crate::ledger::{Claim, Knob, LOADED, MonitorWish, Want};
+use crate::ledger::{Claim, I2cDevModule, ListedClaim, ModulePresence, MonitorSetting, MonitorWish};
 use crate::monitor::{FeatureControl, MonitorFeature, MonitorKey, MonitorSelector, Reading};
 
 /// How long monitors may take to be found and, where the guest needs them, to answer.
@@ -24,41 +25,46 @@ enum Missing {
     Several { selector: MonitorSelector, fitting: Vec<String> },
 }
 
-pub(super) fn propose(
-    config: &SwitchInput,
-    situation: Situation<'_>,
-    proposal: &mut Proposal,
-) -> Result<(), HostError> {
-    let switches = match config.resolve(situation.host_config) {
-        Ok(switches) => switches,
-        Err(unresolved) => {
-            for each in unresolved {
-                proposal.refuse_at(&each.path, each.message, each.help);
-            }
-            return Ok(());
-        }
-    };
-    let found = situation.host.monitors(Deadline::after(LOOK).earlier(situation.deadline))?;
-    for switch in switches {
-        match choose(&switch, situation, &found) {
-            Ok(monitor) => propose_monitor(&switch, monitor, situation, proposal),
-            // A start loads it first, and looks again.
-            Err(missing) if situation.host.i2c_dev() == I2cDev::Absent => {
-                proposal.inform(format!("{missing}, as long as i2c-dev is not loaded"));
-            }
-            Err(missing) => tell(&switch, &missing, &found, proposal),
-        }
+impl Action for SwitchInput {
+    const SECTION: &'static str = "switch_input";
+    const KEYS: &'static [Key] = Self::KEYS;
+
+    fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
+        file.item(Self::SECTION).map(Self::read)
     }
-    if situation.host.i2c_dev() == I2cDev::Absent {
-        proposal.claims.push(i2c_dev());
+
+    fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
+        let switches = match self.resolve(situation.host_config) {
+            Ok(switches) => switches,
+            Err(unresolved) => {
+                for each in unresolved {
+                    proposal.refuse(each.path, each.message, each.help);
+                }
+                return Ok(());
+            }
+        };
+        let found = situation.host.monitors(Deadline::after(LOOK).earlier(situation.deadline))?;
+        for switch in switches {
+            match choose(&switch, situation, &found) {
+                Ok(monitor) => propose_monitor(&switch, monitor, situation, proposal),
+                // A start loads it first, and looks again.
+                Err(missing) if situation.host.i2c_dev() == I2cDev::Absent => {
+                    proposal.inform(format!("{missing}, as long as i2c-dev is not loaded"));
+                }
+                Err(missing) => tell(&switch, &missing, &found, proposal),
+            }
+        }
+        if situation.host.i2c_dev() == I2cDev::Absent {
+            proposal.claims.push(i2c_dev());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What makes the buses of monitors reachable.
 #[must_use]
-pub fn i2c_dev() -> Claim {
-    Claim { knob: Knob::I2cDev, want: Want::Text(LOADED.to_owned()), now: None }
+pub fn i2c_dev() -> ListedClaim {
+    Claim::new(I2cDevModule, ModulePresence::Loaded, (&["switch_input"]).into()).into()
 }
 
 /// The one monitor that is meant.
@@ -95,7 +101,7 @@ fn tell(switch: &ResolvedSwitch<'_>, missing: &Missing, found: &MonitorsFound, p
                 Some(problem) => problem.to_string(),
                 None => missing.help().to_owned(),
             };
-            proposal.refuse_at(&switch.path("monitor"), missing.to_string(), help);
+            proposal.refuse(switch.path("monitor"), missing.to_string(), help);
         }
         OnUnreachable::Warn => {
             proposal.warn(format!("{missing}: it is not switched"));
@@ -121,7 +127,7 @@ fn propose_monitor(
         Ok(values) => values,
         Err(unresolved) => {
             for each in unresolved {
-                proposal.refuse_at(&each.path, each.message, each.help);
+                proposal.refuse(each.path, each.message, each.help);
             }
             return;
         }
@@ -140,7 +146,7 @@ fn propose_monitor(
     if is_taken(switch, &wishes, situation, proposal) || !answers(switch, &wishes, situation, proposal) {
         return;
     }
-    proposal.monitors.extend(wishes);
+    proposal.lease.monitors.extend(wishes);
 }
 
 /// Whether another guest has, or is going to have, what this one may not share. Two entries of one file may mean the
@@ -156,17 +162,18 @@ fn is_taken(
     };
     let place = switch.path("monitor");
     for wish in wishes {
-        if proposal.monitors.iter().any(|earlier| is_same(&earlier.feature, &wish.feature)) {
+        if proposal.lease.monitors.iter().any(|earlier| is_same(&earlier.feature, &wish.feature)) {
             let message = format!("an entry above this one switches {} already", wish.feature.monitor);
-            proposal.refuse_at(&place, message, "keep one of the two");
+            proposal.refuse(place, message, "keep one of the two");
             return true;
         }
         let mut others = situation.record.leases.iter().filter(|(uuid, _)| **uuid != situation.guest.uuid);
         let holder = others.find(|(uuid, lease)| {
             lease.monitors.iter().any(|held| is_same(&held.feature, &wish.feature))
-                || situation.record.entries_of(**uuid).any(
-                    |entry| matches!(&entry.knob, Knob::MonitorFeature(held) if is_same(held, &wish.feature)),
-                )
+                || situation
+                    .record
+                    .claims_of::<MonitorSetting>(**uuid)
+                    .any(|(entry, _)| is_same(&entry.setting.0, &wish.feature))
         });
         let Some((_, lease)) = holder else { continue };
         let holder = &lease.name;
@@ -174,7 +181,7 @@ fn is_taken(
             MonitorSharing::Refused => {
                 let message = format!("the {} belongs to guest {holder}", wish.feature);
                 let help = format!("shut {holder} down first, or write `shared: last`");
-                proposal.refuse_at(&place, message, help);
+                proposal.refuse(place, message, help);
                 return true;
             }
             MonitorSharing::LastStarted => {
@@ -204,7 +211,7 @@ fn answers(
     let help = error
         .help()
         .unwrap_or("look with `vfio-hook monitors`; `on_failure: warn` starts the guest all the same");
-    proposal.refuse_at(&switch.path("monitor"), error.to_string(), help);
+    proposal.refuse(switch.path("monitor"), error.to_string(), help);
     false
 }
 

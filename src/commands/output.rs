@@ -1,16 +1,20 @@
 //! What commands print, and how.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use serde::Serialize;
 
-use crate::config::Style;
+use super::grouped;
+use crate::commands::user_error::UserError;
+use crate::config::{ConfigErrors, Style};
 use crate::exit::Exit;
-use crate::host::HostError;
-use crate::ledger::{Change, LedgerError, Note, NoteLevel, Outcome};
-use crate::lifecycle::LifecycleError;
+use crate::ledger::{Change, Note, NoteLevel, Outcome};
+
+pub(super) use crate::printable::count;
+use crate::printable::printable;
 
 /// For people or for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,18 +23,22 @@ pub(super) enum Format {
     Json,
 }
 
-impl Format {
-    pub(super) fn new(json: bool) -> Self {
-        if json { Self::Json } else { Self::Text }
-    }
-}
-
 /// Why standard output did not take the first line that was lost.
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
-/// Prints a line on standard output; what it does not take, [`finish`] reports.
+/// Prints a line, or several, on standard output; what it does not take, [`finish`] reports. Names that others chose are in
+/// many: what a terminal would act on is escaped.
 pub(super) fn line(text: impl fmt::Display) {
-    note(writeln!(io::stdout(), "{text}"));
+    note(writeln!(io::stdout(), "{}", printable_lines(&text.to_string())));
+}
+
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Prints what is wrong with a file, with its colours; what it quotes is escaped already.
+pub(super) fn mistakes(mistakes: &ConfigErrors) {
+    note(writeln!(io::stdout(), "{}", mistakes.render(Style::of(&io::stdout())).trim_end()));
 }
 
 /// Prints what clap answers instead of a command: the help and the version that were asked for, or a usage error.
@@ -67,48 +75,53 @@ fn note(printed: io::Result<()>) {
 
 /// Prints a line on standard error: something to know, beside what was asked for.
 pub(super) fn aside(text: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", printable_lines(&text.to_string()));
 }
 
 /// Prints a value as JSON.
 pub(super) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => line(text),
+        Ok(text) => line(escaped(&text)),
         Err(error) => report(&format!("failed to print JSON: {error}"), None),
     }
 }
 
-/// Prints an error and what to do about it on standard error.
-pub(super) fn error(error: &anyhow::Error) {
-    let style = Style::of(&io::stderr());
-    if let Some(LifecycleError::Config(errors)) = error.downcast_ref() {
-        let _ = writeln!(io::stderr(), "{}", errors.render(style).trim_end());
-        return;
+/// JSON with what [`printable`] would escape as JSON escapes it: it stands in strings only.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match printable(character.encode_utf8(&mut [0; 4])) {
+            Cow::Owned(_) if character != '\n' => {
+                // None of them is beyond the first plane.
+                text.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            _ => text.push(character),
+        }
     }
-    report(&format!("{error:#}"), help(error).as_deref());
+    text
 }
 
-fn help(error: &anyhow::Error) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<LifecycleError>() {
-        return error.help();
+/// Prints an error and what to do about it on standard error.
+pub(super) fn error(error: &UserError) {
+    if let Some(mistakes) = &error.mistakes {
+        let style = Style::of(&io::stderr());
+        let _ = writeln!(io::stderr(), "{}", mistakes.render(style).trim_end());
+        return;
     }
-    if let Some(error) = error.downcast_ref::<LedgerError>() {
-        return error.help();
-    }
-    error.downcast_ref::<HostError>().and_then(|error| error.help().map(str::to_owned))
+    report(&error.message, error.help.as_deref());
 }
 
 fn report(message: &str, help: Option<&str>) {
-    let _ = writeln!(io::stderr(), "error: {message}");
+    let _ = writeln!(io::stderr(), "error: {}", printable_lines(message));
     if let Some(help) = help {
-        let _ = writeln!(io::stderr(), "help: {help}");
+        let _ = writeln!(io::stderr(), "help: {}", printable_lines(help));
     }
 }
 
 /// A change as JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct ChangeView {
-    knob: String,
+    setting: String,
     now: String,
     then: String,
 }
@@ -116,9 +129,9 @@ pub(super) struct ChangeView {
 impl ChangeView {
     pub(super) fn of(changes: &[Change]) -> Vec<Self> {
         let view = |change: &Change| Self {
-            knob: change.knob.to_string(),
-            now: change.now.beside(&change.then),
-            then: change.then.beside(&change.now),
+            setting: change.setting.to_string(),
+            now: change.now.clone(),
+            then: change.then.clone(),
         };
         changes.iter().map(view).collect()
     }
@@ -138,19 +151,14 @@ impl<'a> From<&'a Outcome> for OutcomeView<'a> {
     }
 }
 
-/// Prints changes one a line, indented, with the knobs' names aligned.
+/// Prints changes, indented, with the settings' names aligned; what happens alike to many is one line.
 pub(super) fn changes(changes: &[Change]) {
     change_lines(changes).iter().for_each(line);
 }
 
 /// What [`changes`] prints.
 pub(super) fn change_lines(changes: &[Change]) -> Vec<String> {
-    let width = changes.iter().map(|change| change.knob.to_string().chars().count()).max().unwrap_or(0);
-    let line = |change: &Change| {
-        let (now, then) = (change.now.beside(&change.then), change.then.beside(&change.now));
-        format!("  {:width$}  {now} -> {then}", change.knob.to_string())
-    };
-    changes.iter().map(line).collect()
+    grouped::changes(changes).into_iter().map(|line| format!("  {line}")).collect()
 }
 
 /// Prints notes one a line, indented.
@@ -162,14 +170,9 @@ pub(super) fn notes(notes: &[Note]) {
 pub(super) fn note_lines(notes: &[Note]) -> Vec<String> {
     let line = |note: &Note| match note.level {
         NoteLevel::Info => format!("  note: {}", note.text),
-        NoteLevel::Warning => format!("  warning: {}", note.text),
+        NoteLevel::Warning | NoteLevel::Quarantine => format!("  warning: {}", note.text),
     };
     notes.iter().map(line).collect()
-}
-
-/// `1 change`, `2 changes`.
-pub(super) fn count(number: usize, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 #[cfg(test)]
@@ -179,8 +182,10 @@ mod tests {
     use super::*;
     use crate::config::TrustError;
     use crate::guest::Guest;
+    use crate::host::HostError;
     use crate::host::manifest;
-    use crate::ledger::{FILE, Ledger, Shortage};
+    use crate::ledger::{ClaimTerms, FILE, GivenUp, Ledger, LedgerError, Shortage};
+    use crate::lifecycle::LifecycleError;
     use crate::lifecycle::testing::Machine;
     use crate::pages::PageSize;
 
@@ -195,7 +200,7 @@ mod tests {
         io::ErrorKind::PermissionDenied.into()
     }
 
-    fn examples() -> Vec<anyhow::Error> {
+    fn examples() -> Vec<UserError> {
         let place = Path::new("/run/vfio-hook/lock");
         let host = || HostError::lock(place, refused());
         let shortage = Shortage {
@@ -204,6 +209,8 @@ mod tests {
             got: 1,
             nodes: "0".parse().unwrap(),
             per_node: vec!["node 0: 1".to_owned()],
+            reason: GivenUp::NoneToBeHad,
+            terms: ClaimTerms::default(),
         };
         let trust = || TrustError::Io { path: PathBuf::from(place), cause: refused() };
         let guest = "<domain><name>a</name><uuid>00000000-0000-4000-8000-000000000001</uuid><memory>1</memory>\
@@ -215,7 +222,7 @@ mod tests {
             ledger_error("{\"format\": 99}").into(),
             LifecycleError::from(ledger_error("{")).into(),
             LedgerError::from(host()).into(),
-            LedgerError::from(shortage).into(),
+            LedgerError::from(Box::new(shortage)).into(),
             LedgerError::NotUndone { cause: Box::new(ledger_error("{")), rest: "all".to_owned() }.into(),
             LifecycleError::from(LedgerError::from(host())).into(),
             LifecycleError::from(host()).into(),
@@ -231,10 +238,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_terminal_acts_on_is_escaped_and_json_stays_json() {
+        const ODD: &str = "a\u{9b}2J\u{202e}\u{7f}é";
+        assert_eq!(printable_lines(&format!("one\n{ODD}")), "one\na\\u{9b}2J\\u{202e}\\u{7f}é");
+        let json = escaped(&serde_json::to_string_pretty(&[ODD]).unwrap());
+        assert_eq!(json, "[\n  \"a\\u009b2J\\u202e\\u007fé\"\n]");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [ODD]);
+    }
+
+    #[test]
     fn nothing_is_said_twice() {
         for error in examples() {
-            let (whole, chain) = (error.to_string(), format!("{error:#}"));
-            assert_eq!(chain, whole, "the message has its causes already");
+            let whole = error.message;
             let mut parts: Vec<&str> = whole.split(": ").collect();
             parts.sort_unstable();
             parts.dedup();

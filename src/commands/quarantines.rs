@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::guest::GuestName;
 use crate::host::Host;
-use crate::ledger::{CardTerms, Quarantine, StuckOperation};
+use crate::ledger::{CardTerms, Quarantine, StuckKind, StuckOperation};
 use crate::pci::{PciAddress, PciSlot};
 use crate::wall_clock::age;
 
@@ -31,10 +31,12 @@ pub(super) struct StuckView {
     card: String,
     /// The number of the process that hangs.
     pub(super) process: i32,
-    /// What it does.
+    /// The operation that has not ended.
     what: String,
     /// Seconds since 1970.
     since: u64,
+    /// Why it does not end.
+    kind: StuckKind,
     /// What a person can do about it.
     pub(super) help: String,
 }
@@ -62,13 +64,19 @@ impl StuckView {
             process: stuck.process.pid,
             what: stuck.what.clone(),
             since: stuck.since,
+            kind: stuck.kind,
             help: stuck.help(),
         })
     }
 
     /// `process 4711 since 5 min: failed to write ...`.
     pub(super) fn line(&self) -> String {
-        format!("process {} since {}: {}", self.process, age(self.since), self.what)
+        match self.kind {
+            StuckKind::KernelFailed => format!("since {}: {}", age(self.since), self.what),
+            StuckKind::InKernel | StuckKind::HasCard => {
+                format!("process {} since {}: {}", self.process, age(self.since), self.what)
+            }
+        }
     }
 }
 
@@ -77,7 +85,8 @@ pub(super) fn stuck<'a>(host: &Host, cards: impl Iterator<Item = &'a CardTerms>)
     let mut stuck: Vec<StuckView> =
         cards.filter_map(|terms| StuckView::of(host, &terms.name, terms.stuck.as_ref())).collect();
     stuck.sort_by_key(|stuck| stuck.process);
-    stuck.dedup_by_key(|stuck| stuck.process);
+    // One process may hang at several cards; each card that the kernel failed with is named.
+    stuck.dedup_by(|one, other| one.process == other.process && one.kind != StuckKind::KernelFailed);
     stuck
 }
 
@@ -92,7 +101,11 @@ pub(super) fn lines(quarantines: &[QuarantineView], stuck: &[StuckView]) -> Vec<
         ));
     }
     for stuck in stuck {
-        lines.push(format!("{}: an operation on it has not ended", stuck.card));
+        let what = match stuck.kind {
+            StuckKind::KernelFailed => "the kernel failed in an operation on it",
+            StuckKind::InKernel | StuckKind::HasCard => "an operation on it has not ended",
+        };
+        lines.push(format!("{}: {what}", stuck.card));
         lines.push(format!("  {}", stuck.line()));
         lines.push(format!("  {}", stuck.help));
     }

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::item::Item;
+use super::key::Key;
 use super::section::Section;
+use super::tree::Node;
 use super::value::{Fault, choice};
+use super::word_list::WordList;
 
 /// What the host does not do meanwhile, and how hard that is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,32 @@ pub struct BlockSleep {
     pub lid: LidSwitch,
 }
 
+impl BlockSleep {
+    /// Its keys, for people.
+    pub const KEYS: &'static [Key] = &[
+        Key::new(
+            "what",
+            "`sleep`, `shutdown`, `idle`, or a list of them",
+            "`[sleep]`",
+            "what the host does not do while the guest runs: suspend or hibernate, power off or \
+                    reboot, be taken for idle",
+        ),
+        Key::new(
+            "strength",
+            "`lock`, `mask`",
+            "`lock`",
+            "a lock of logind, as `systemd-inhibit` takes one; `mask` also masks systemd's sleep \
+                    targets until the guest is gone",
+        ),
+        Key::new(
+            "lid",
+            "`ignore`, `leave`",
+            "`leave`",
+            "closing a laptop's lid: nothing happens, or what the host is set up for",
+        ),
+    ];
+}
+
 /// Something that logind's locks block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Blocked {
@@ -24,7 +53,7 @@ pub enum Blocked {
     Sleep,
     /// Powering off and rebooting.
     Shutdown,
-    /// The host taking itself for idle.
+    /// The host counting as idle: what dims screens and locks sessions waits for that.
     Idle,
 }
 
@@ -42,7 +71,7 @@ pub enum LockStrength {
 pub enum LidSwitch {
     /// What the host is set up for.
     LeftAlone,
-    /// Nothing.
+    /// The lid does nothing.
     Ignored,
 }
 
@@ -68,7 +97,7 @@ impl Default for BlockSleep {
 }
 
 impl BlockSleep {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let strengths = [("lock", LockStrength::Lock), ("mask", LockStrength::Mask)];
         let lids = [("ignore", LidSwitch::Ignored), ("leave", LidSwitch::LeftAlone)];
@@ -97,6 +126,7 @@ fn read_what(item: Item<'_>) -> BTreeSet<Blocked> {
     let mut what = BTreeSet::new();
     item.elements("blocks nothing", |element| {
         element.value(|node| {
+            refuse_words_of_systemd_inhibit(node)?;
             let blocked = choice(node, &choices)?;
             if what.insert(blocked) {
                 return Ok(());
@@ -106,4 +136,39 @@ fn read_what(item: Item<'_>) -> BTreeSet<Blocked> {
         })
     });
     what
+}
+
+/// Other words for what sleep, shutdown and idle are.
+const SLEEPS: WordList = WordList("suspend hibernate hybrid-sleep suspend-then-hibernate standby");
+const ENDS: WordList = WordList("poweroff power-off reboot halt kexec");
+const IDLES: WordList = WordList("screensaver screen-off dpms blank");
+
+/// `systemd-inhibit --what=` has words with colons between them, and others for keys.
+fn refuse_words_of_systemd_inhibit(node: &Node) -> Result<(), Fault> {
+    let Node::Text(text) = node else { return Ok(()) };
+    let other = [(SLEEPS, "sleep"), (ENDS, "shutdown"), (IDLES, "idle")];
+    if let Some((_, meant)) = other.iter().find(|(words, _)| words.contain(&text.to_lowercase())) {
+        let help = format!("write `{meant}`, which is that too");
+        return Err(Fault::expected_like("`sleep`, `shutdown` or `idle`", node, help));
+    }
+    let words: Vec<&str> = text.split([':', ',', ' ']).filter(|word| !word.is_empty()).collect();
+    let is_key = |word: &&str| word.starts_with("handle-");
+    let known: Vec<&str> = words.iter().copied().filter(|word| !is_key(word)).collect();
+    let all_known = known.iter().all(|word| Blocked::ALL.iter().any(|blocked| blocked.as_str() == *word));
+    let is_about_the_lid = words.contains(&"handle-lid-switch");
+    let mut help = match known.as_slice() {
+        _ if !all_known => return Ok(()),
+        [_] if words.len() == 1 => return Ok(()),
+        [] => None,
+        [one] => Some(format!("write `what: {one}`")),
+        several => Some(format!("write a list: `[{}]`", several.join(", "))),
+    };
+    if is_about_the_lid {
+        let lid = "for the lid, write `lid: ignore`";
+        help = Some(help.map_or_else(|| lid.to_owned(), |help| format!("{help}; {lid}")));
+    }
+    match help {
+        Some(help) => Err(Fault::expected_like("`sleep`, `shutdown` or `idle`", node, help)),
+        None => Ok(()),
+    }
 }

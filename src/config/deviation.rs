@@ -6,7 +6,7 @@ use super::item::Item;
 use super::monitor;
 use super::tree::Node;
 use super::value::{Fault, choice, toggle};
-use super::vcp::{input_name, number};
+use super::vcp::{input_name, input_value, number, refuse_decimal_input};
 use crate::monitor::{
     Deviation, ExtraStep, FeatureControl, InputName, MonitorSelector, NamedDeviation, Reading, VcpValue,
 };
@@ -54,11 +54,23 @@ fn deviation(item: Item<'_>) -> Option<(Vec<MonitorSelector>, Deviation)> {
         ));
     }
     section.finish();
-    Some((monitors, Deviation { control, inputs }))
+    Some((monitors, Deviation { control, inputs, ..Deviation::default() }))
 }
 
 fn inputs(item: Item<'_>) -> BTreeMap<InputName, VcpValue> {
-    let value = |item: Item<'_>| item.value(|node| number(node, "a value from 0 to 0xffff"));
+    let value = |item: Item<'_>| {
+        let value = input_value(item.node());
+        match value {
+            Ok(value) => {
+                refuse_decimal_input(item);
+                Some(value)
+            }
+            Err(fault) => {
+                item.refuse(fault);
+                None
+            }
+        }
+    };
     item.pairs("names no input", "{hdmi-1: 0x90}", input_name, value).into_iter().collect()
 }
 

@@ -1,6 +1,5 @@
 //! What is wrong with a file, shown to people in rustc's look, in a few lines for the log, or as JSON.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::IsTerminal;
 use std::ops::Range;
@@ -9,6 +8,8 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
+
+use crate::printable::printable;
 
 /// libvirt shows a person the first lines of what the hook says, and the journal cuts long fields.
 const MAX_SHORT: usize = 2048;
@@ -22,7 +23,7 @@ pub struct Diagnostic {
     pub place: Option<Place>,
     /// What is wrong.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub help: Option<String>,
     excerpt: Option<Excerpt>,
 }
@@ -57,6 +58,16 @@ pub(super) struct Excerpt {
 pub(super) struct Spot {
     pub(super) place: Place,
     pub(super) excerpt: Option<Excerpt>,
+}
+
+impl Spot {
+    /// Whether a number in decimal digits stands there.
+    pub(super) fn is_decimal(&self) -> bool {
+        let rest = self.excerpt.as_ref().and_then(|excerpt| excerpt.line.get(excerpt.span.start..));
+        let rest = rest.unwrap_or_default();
+        let behind = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.len() > behind.len() && !behind.starts_with(|c: char| c.is_ascii_alphanumeric())
+    }
 }
 
 /// Everything that is wrong with a file; at least one thing is.
@@ -95,7 +106,7 @@ impl Diagnostic {
         }
     }
 
-    /// For a person: what is wrong, the line with the wrong part underlined, and how to mend it. No newline at the end.
+    /// For a person: what is wrong, the line with the wrong part underlined, and how to fix it. No newline at the end.
     #[must_use]
     pub fn render(&self, style: Style) -> String {
         let renderer = match style {
@@ -121,7 +132,7 @@ impl Diagnostic {
         renderer.render(&[group])
     }
 
-    /// For a log: `FILE:LINE:COLUMN: message`, and how to mend it on the next line. No newline at the end.
+    /// For a log: `FILE:LINE:COLUMN: message`, and how to fix it on the next line. No newline at the end.
     #[must_use]
     pub fn short(&self) -> String {
         let mut text = self.path();
@@ -233,20 +244,4 @@ fn more(count: usize) -> String {
         1 => "and 1 more mistake".to_owned(),
         _ => format!("and {count} more mistakes"),
     }
-}
-
-/// Replaces what would move a terminal's cursor, start a line of its own or turn the reading direction.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    let unsafe_char = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-    };
-    if !text.contains(unsafe_char) {
-        return Cow::Borrowed(text);
-    }
-    let mut replaced = String::with_capacity(text.len());
-    for c in text.chars() {
-        if unsafe_char(c) { replaced.extend(c.escape_default()) } else { replaced.push(c) }
-    }
-    Cow::Owned(replaced)
 }

@@ -21,7 +21,7 @@ pub enum ParseDurationError {
     /// What stands before the unit is no whole number.
     #[error("`{0}` is not a whole number with a unit")]
     NotANumber(String),
-    /// More than anybody waits.
+    /// More than any user waits.
     #[error("`{0}` is too long")]
     TooLong(String),
 }

@@ -6,15 +6,13 @@ use std::sync::LazyLock;
 use super::host::HostConfig;
 use super::item::Item;
 use super::tree::Node;
-use super::value::{Fault, choice, given_name};
-use crate::gpu::{Family, FamilyName, IdRange, ParseIdRangeError, Robustness, VendorReset};
+use super::value::{Fault, choice, given_name, toggle};
+use super::words::words;
+use crate::gpu::{Family, FamilyName, IdRange, Integration, ParseIdRangeError, Robustness, VendorReset};
 use crate::pci::PciId;
 
 /// A family on one line.
 const EXAMPLE: &str = "{ids: [\"1002:7550\"], reboot: fine}";
-
-/// Longer texts nobody reads in an error message.
-const MAX_LETTERS: usize = 1000;
 
 const ROBUSTNESS: [(&str, Robustness); 2] = [("fine", Robustness::Fine), ("fragile", Robustness::Fragile)];
 
@@ -65,6 +63,10 @@ fn family(item: Item<'_>, known: &mut Vec<IdRange>) -> Option<Family> {
         reboot: reboot.unwrap_or_default(),
         vendor_reset: section.value("vendor_reset", |node| choice(node, &VENDOR_RESET)).unwrap_or_default(),
         host_driver: section.value("host_driver", |node| choice(node, &ROBUSTNESS)).unwrap_or_default(),
+        integration: match section.value("integrated", toggle) {
+            Some(toggle) if toggle.is_on() => Integration::Integrated,
+            _ => Integration::Discrete,
+        },
         resets: section.value("resets", words),
         driver_reset: section.value("driver_reset", words),
         fails: section.value("fails", words),
@@ -86,7 +88,17 @@ fn id_range(node: &Node, known: &mut Vec<IdRange>) -> Result<IdRange, Fault> {
     };
     let range: IdRange = text.parse().map_err(|error| match error {
         ParseIdRangeError::Form(_) if is_device(text) => {
-            Fault::expected_like(WHAT, node, format!("with the vendor: \"{:04x}:{text}\"", PciId::AMD))
+            let help = match text.to_lowercase().as_str() {
+                vendor @ ("1002" | "10de" | "8086") => {
+                    format!("all models of that vendor are \"{vendor}:*\"")
+                }
+                _ => format!("with the vendor: \"{:04x}:{text}\"", PciId::AMD),
+            };
+            Fault::expected_like(WHAT, node, help)
+        }
+        ParseIdRangeError::Form(_) if !text.contains(':') => {
+            let help = format!("{HELP}: a model has its vendor, a colon and its own number");
+            Fault::expected_like(WHAT, node, help)
         }
         ParseIdRangeError::Form(_) => Fault::expected_like(WHAT, node, HELP),
         ParseIdRangeError::Backwards(_) => Fault::new(error.to_string(), "the lower number comes first"),
@@ -102,18 +114,4 @@ fn id_range(node: &Node, known: &mut Vec<IdRange>) -> Result<IdRange, Fault> {
 /// Whether it is the second half of a model.
 fn is_device(text: &str) -> bool {
     text.len() == 4 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
-}
-
-/// A text for people.
-fn words(node: &Node) -> Result<String, Fault> {
-    const WHAT: &str = "a text";
-    let Node::Text(text) = node else {
-        return Err(Fault::expected_like(WHAT, node, "put quotes around it"));
-    };
-    let text = text.trim();
-    if text.is_empty() || text.contains(char::is_control) || text.chars().count() > MAX_LETTERS {
-        let help = format!("one line of at most {MAX_LETTERS} letters");
-        return Err(Fault::expected_like(WHAT, node, help));
-    }
-    Ok(text.to_owned())
 }

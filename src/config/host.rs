@@ -8,9 +8,12 @@ use super::deviation::deviations;
 use super::diagnostic::ConfigErrors;
 use super::document;
 use super::gpu_family::{self, built_in_gpu_families};
+use super::kernel_line;
 use super::monitor::{monitor_name, selector};
 use super::source::ConfigSource;
-use crate::gpu::Family;
+use super::value::choice;
+use crate::gpu::{Family, KernelLine};
+use crate::log_level::LogLevel;
 use crate::monitor::{
     DeviationName, EdidIdentity, MonitorName, MonitorPlace, MonitorSelector, NamedDeviation,
 };
@@ -19,7 +22,7 @@ use crate::pci::PciId;
 /// A section, for a file that has none.
 const EXAMPLE: &str = "monitors: {desk: {model: \"LG ULTRAGEAR\"}}";
 
-/// Monitors and graphics cards of the host.
+/// Monitors and graphics cards of the host, and what its kernel says of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostConfig {
     /// Names for monitors.
@@ -29,6 +32,11 @@ pub struct HostConfig {
     /// How some graphics cards behave; the first one that a card belongs to holds for it, before those that are built
     /// in.
     pub gpu_families: Vec<Family>,
+    /// How much the journal gets.
+    pub log: LogLevel,
+    /// What some lines of the kernel's log mean; the first one that fits a line holds for it, before those that are built
+    /// in.
+    pub kernel_lines: Vec<KernelLine>,
 }
 
 impl HostConfig {
@@ -47,10 +55,14 @@ impl HostConfig {
             });
             let deviations = sections.item("deviations").map(deviations);
             let gpu_families = sections.item("gpu_families").map(gpu_family::families);
+            let kernel_lines = sections.item("kernel_lines").map(kernel_line::kernel_lines);
+            let log = sections.value("log", |node| choice(node, &LogLevel::WORDS));
             Self {
                 monitors: monitors.unwrap_or_default().into_iter().collect(),
                 deviations: deviations.unwrap_or_default(),
                 gpu_families: gpu_families.unwrap_or_default(),
+                log: log.unwrap_or_default(),
+                kernel_lines: kernel_lines.unwrap_or_default(),
             }
         })
     }

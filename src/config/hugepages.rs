@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::key::Key;
 use super::section::Section;
 use super::timeout::Timeout;
 use super::value::{choice, memory};
@@ -20,6 +21,31 @@ pub struct Hugepages {
     pub on_shortage: OnShortage,
 }
 
+impl Hugepages {
+    /// Its keys, for people.
+    pub const KEYS: &'static [Key] = &[
+        Key::new(
+            "timeout",
+            "`1s` to `50s`",
+            "`20s`",
+            "how long the kernel may take to gather the pages; `virsh start` takes that much longer \
+                    at most",
+        ),
+        Key::new(
+            "keep_free",
+            "an amount such as `4GiB`",
+            "2 GiB, or a tenth of the memory if that is more",
+            "what must stay for the host",
+        ),
+        Key::new(
+            "on_shortage",
+            "`refuse`, `warn`",
+            "`refuse`",
+            "too few pages: refuse the start and say why, or log it and let QEMU decide",
+        ),
+    ];
+}
+
 /// What happens to a guest for which there are not enough huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnShortage {
@@ -36,7 +62,7 @@ impl Default for Hugepages {
 }
 
 impl Hugepages {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let choices = [("refuse", OnShortage::Refuse), ("warn", OnShortage::Warn)];
         let config = Self {

@@ -1,13 +1,12 @@
 //! The section `isolate_cpus`: CPUs that nothing but the guest runs on.
 
-use std::num::NonZeroU32;
-use std::time::Duration;
-
+use super::cpu_list::{AutoOrCpus, auto_or_cpus};
+use super::item::Item;
+use super::key::Key;
 use super::section::Section;
-use super::tree::{Node, shortened};
-use super::value::{Fault, Toggle, choice, duration, toggle};
+use super::tree::Node;
+use super::value::{Fault, Toggle, choice, toggle};
 use crate::cpuset::CpuSet;
-use crate::host::ResumeLatency;
 
 /// Which CPUs are kept for the guest and what is kept off them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,20 +15,62 @@ pub struct IsolateCpus {
     pub cpus: CpuChoice,
     /// Whether another guest may isolate them too.
     pub shared: CpuSharing,
+    /// Whether the host's programs are kept off them.
+    pub units: Toggle,
     /// Whether interrupts are moved off them.
     pub irqs: Toggle,
     /// Where the interrupts of the guest's own devices are served.
     pub vfio_irqs: VfioIrqs,
     /// Whether the kernel's unbound workqueues are kept off them.
     pub workqueues: Toggle,
-    /// The frequency governor they run with; none leaves it alone.
-    pub governor: Option<GovernorName>,
-    /// Their energy/performance preference; none leaves it alone.
-    pub epp: Option<EppName>,
-    /// How long they may take to wake from idle; none leaves it alone.
-    pub resume_latency: Option<ResumeLatency>,
-    /// How long any CPU of the host may take to wake from idle while the guest is there; none leaves it alone.
-    pub cpu_dma_latency: Option<ResumeLatency>,
+    /// Whether the kernel's own threads are moved off them.
+    pub kernel_threads: Toggle,
+}
+
+impl IsolateCpus {
+    /// Its keys, for people.
+    pub const KEYS: &'static [Key] = &[
+        Key::new(
+            "cpus",
+            "`auto`, or a list such as `\"4-15,20-31\"`",
+            "`auto`",
+            "the CPUs; `auto` takes those that the XML pins vCPUs to",
+        ),
+        Key::new(
+            "shared",
+            "`true`, `false`",
+            "`false`",
+            "whether another guest may isolate some of these CPUs too; if not, the second one does \
+                    not start",
+        ),
+        Key::new("units", "`true`, `false`", "`true`", "keep the host's programs on the other CPUs"),
+        Key::new(
+            "irqs",
+            "`true`, `false`",
+            "`true`",
+            "move interrupts to the other CPUs, and tell irqbalance",
+        ),
+        Key::new(
+            "vfio_irqs",
+            "`guest`, `host`",
+            "`guest`",
+            "where the interrupts of the guest's own devices are served: on its CPUs, or on those of \
+                    the host",
+        ),
+        Key::new(
+            "workqueues",
+            "`true`, `false`",
+            "`true`",
+            "keep the kernel's own background work on the other CPUs",
+        ),
+        Key::new(
+            "kernel_threads",
+            "`true`, `false`",
+            "`true`",
+            "keep the kernel's own threads on the other CPUs, but those that are bound to theirs, and \
+                    those of interrupts, vhost and KVM",
+        ),
+    ];
 }
 
 /// Where the CPUs come from.
@@ -40,14 +81,6 @@ pub enum CpuChoice {
     /// These; never none.
     List(CpuSet),
 }
-
-/// A name for `cpufreq/scaling_governor`, as the kernel writes such names; whether this host has it is not known here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GovernorName(String);
-
-/// A name for `cpufreq/energy_performance_preference`; whether this host has it is not known here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct EppName(String);
 
 /// What happens to a CPU that another guest isolates already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,60 +102,54 @@ pub enum VfioIrqs {
 
 const VFIO_IRQS: [(&str, VfioIrqs); 2] = [("guest", VfioIrqs::Guest), ("host", VfioIrqs::Host)];
 
+/// Keys that this section had before 1.0, and what they are now.
+const MOVED: [(&str, &str); 4] = [
+    ("governor", "cpu_power.governor"),
+    ("epp", "cpu_power.epp"),
+    ("resume_latency", "cpu_power.resume_latency"),
+    ("cpu_dma_latency", "cpu_power.dma_latency"),
+];
+
 impl Default for IsolateCpus {
     fn default() -> Self {
         Self {
             cpus: CpuChoice::Auto,
             shared: CpuSharing::Refused,
+            units: Toggle::On,
             irqs: Toggle::On,
             vfio_irqs: VfioIrqs::Guest,
             workqueues: Toggle::On,
-            governor: None,
-            epp: None,
-            resume_latency: None,
-            cpu_dma_latency: None,
+            kernel_threads: Toggle::On,
         }
     }
 }
 
 impl IsolateCpus {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let config = Self {
-            cpus: section.value("cpus", read_cpus).unwrap_or(default.cpus),
+            cpus: section.item("cpus").and_then(read_cpus).unwrap_or(default.cpus),
             shared: section.value("shared", read_sharing).unwrap_or(default.shared),
+            units: section.value("units", toggle).unwrap_or(default.units),
             irqs: section.value("irqs", toggle).unwrap_or(default.irqs),
             vfio_irqs: section
                 .value("vfio_irqs", |node| choice(node, &VFIO_IRQS))
                 .unwrap_or(default.vfio_irqs),
             workqueues: section.value("workqueues", toggle).unwrap_or(default.workqueues),
-            governor: section
-                .value("governor", |node| read_name(node, "a governor's name such as `performance`"))
-                .map(GovernorName),
-            epp: section
-                .value("epp", |node| read_name(node, "a preference's name such as `performance`"))
-                .map(EppName),
-            resume_latency: section.value("resume_latency", read_resume_latency),
-            cpu_dma_latency: section.value("cpu_dma_latency", read_resume_latency),
+            kernel_threads: section.value("kernel_threads", toggle).unwrap_or(default.kernel_threads),
         };
+        for (key, now) in MOVED {
+            section.moved(key, now);
+        }
+        let nothing = [config.units, config.irqs, config.workqueues, config.kernel_threads];
+        if nothing.iter().all(|toggle| !toggle.is_on()) {
+            section.refuse_whole(Fault::new(
+                "keeps nothing off the CPUs: all four are turned off",
+                "turn one of `units`, `irqs`, `workqueues` and `kernel_threads` on, or remove the section",
+            ));
+        }
         section.finish();
         config
-    }
-}
-
-impl GovernorName {
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl EppName {
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -130,56 +157,9 @@ fn read_sharing(node: &Node) -> Result<CpuSharing, Fault> {
     Ok(if toggle(node)?.is_on() { CpuSharing::Allowed } else { CpuSharing::Refused })
 }
 
-fn read_cpus(node: &Node) -> Result<CpuChoice, Fault> {
-    const WHAT: &str = "`auto` or a list of CPUs";
-    const HELP: &str =
-        "`auto` takes the CPUs that the guest's XML pins its vCPUs to; a list looks like \"4-15,20-31\"";
-    let text = match node {
-        Node::Text(text) | Node::Integer(text) => text,
-        other => return Err(Fault::expected_like(WHAT, other, HELP)),
-    };
-    if text == "auto" {
-        return Ok(CpuChoice::Auto);
-    }
-    if super::did_you_mean(text, &["auto"]).is_some() {
-        return Err(Fault::expected_like(WHAT, node, "did you mean `auto`?"));
-    }
-    match text.parse::<CpuSet>() {
-        Ok(cpus) if cpus.is_empty() => Err(Fault::new("isolates none: the list of CPUs is empty", HELP)),
-        Ok(cpus) => Ok(CpuChoice::List(cpus)),
-        Err(error) => Err(Fault::new(format!("no list of CPUs: {}", shortened(&error.to_string())), HELP)),
-    }
-}
-
-/// The kernel's names: `CPUFREQ_NAME_LEN` is 16 with the final zero, preferences are at most 19 letters.
-fn read_name(node: &Node, what: &str) -> Result<String, Fault> {
-    const MAX: usize = 31;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    match node {
-        Node::Text(name) if !name.is_empty() && name.len() <= MAX && name.bytes().all(allowed) => {
-            Ok(name.clone())
-        }
-        other => Err(Fault::expected(what, other)),
-    }
-}
-
-fn read_resume_latency(node: &Node) -> Result<ResumeLatency, Fault> {
-    const EXAMPLE: &str = "20us";
-    if matches!(node, Node::Text(text) if text == "none") {
-        return Ok(ResumeLatency::None);
-    }
-    let limit = duration(node, EXAMPLE)?;
-    if limit.is_zero() {
-        return Err(Fault::new(
-            "a limit of zero has no effect: the kernel reads it as no limit",
-            format!("`none` tolerates no wake-up time at all; `{EXAMPLE}` leaves the light sleep states"),
-        ));
-    }
-    match u32::try_from(limit.as_micros()).ok().and_then(NonZeroU32::new) {
-        Some(micros) if limit < Duration::from_secs(1) => Ok(ResumeLatency::AtMost(micros)),
-        _ => Err(Fault::new(
-            "a limit of a second or more has no effect: no CPU takes that long to wake up",
-            format!("give it in us or ms: for example `{EXAMPLE}`"),
-        )),
-    }
+fn read_cpus(item: Item<'_>) -> Option<CpuChoice> {
+    auto_or_cpus(item).map(|cpus| match cpus {
+        AutoOrCpus::Auto => CpuChoice::Auto,
+        AutoOrCpus::Cpus(cpus) => CpuChoice::List(cpus),
+    })
 }

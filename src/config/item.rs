@@ -3,13 +3,14 @@
 use std::fmt;
 
 use super::locate::Part;
-use super::section::{Problem, Section};
+use super::problem::{Judge, Problem};
+use super::section::Section;
 use super::tree::Node;
 use super::value::Fault;
 
 /// A value that knows where it stands, so that what is wrong with it is noted there.
 #[derive(Debug)]
-pub(super) struct Item<'a> {
+pub(crate) struct Item<'a> {
     node: &'a Node,
     path: Vec<usize>,
     /// The key that it belongs to, as messages name it; elements have that of their list.
@@ -28,23 +29,23 @@ impl<'a> Item<'a> {
     }
 
     /// The value itself.
-    pub(super) fn node(&self) -> &'a Node {
+    pub(crate) fn node(&self) -> &'a Node {
         self.node
     }
 
     /// The key that it belongs to, as messages name it.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Reads it. `None` if it is wrong, which is then noted.
-    pub(super) fn value<T>(self, read: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
+    pub(crate) fn value<T>(self, read: impl FnOnce(&Node) -> Result<T, Fault>) -> Option<T> {
         read(self.node).map_err(|fault| self.refuse(fault)).ok()
     }
 
     /// Reads each element of a list; a value that is no list counts as its only element. What is wrong with an element
     /// is noted and the element left out, and an empty list is noted as having this effect: "does nothing".
-    pub(super) fn elements<T>(self, without: &str, mut read: impl FnMut(Item<'_>) -> Option<T>) -> Vec<T> {
+    pub(crate) fn elements<T>(self, without: &str, mut read: impl FnMut(Item<'_>) -> Option<T>) -> Vec<T> {
         let Node::List(values) = self.node else { return read(self).into_iter().collect() };
         if values.is_empty() {
             let fault = Fault::new(format!("{without}: the list is empty"), "fill it, or remove the key");
@@ -62,7 +63,7 @@ impl<'a> Item<'a> {
     /// Reads keys that the writer of the file chose, each with its value. What is wrong with one is noted and it is
     /// left out; keys written in different ways may be the same. No keys at all are noted as having this effect: "sets
     /// nothing". `example` is how it looks on one line.
-    pub(super) fn pairs<K: Clone + fmt::Display + PartialEq, V>(
+    pub(crate) fn pairs<K: Clone + fmt::Display + PartialEq, V>(
         self,
         without: &str,
         example: &str,
@@ -86,11 +87,7 @@ impl<'a> Item<'a> {
         for (index, entry) in entries.iter().enumerate() {
             let place: Vec<usize> = path.iter().copied().chain([index]).collect();
             let mut note = |message: String, help: Option<String>| {
-                problems.push(Problem {
-                    path: place.clone(),
-                    part: Part::Key,
-                    fault: Fault { message, help },
-                });
+                problems.push(Problem::new(place.clone(), Part::Key, Fault { message, help }));
             };
             let key = match read_key(&entry.key) {
                 Ok(key) => key,
@@ -120,7 +117,7 @@ impl<'a> Item<'a> {
     }
 
     /// Opens it as keys and values; `example` is how it looks on one line.
-    pub(super) fn section(self, example: &str) -> Option<Section<'a>> {
+    pub(crate) fn section(self, example: &str) -> Option<Section<'a>> {
         if let Node::Map(entries) = self.node {
             return Some(Section::of_element(entries, self.path, self.name, self.problems));
         }
@@ -129,9 +126,35 @@ impl<'a> Item<'a> {
         None
     }
 
+    /// Has the value judged once more as it is written in the file: YAML has made a number of `0x0f` by now.
+    pub(crate) fn judge_as_written(&mut self, judge: impl Fn(&str) -> Option<Fault> + 'static) {
+        let judge = Judge::new(self.name.clone(), judge);
+        self.problems.push(Problem::as_written(self.path.clone(), Part::Value, judge));
+    }
+
+    /// Has every key that is a number judged once more as it is written in the file.
+    pub(crate) fn judge_keys_as_written(&mut self, judge: fn(&str) -> Option<Fault>) {
+        for (index, entry) in self.node.entries().iter().enumerate() {
+            if let Node::Integer(_) = entry.key {
+                let path = self.path.iter().copied().chain([index]).collect();
+                let judge = Judge::new(self.name.clone(), judge);
+                self.problems.push(Problem::as_written(path, Part::Key, judge));
+            }
+        }
+    }
+
     /// Notes what is wrong with it.
-    pub(super) fn refuse(self, fault: Fault) {
+    pub(crate) fn refuse(self, fault: Fault) {
+        self.note(Part::Value, fault);
+    }
+
+    /// Notes what is wrong with a number if it is written in decimal.
+    pub(super) fn refuse_in_decimal(self, fault: Fault) {
+        self.note(Part::DecimalValue, fault);
+    }
+
+    fn note(self, part: Part, fault: Fault) {
         let message = format!("`{}`: {}", self.name, fault.message);
-        self.problems.push(Problem { path: self.path, part: Part::Value, fault: Fault { message, ..fault } });
+        self.problems.push(Problem::new(self.path, part, Fault { message, ..fault }));
     }
 }

@@ -12,6 +12,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 pub(super) enum Part {
     Key,
     Value,
+    /// A number, if decimal digits stand there: YAML gives only what a number is, not how it was written.
+    DecimalValue,
 }
 
 /// How many bytes stand before the start of a key or value; `path` counts entries and elements from 0, so that

@@ -1,27 +1,47 @@
 //! The YAML files, a guest's and the host's, as typed values, and what is wrong with them in words that help.
 //!
 //! A file is read in three steps: YAML into a tree (`tree`), the tree into typed sections (`section`), and for
-//! what is wrong a second walk that finds the line and column (`locate`). All mistakes of a file come back at once.
+//! what is wrong a second walk that finds the line and column (`locate`). All mistakes of a file come back at once. Which
+//! sections a guest's file has, the list of actions says.
 
+mod as_written;
 mod block_sleep;
+mod canonical;
+mod condition;
+mod conflicts;
+mod cpu_list;
+mod cpu_power;
 mod deviation;
 mod diagnostic;
 mod document;
 mod duration;
+mod flow_list;
 mod gpu;
 mod gpu_family;
-mod guest;
+mod harmful_commands;
 mod host;
 mod hugepages;
+mod inner_commands;
 mod isolate_cpus;
 mod item;
+mod kernel_line;
+mod kernel_value;
+mod key;
 mod locate;
 mod monitor;
+mod other_words;
+mod problem;
+mod repeated_keys;
+mod requires;
 mod resolve;
 mod run;
+mod schedule;
 mod section;
 mod services;
+mod shared_memory;
+mod shell_words;
 mod source;
+mod spared_units;
 mod suggest;
 mod switch_input;
 mod syntax;
@@ -30,25 +50,39 @@ mod tree;
 mod trust;
 mod value;
 mod vcp;
-
-#[cfg(test)]
-mod tests;
+mod word_list;
+mod words;
 
 pub use block_sleep::{BlockSleep, Blocked, LidSwitch, LockStrength};
+pub use condition::Condition;
+pub use conflicts::Conflicts;
+pub use cpu_power::{CpuPower, EppName, GovernorName, PowerCpus, ProfileName};
 pub use diagnostic::{ConfigErrors, Diagnostic, Place, Style};
+pub(crate) use document::{read as read_sections, read_what_is_right as read_sections_that_are_right};
 pub use duration::{ParseDurationError, parse_duration};
-pub use gpu::{DeviceChoice, DisplayManager, Gpu, Holders, OtherDevices};
+pub use gpu::{Compositors, Consoles, DeviceChoice, DisplayManager, Gpu, Holders, OtherDevices};
 pub use gpu_family::built_in_gpu_families;
-pub use guest::GuestConfig;
 pub use host::HostConfig;
 pub use hugepages::{Hugepages, OnShortage};
-pub use isolate_cpus::{CpuChoice, CpuSharing, EppName, GovernorName, IsolateCpus, VfioIrqs};
+pub use isolate_cpus::{CpuChoice, CpuSharing, IsolateCpus, VfioIrqs};
+pub(crate) use item::Item;
+pub(crate) use kernel_value::{amount, device_name, kernel_text, number, path_of_sysctl, percent, word};
+pub use key::{Key, SectionKeys};
+pub use requires::{RequiredThing, Requires, UsbId};
 pub use resolve::{InputValues, ResolvedSwitch, Unresolved};
 pub use run::{OnFailure, Run, RunCommand, RunEntry, RunScripts, RunWhen};
-pub use services::{Services, StoppedUnit};
+pub use schedule::Schedule;
+pub(crate) use section::Section;
+pub use services::{Services, StartedUnit, StoppedUnit};
+pub use shared_memory::{SharedMemoryFile, SharedMemoryFiles};
 pub use source::{ConfigSource, MAX_FILE_BYTES};
+pub use spared_units::why_spared;
 pub use suggest::did_you_mean;
 pub use switch_input::{HostInput, MonitorChoice, MonitorSharing, MonitorSwitch, OnUnreachable, SwitchInput};
+pub(crate) use timeout::Timeout;
+pub(crate) use tree::Node;
 pub use trust::{Owners, Purpose, TrustError, check_trusted_program, read_trusted};
 pub use value::Toggle;
+pub(crate) use value::{Fault, given_name};
 pub use vcp::InputChoice;
+pub(crate) use word_list::WordList;

@@ -3,6 +3,7 @@
 use super::item::Item;
 use super::tree::{Node, shortened};
 use super::value::{Fault, given_name};
+use super::word_list::WordList;
 use crate::monitor::{ConnectorName, DeviationName, ManufacturerId, MonitorName, MonitorSelector};
 
 /// How a monitor is selected, on one line.
@@ -12,35 +13,17 @@ pub(super) const EXAMPLE: &str = "{model: \"LG ULTRAGEAR\"}";
 const MAX_LETTERS: usize = 60;
 
 /// The kernel's names of connectors without their number (`drm_connector_enum_list`).
-const CONNECTORS: [&str; 20] = [
-    "Unknown",
-    "VGA",
-    "DVI-I",
-    "DVI-D",
-    "DVI-A",
-    "Composite",
-    "SVIDEO",
-    "LVDS",
-    "Component",
-    "DIN",
-    "DP",
-    "HDMI-A",
-    "HDMI-B",
-    "TV",
-    "eDP",
-    "Virtual",
-    "DSI",
-    "DPI",
-    "Writeback",
-    "USB",
-];
+const CONNECTORS: WordList = WordList(
+    "Unknown VGA DVI-I DVI-D DVI-A Composite SVIDEO LVDS Component DIN DP HDMI-A HDMI-B TV \
+    eDP Virtual DSI DPI Writeback USB",
+);
 
 /// Reads what is known of a monitor; whatever is given has to fit. None if there is nothing, which is noted.
 pub(super) fn selector(item: Item<'_>) -> Option<MonitorSelector> {
     let mut section = item.section(EXAMPLE)?;
     if section.has_only(&[]) {
         let help = format!("give `manufacturer`, `model`, `serial` or `connector`: for example `{EXAMPLE}`");
-        section.refuse_whole(Fault::new("nothing is said of the monitor", help));
+        section.refuse_as_empty(Fault::new("nothing is said of the monitor", help));
     }
     let selector = MonitorSelector {
         manufacturer: section.value("manufacturer", manufacturer),
@@ -100,7 +83,7 @@ fn connector(node: &Node) -> Result<ConnectorName, Fault> {
     text.parse().map_err(|_| Fault::expected_like(WHAT, node, HELP))
 }
 
-/// The kernel's name for a connector that somebody calls in another way: with the card, as X does, in other case.
+/// The kernel's name for a connector that a file names in another way: with the card, as X does, in other case.
 fn meant_connector(text: &str) -> Option<String> {
     let (_, name) = text
         .strip_prefix("card")
@@ -114,7 +97,7 @@ fn meant_connector(text: &str) -> Option<String> {
     let kind = match kind.to_ascii_lowercase().as_str() {
         "hdmi" => "HDMI-A",
         "displayport" => "DP",
-        other => CONNECTORS.into_iter().find(|known| known.eq_ignore_ascii_case(other)).unwrap_or(kind),
+        other => CONNECTORS.iter().find(|known| known.eq_ignore_ascii_case(other)).unwrap_or(kind),
     };
     let meant = format!("{kind}-{number}");
     (meant != text).then_some(meant)

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::diagnostic::{ConfigErrors, Diagnostic};
-use super::guest::GuestConfig;
 use super::host::HostConfig;
 use super::monitor::EXAMPLE;
 use super::source::ConfigSource;
@@ -11,6 +10,7 @@ use super::suggest::did_you_mean;
 use super::switch_input::{HostInput, MonitorChoice, MonitorSwitch, SwitchInput};
 use super::value::any_of;
 use super::vcp::{InputChoice, meant_input};
+use crate::key_path::KeyPath;
 use crate::monitor::{
     Deviation, DeviationName, InputName, MonitorName, MonitorSelector, NamedDeviation, Reading, VcpValue,
     standard_inputs,
@@ -19,11 +19,11 @@ use crate::monitor::{
 /// What is wrong with a value of a guest's file in the light of the host's, or of the monitor itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unresolved {
-    /// The keys down to the value; an element of a list by its number, from 0.
-    pub path: Vec<String>,
+    /// Where it stands.
+    pub path: KeyPath,
     /// What is wrong.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub help: String,
 }
 
@@ -34,7 +34,7 @@ pub struct ResolvedSwitch<'a> {
     pub switch: &'a MonitorSwitch,
     /// Its number in the list, from 0.
     pub number: usize,
-    /// Which monitor.
+    /// What the monitor is recognised by.
     pub selector: &'a MonitorSelector,
     /// The deviation that the file names; none leaves it to [`HostConfig::deviation_for`].
     pub deviation: Option<&'a NamedDeviation>,
@@ -58,7 +58,7 @@ impl SwitchInput {
         let mut resolved: Vec<ResolvedSwitch<'a>> = Vec::new();
         let mut unresolved = Vec::new();
         for (number, switch) in self.monitors.iter().enumerate() {
-            let at = |key: &str| path(number, key);
+            let at = |key: &'static str| path(number, key);
             let deviation = switch.deviation.as_ref().map(|name| {
                 host.deviation_named(name).ok_or_else(|| unknown_deviation(name, host, at("deviation")))
             });
@@ -93,7 +93,7 @@ impl SwitchInput {
 impl ResolvedSwitch<'_> {
     /// The way to one of its keys, for what only the monitor can tell.
     #[must_use]
-    pub fn path(&self, key: &str) -> Vec<String> {
+    pub fn path(&self, key: &'static str) -> KeyPath {
         path(self.number, key)
     }
 
@@ -107,22 +107,20 @@ impl ResolvedSwitch<'_> {
 }
 
 impl ConfigSource {
-    /// What is wrong with a guest's file in the light of the host's.
+    /// What is wrong with the monitors of a guest's file in the light of the host's.
     #[must_use]
-    pub fn check_against(&self, config: &GuestConfig, host: &HostConfig) -> Option<ConfigErrors> {
-        let unresolved = config.switch_input.as_ref()?.resolve(host).err()?;
-        let diagnose = |each: Unresolved| -> Diagnostic {
-            let path: Vec<&str> = each.path.iter().map(String::as_str).collect();
-            self.diagnose(&path, each.message, Some(each.help))
-        };
+    pub fn check_against(&self, switches: &SwitchInput, host: &HostConfig) -> Option<ConfigErrors> {
+        let unresolved = switches.resolve(host).err()?;
+        let diagnose =
+            |each: Unresolved| -> Diagnostic { self.diagnose(each.path, each.message, Some(each.help)) };
         let mut diagnostics: Vec<Diagnostic> = unresolved.into_iter().map(diagnose).collect();
         diagnostics.sort_by_key(|diagnostic| diagnostic.place);
         ConfigErrors::new(diagnostics, 0)
     }
 }
 
-fn path(number: usize, key: &str) -> Vec<String> {
-    vec!["switch_input".to_owned(), number.to_string(), key.to_owned()]
+fn path(number: usize, key: &'static str) -> KeyPath {
+    KeyPath::from(&["switch_input"]).element(number).key(key)
 }
 
 /// What no monitor can have: with a deviation that is named, that one has to fit; else one of those that there are.
@@ -138,7 +136,7 @@ fn unknown_inputs(
     let standard = Deviation::default();
     let applied = host.deviations.iter().filter(|deviation| !deviation.monitors.is_empty());
     let possible: Vec<&Deviation> = applied.map(|each| &each.deviation).chain([&standard]).collect();
-    let unknown = |(key, name): (&str, &InputName)| {
+    let unknown = |(key, name): (&'static str, &InputName)| {
         let is_known = possible.iter().any(|deviation| deviation.value_of(name).is_some());
         (!is_known).then(|| {
             let unresolved = unknown_input(name, &possible, path(number, key));
@@ -174,7 +172,7 @@ fn input_values(
     deviation: &Deviation,
 ) -> Result<InputValues, Vec<Unresolved>> {
     let mut unresolved = Vec::new();
-    let mut value = |input: &InputChoice, key: &str| match input {
+    let mut value = |input: &InputChoice, key: &'static str| match input {
         InputChoice::Raw(value) => Some(*value),
         InputChoice::Named(name) => {
             let value = deviation.value_of(name);
@@ -214,7 +212,7 @@ fn input_values(
     if unresolved.is_empty() { Ok(InputValues { guest, host }) } else { Err(unresolved) }
 }
 
-fn unknown_monitor(name: &MonitorName, host: &HostConfig, path: Vec<String>) -> Unresolved {
+fn unknown_monitor(name: &MonitorName, host: &HostConfig, path: KeyPath) -> Unresolved {
     let names: Vec<&str> = host.monitors.keys().map(MonitorName::as_str).collect();
     let selected = format!("select it here: `monitor: {EXAMPLE}`");
     let help = match did_you_mean(name.as_str(), &names) {
@@ -233,7 +231,7 @@ fn is_connector(name: &MonitorName) -> bool {
     number.is_some_and(is_number) && name.as_str().contains(|c: char| c.is_ascii_uppercase())
 }
 
-fn unknown_deviation(name: &DeviationName, host: &HostConfig, path: Vec<String>) -> Unresolved {
+fn unknown_deviation(name: &DeviationName, host: &HostConfig, path: KeyPath) -> Unresolved {
     let names: Vec<&str> = host.deviations.iter().map(|deviation| deviation.name.as_str()).collect();
     let help = match did_you_mean(name.as_str(), &names) {
         Some(meant) => format!("did you mean `{meant}`? known: {}", any_of(&names)),
@@ -243,12 +241,28 @@ fn unknown_deviation(name: &DeviationName, host: &HostConfig, path: Vec<String>)
     Unresolved { path, message: format!("no deviation is called `{name}`"), help }
 }
 
-fn unknown_input(name: &InputName, deviations: &[&Deviation], path: Vec<String>) -> Unresolved {
+fn unknown_input(name: &InputName, deviations: &[&Deviation], path: KeyPath) -> Unresolved {
+    if let [deviation] = deviations
+        && deviation.not_known.contains(name)
+    {
+        return Unresolved {
+            path,
+            message: format!(
+                "the value of `{name}` differs among these monitors, and is not known of this one"
+            ),
+            help: "write the monitor's own value: `vfio-hook monitors learn` shows it while you switch with \
+                   its buttons"
+                .to_owned(),
+        };
+    }
     let own = deviations.iter().flat_map(|deviation| deviation.inputs.keys());
     let standard = standard_inputs().map(|(name, _)| name);
     let has_standard =
         deviations.iter().any(|deviation| deviation.control.feature == Deviation::default().control.feature);
-    let standard = standard.filter(|_| has_standard);
+    let is_known = |name: &&str| {
+        !deviations.iter().any(|deviation| deviation.not_known.iter().any(|other| other.as_str() == *name))
+    };
+    let standard = standard.filter(|_| has_standard).filter(is_known);
     let names: BTreeSet<&str> = own.map(InputName::as_str).chain(standard).collect();
     let names: Vec<&str> = names.into_iter().collect();
     let help = match meant_input(name.as_str(), &names) {

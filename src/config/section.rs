@@ -1,23 +1,19 @@
 //! Reads sections key by key. Nothing here stops at a mistake: it is noted with its place, and reading goes on.
 
+use super::flow_list;
 use super::item::Item;
+use super::kernel_value;
+use super::key::SectionKeys;
 use super::locate::Part;
+use super::other_words;
+use super::problem::Problem;
 use super::suggest::did_you_mean;
 use super::tree::{Entry, Node, shortened};
 use super::value::{Fault, any_of};
 
-/// One mistake and the entry it is in.
-#[derive(Debug)]
-pub(super) struct Problem {
-    /// Entries and elements counted from 0, the outermost first.
-    pub(super) path: Vec<usize>,
-    pub(super) part: Part,
-    pub(super) fault: Fault,
-}
-
 /// A mapping whose keys are asked for one by one; [`finish`](Self::finish) reports the keys that nobody asked for.
 #[derive(Debug)]
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     entries: &'a [Entry],
     path: Vec<usize>,
     /// What stands for the whole of it: its key, or where it starts if it is an element of a list.
@@ -25,15 +21,33 @@ pub(super) struct Section<'a> {
     /// The section as messages name it; none for the file itself.
     name: Option<String>,
     known: Vec<&'static str>,
-    /// Keys that were noted already and that no help offers.
+    /// Keys that were read or noted already and that no help offers.
     unfit: Vec<&'static str>,
+    /// All sections that such a file may have, for a key that stands in the wrong one.
+    sections: &'static [SectionKeys],
+    /// Faults of what is not there: they are none if a misspelt key stands for it.
+    absent: Vec<(Absent, Fault)>,
     problems: &'a mut Vec<Problem>,
+}
+
+/// What a section does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    /// Anything that has an effect.
+    Everything,
+    /// This key.
+    Key(&'static str),
 }
 
 impl<'a> Section<'a> {
     /// The file itself, whose keys are the sections.
     pub(super) fn of_file(root: &'a Node, problems: &'a mut Vec<Problem>) -> Self {
         Self::new(root.entries(), (Vec::new(), Part::Key), None, problems)
+    }
+
+    /// Has the help for an unknown section say which of these has a key of that name.
+    pub(crate) fn know_sections(&mut self, sections: &'static [SectionKeys]) {
+        self.sections = sections;
     }
 
     /// Keys and values that stand in a list.
@@ -52,26 +66,36 @@ impl<'a> Section<'a> {
         name: Option<String>,
         problems: &'a mut Vec<Problem>,
     ) -> Self {
-        Self { entries, path, part, name, known: Vec::new(), unfit: Vec::new(), problems }
+        Self {
+            entries,
+            path,
+            part,
+            name,
+            known: Vec::new(),
+            unfit: Vec::new(),
+            sections: &[],
+            absent: Vec::new(),
+            problems,
+        }
     }
 
     /// Whether a key is there.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
 
     /// Whether there is no key but these.
-    pub(super) fn has_only(&self, keys: &[&str]) -> bool {
+    pub(crate) fn has_only(&self, keys: &[&str]) -> bool {
         self.entries.iter().all(|entry| entry.name().is_some_and(|name| keys.contains(&name)))
     }
 
     /// Has the help for an unknown key offer this one, for which the section would be read in another way.
-    pub(super) fn offer(&mut self, key: &'static str) {
+    pub(crate) fn offer(&mut self, key: &'static str) {
         self.known.push(key);
     }
 
     /// A key's value in its place. `None` if the key is not there or has no value, which is then noted.
-    pub(super) fn item(&mut self, key: &'static str) -> Option<Item<'_>> {
+    pub(crate) fn item(&mut self, key: &'static str) -> Option<Item<'_>> {
         let (index, node) = self.find(key)?;
         if *node == Node::Null {
             let fault = Fault::new(
@@ -85,21 +109,32 @@ impl<'a> Section<'a> {
     }
 
     /// Like [`item`](Self::item), and notes this fault of the whole section if the key is not there.
-    pub(super) fn required(&mut self, key: &'static str, missing: Fault) -> Option<Item<'_>> {
+    pub(crate) fn required(&mut self, key: &'static str, missing: Fault) -> Option<Item<'_>> {
         if !self.has(key) {
-            self.note_whole(missing);
+            self.absent.push((Absent::Key(key), missing));
         }
         self.item(key)
     }
 
     /// Notes what is wrong with the whole section.
-    pub(super) fn refuse_whole(&mut self, fault: Fault) {
+    pub(crate) fn refuse_whole(&mut self, fault: Fault) {
+        let fault = self.of_whole(fault);
+        self.note_whole(fault);
+    }
+
+    /// Notes that the section has no effect, unless it has an unknown key: then that is what is wrong.
+    pub(crate) fn refuse_as_empty(&mut self, fault: Fault) {
+        let fault = self.of_whole(fault);
+        self.absent.push((Absent::Everything, fault));
+    }
+
+    fn of_whole(&self, fault: Fault) -> Fault {
         let prefix = self.name.as_ref().map_or_else(String::new, |name| format!("`{name}`: "));
-        self.note_whole(Fault { message: format!("{prefix}{}", fault.message), ..fault });
+        Fault { message: format!("{prefix}{}", fault.message), ..fault }
     }
 
     /// Reads one value. `None` if the key is not there or its value is wrong, which is then noted.
-    pub(super) fn value<T>(
+    pub(crate) fn value<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&Node) -> Result<T, Fault>,
@@ -107,24 +142,48 @@ impl<'a> Section<'a> {
         self.item(key)?.value(read)
     }
 
+    /// Reads one value of a key that no help offers.
+    pub(super) fn unlisted_value<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Node) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let value = self.value(key, read);
+        self.known.retain(|known| *known != key);
+        self.unfit.push(key);
+        value
+    }
+
     /// Notes what is wrong with the value of a key beside others.
-    pub(super) fn refuse(&mut self, key: &'static str, fault: Fault) {
+    pub(crate) fn refuse(&mut self, key: &'static str, fault: Fault) {
         if let Some(item) = self.item(key) {
             item.refuse(fault);
         }
     }
 
     /// Notes a key, if it is there, that has its place in such sections, but not beside the others of this one.
-    pub(super) fn unfit(&mut self, key: &'static str, beside: &str, help: &str) {
+    pub(crate) fn unfit(&mut self, key: &'static str, beside: &str, help: &str) {
         let Some((index, _)) = self.entry(key) else { return };
         self.unfit.push(key);
         let message = format!("`{}` does not go with `{beside}`", self.full_name(key));
         self.note(index, Part::Key, Fault::new(message, help));
     }
 
+    /// Notes a key, if it is there, that has another place now: `now` names that, from the file on.
+    pub(crate) fn moved(&mut self, key: &'static str, now: &str) {
+        let Some((index, _)) = self.entry(key) else { return };
+        self.unfit.push(key);
+        let message = format!("`{}` is `{now}` now", self.full_name(key));
+        let help = match now.split_once('.') {
+            Some((section, key)) => format!("write `{key}` into the section `{section}`"),
+            None => format!("write `{now}`"),
+        };
+        self.note(index, Part::Key, Fault::new(message, help));
+    }
+
     /// Opens a section inside this one; with nothing after its colon it is an empty one. `example` is how it looks on
     /// one line.
-    pub(super) fn section(&mut self, key: &'static str, example: &str) -> Option<Section<'_>> {
+    pub(crate) fn section(&mut self, key: &'static str, example: &str) -> Option<Section<'_>> {
         let (index, node) = self.find(key)?;
         let path = self.path_to(index);
         if !matches!(node, Node::Map(_) | Node::Null) {
@@ -134,29 +193,80 @@ impl<'a> Section<'a> {
             return None;
         }
         let name = self.full_name(key);
-        Some(Section::new(node.entries(), (path, Part::Key), Some(name), self.problems))
+        let inner = Section::new(node.entries(), (path, Part::Key), Some(name), self.problems);
+        Some(Section { sections: self.sections, ..inner })
     }
 
     /// Notes every key that was not asked for.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let (kind, place) = match &self.name {
             Some(name) => ("key", format!(" in `{name}`")),
             None => ("section", String::new()),
         };
+        let mut unknown = Vec::new();
+        let mut after_comma = 0;
         for (index, entry) in self.entries.iter().enumerate() {
+            if after_comma > 0 {
+                after_comma -= 1;
+                continue;
+            }
             let fault = match entry.name() {
                 Some(name) if self.known.contains(&name) || self.unfit.contains(&name) => continue,
-                Some(name) => {
-                    let known = any_of(&self.known);
-                    let help = match did_you_mean(name, &self.known) {
-                        Some(meant) => format!("did you mean `{meant}`? allowed here: {known}"),
-                        None => format!("allowed here: {known}"),
-                    };
-                    Fault::new(format!("unknown {kind} `{}`{place}", shortened(name)), help)
+                name => {
+                    unknown.extend(name);
+                    let rest = self.entries[index..].iter().take_while(|entry| entry.value == Node::Null);
+                    let rest: Vec<&Node> = rest.map(|entry| &entry.key).collect();
+                    let before = index.checked_sub(1).map(|before| &self.entries[before]);
+                    match (before.and_then(|before| flow_list::fault(before, &rest)), name) {
+                        (Some(fault), _) => {
+                            after_comma = rest.len() - 1;
+                            fault
+                        }
+                        (None, Some(name)) => {
+                            let help = self.help_for_unknown(name);
+                            Fault::new(format!("unknown {kind} `{}`{place}", shortened(name)), help)
+                        }
+                        (None, None) => Fault::expected(&format!("a {kind}'s name{place}"), &entry.key),
+                    }
                 }
-                None => Fault::expected(&format!("a {kind}'s name{place}"), &entry.key),
             };
             self.note(index, Part::Key, fault);
+        }
+        for (absent, fault) in std::mem::take(&mut self.absent) {
+            let is_misspelt = match absent {
+                Absent::Everything => !unknown.is_empty(),
+                Absent::Key(key) => unknown.iter().any(|name| did_you_mean(name, &[key]).is_some()),
+            };
+            if !is_misspelt {
+                self.note_whole(fault);
+            }
+        }
+    }
+
+    /// What was probably meant: a key of another program, a key of this section, a key of another section.
+    fn help_for_unknown(&self, name: &str) -> String {
+        let section = self.name.as_deref();
+        if let Some(help) = other_words::help_for_key(section, name) {
+            return help.to_owned();
+        }
+        let known = any_of(&self.known);
+        // As sysctl names them: `vm.swappiness`.
+        if let Some((_, end)) = name.rsplit_once('.')
+            && self.known.contains(&end)
+        {
+            return format!("write `{end}`");
+        }
+        if let Some(path) = kernel_value::path_of_sysctl(name).filter(|_| self.known.contains(&"files")) {
+            return format!("write `files: {{\"{path}\": …}}`; allowed here: {known}");
+        }
+        if let Some(meant) = did_you_mean(name, &self.known) {
+            return format!("did you mean `{meant}`? allowed here: {known}");
+        }
+        let having: Vec<&str> =
+            self.sections.iter().filter(|each| each.has(name)).map(|each| each.name).collect();
+        match having.is_empty() {
+            true => format!("allowed here: {known}"),
+            false => format!("`{name}` is a key of {}; allowed here: {known}", any_of(&having)),
         }
     }
 
@@ -185,45 +295,11 @@ impl<'a> Section<'a> {
 
     fn note_whole(&mut self, fault: Fault) {
         let path = self.path.clone();
-        self.problems.push(Problem { path, part: self.part, fault });
+        self.problems.push(Problem::new(path, self.part, fault));
     }
 
     fn note(&mut self, index: usize, part: Part, fault: Fault) {
         let path = self.path_to(index);
-        self.problems.push(Problem { path, part, fault });
-    }
-}
-
-/// Notes every key that stands twice in one mapping, anywhere in the file: YAML readers silently take one of the two.
-pub(super) fn note_duplicates(node: &Node, problems: &mut Vec<Problem>) {
-    let mut path = Vec::new();
-    walk_duplicates(node, &mut path, problems);
-}
-
-fn walk_duplicates(node: &Node, path: &mut Vec<usize>, problems: &mut Vec<Problem>) {
-    match node {
-        Node::Map(entries) => {
-            let mut seen = std::collections::HashSet::new();
-            for (index, entry) in entries.iter().enumerate() {
-                path.push(index);
-                if let Some(name) = entry.name()
-                    && !seen.insert(name)
-                {
-                    let message = format!("the key `{}` stands here for the second time", shortened(name));
-                    let fault = Fault::new(message, "keep one of the two");
-                    problems.push(Problem { path: path.clone(), part: Part::Key, fault });
-                }
-                walk_duplicates(&entry.value, path, problems);
-                path.pop();
-            }
-        }
-        Node::List(values) => {
-            for (index, value) in values.iter().enumerate() {
-                path.push(index);
-                walk_duplicates(value, path, problems);
-                path.pop();
-            }
-        }
-        _ => {}
+        self.problems.push(Problem::new(path, part, fault));
     }
 }

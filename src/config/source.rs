@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::canonical::canonical;
 use super::diagnostic::{ConfigErrors, Diagnostic, Excerpt, Place, Spot};
-use super::guest::GuestConfig;
 use super::host::HostConfig;
 use super::locate::{self, Part};
 use super::tree::{self, Entry, Node};
+use crate::key_path::KeyPath;
 
 /// The largest file that is read: a guest's file has a few hundred bytes.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -64,14 +65,6 @@ impl ConfigSource {
         &self.text
     }
 
-    /// Reads it as a guest's file; see [`GuestConfig::parse`].
-    ///
-    /// # Errors
-    /// All that is wrong with it.
-    pub fn parse(&self) -> Result<GuestConfig, ConfigErrors> {
-        GuestConfig::read(self)
-    }
-
     /// Reads it as the host's file; see [`HostConfig::parse`].
     ///
     /// # Errors
@@ -83,11 +76,37 @@ impl ConfigSource {
     /// What is wrong with a value that only the host or the guest's XML can tell, placed at the value. The path are
     /// keys and, for elements of a list, their numbers from 0; a value that is no list counts as its only element. If
     /// the value is not in the file (it was left to its default), the place is the innermost section that is.
-    pub fn diagnose(&self, path: &[&str], message: impl Into<String>, help: Option<String>) -> Diagnostic {
+    pub fn diagnose(
+        &self,
+        path: impl Into<KeyPath>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) -> Diagnostic {
         let diagnostic = Diagnostic::new(&self.file, message, help);
         let Ok(root) = tree::parse(&self.text) else { return diagnostic };
-        let (indices, part) = resolve(&root, path);
+        let (indices, part) = resolve(&root, &path.into());
         diagnostic.at_some((!indices.is_empty()).then(|| self.find(&indices, part)).flatten())
+    }
+
+    /// Where a value stands, as editors read it: `FILE:LINE:COLUMN`. The path as for [`Self::diagnose`].
+    #[must_use]
+    pub fn place_of(&self, path: impl Into<KeyPath>) -> String {
+        let file = self.file.display();
+        match self.diagnose(path, String::new(), None).place {
+            Some(Place { line, column }) => format!("{file}:{line}:{column}"),
+            None => file.to_string(),
+        }
+    }
+
+    /// What stands at a path of keys, in one form for all ways to write the same. None where nothing does.
+    #[must_use]
+    pub fn canonical(&self, path: &KeyPath) -> Option<String> {
+        let root = tree::parse(&self.text).ok()?;
+        let value = path.steps().try_fold(&root, |node, step| {
+            let entry = node.entries().iter().find(|entry| is_called(entry, &step))?;
+            Some(&entry.value)
+        });
+        value.map(canonical)
     }
 
     /// Where a key or value stands.
@@ -115,15 +134,15 @@ impl ConfigSource {
 
 /// The entries that a path of names leads through, as far as it can be followed: to the value, or only to the key of
 /// the last section on the way.
-fn resolve(root: &Node, path: &[&str]) -> (Vec<usize>, Part) {
+fn resolve(root: &Node, path: &KeyPath) -> (Vec<usize>, Part) {
     let mut node = root;
     let mut indices = Vec::new();
-    for step in path {
+    for step in path.steps() {
         let found = match node {
             Node::Map(entries) => entries
                 .iter()
                 .enumerate()
-                .find(|(_, entry)| is_called(entry, step))
+                .find(|(_, entry)| is_called(entry, &step))
                 .map(|(index, entry)| (index, &entry.value)),
             Node::List(values) => {
                 step.parse().ok().and_then(|index: usize| values.get(index).map(|value| (index, value)))
@@ -135,7 +154,7 @@ fn resolve(root: &Node, path: &[&str]) -> (Vec<usize>, Part) {
                 indices.push(index);
                 node = value;
             }
-            None if *step == "0" && !matches!(node, Node::List(_)) => {}
+            None if step == "0" && !matches!(node, Node::List(_)) => {}
             None => return (indices, Part::Key),
         }
     }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::item::Item;
+use super::key::Key;
 use super::monitor::{self, deviation_name, monitor_name};
 use super::section::Section;
 use super::tree::Node;
 use super::value::{Fault, choice, duration};
-use super::vcp::{InputChoice, PREVIOUS, input, number};
+use super::vcp::{InputChoice, PREVIOUS, input, number, refuse_decimal_input};
 use crate::monitor::{DeviationName, MonitorName, MonitorSelector, VcpFeature, VcpValue};
 
 /// After that most guests have a picture: a monitor that is switched to an input without one goes back by itself.
@@ -32,10 +33,67 @@ pub struct SwitchInput {
     pub monitors: Vec<MonitorSwitch>,
 }
 
+impl SwitchInput {
+    /// Its keys, for people.
+    pub const KEYS: &'static [Key] = &[
+        Key::new(
+            "monitor",
+            "`{ model: \"LG ULTRAGEAR\" }`, or a name from the file of the host",
+            "needed",
+            "which one: `manufacturer` (three letters), `model`, `serial`, `connector` (the kernel's \
+                    name, such as `DP-1`), or several of them, which then all must fit",
+        ),
+        Key::new(
+            "guest",
+            "a name such as `hdmi-1`, `dp-2`, `usb-c`, or the monitor's own value such as `0x11`",
+            "needed if there is no `set`",
+            "the input that the guest is on",
+        ),
+        Key::new(
+            "host",
+            "`previous`, or an input",
+            "`previous`",
+            "the input that is shown after the guest; `previous` is the one that was active",
+        ),
+        Key::new(
+            "delay",
+            "`0s` to `60s`",
+            "`3s`",
+            "how long after the guest's start: a monitor goes back by itself from an input without a \
+                    picture",
+        ),
+        Key::new(
+            "set",
+            "features and values such as `{ 0x10: 80 }`",
+            "nothing",
+            "other features, by their numbers; what was there comes back after the guest",
+        ),
+        Key::new(
+            "shared",
+            "`false`, `last`",
+            "`false`",
+            "whether another guest may have this monitor too: not at all, or the one that was started \
+                    last has it",
+        ),
+        Key::new(
+            "deviation",
+            "a name",
+            "by the monitor",
+            "how the monitor differs from the standard, where that is not known by itself",
+        ),
+        Key::new(
+            "on_failure",
+            "`warn`, `refuse`",
+            "`warn`",
+            "the monitor does not answer before the start: a line in the log, or the start is refused",
+        ),
+    ];
+}
+
 /// What is done with one monitor; it has an input for the guest or other features.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitorSwitch {
-    /// Which one.
+    /// The monitor that is switched.
     pub monitor: MonitorChoice,
     /// The input that the guest is on; none if inputs are not switched.
     pub guest: Option<InputChoice>,
@@ -67,7 +125,7 @@ pub enum MonitorChoice {
 pub enum HostInput {
     /// The one that was active before.
     Previous,
-    /// This one.
+    /// The input that the file names.
     Input(InputChoice),
 }
 
@@ -90,7 +148,7 @@ pub enum OnUnreachable {
 }
 
 impl SwitchInput {
-    pub(super) fn read(item: Item<'_>) -> Self {
+    pub(crate) fn read(item: Item<'_>) -> Self {
         let mut seen = Vec::new();
         let monitors = item.elements("switches nothing", |element| {
             let example = "{monitor: {model: \"LG ULTRAGEAR\"}, guest: hdmi-1}";
@@ -109,6 +167,9 @@ impl MonitorSwitch {
         let monitor = section.required("monitor", missing).and_then(read_monitor);
         let guest = section.value("guest", input);
         let host = section.value("host", read_host).unwrap_or(HostInput::Previous);
+        for key in ["guest", "host"] {
+            section.item(key).map(refuse_decimal_input);
+        }
         let delay = section.value("delay", read_delay).unwrap_or(DEFAULT_DELAY);
         let set = section.item("set").map_or_else(Vec::new, read_set);
         let sharing = section.value("shared", read_sharing).unwrap_or(MonitorSharing::Refused);
@@ -138,7 +199,7 @@ fn refuse_without_effect(section: &mut Section<'_>, guest: Option<&InputChoice>,
                 .refuse(key, Fault::new("has no effect without `guest`", "add `guest`, or remove the key"));
         }
         if !section.has("set") {
-            section.refuse_whole(Fault::new(
+            section.refuse_as_empty(Fault::new(
                 "has no effect: nothing is switched",
                 "add the input that the guest is on, for example `guest: hdmi-1`",
             ));
@@ -171,6 +232,16 @@ fn read_monitor(item: Item<'_>) -> Option<MonitorChoice> {
             item.refuse(fault);
             None
         }
+        Node::Integer(_) => {
+            let help = format!(
+                "numbers of monitors change: `vfio-hook monitors` shows what to write, for example `monitor: {}`",
+                monitor::EXAMPLE
+            );
+            let fault =
+                Fault::expected_like("a monitor's name in host.yaml, or keys and values", item.node(), help);
+            item.refuse(fault);
+            None
+        }
         _ => item.value(monitor_name).map(MonitorChoice::Named),
     }
 }
@@ -181,8 +252,18 @@ fn read_host(node: &Node) -> Result<HostInput, Fault> {
         Node::Text(text) if super::did_you_mean(text, &[PREVIOUS]).is_some() => {
             Err(Fault::expected_like("an input or `previous`", node, "did you mean `previous`?"))
         }
+        Node::Bool(false) => Err(always_comes_back(node)),
+        Node::Text(text) if NOTHING.contains(&text.to_lowercase().as_str()) => Err(always_comes_back(node)),
         other => input(other).map(HostInput::Input),
     }
+}
+
+/// Words for a monitor that stays where it is after the guest.
+const NOTHING: [&str; 7] = ["none", "no", "off", "never", "keep", "leave", "stay"];
+
+fn always_comes_back(node: &Node) -> Fault {
+    let help = "remove the key: the input that was active comes back after the guest; or name another one";
+    Fault::expected_like("an input or `previous`", node, help)
 }
 
 fn read_delay(node: &Node) -> Result<Duration, Fault> {
@@ -194,14 +275,42 @@ fn read_delay(node: &Node) -> Result<Duration, Fault> {
     Ok(delay)
 }
 
-fn read_set(item: Item<'_>) -> Vec<(VcpFeature, VcpValue)> {
+fn read_set(mut item: Item<'_>) -> Vec<(VcpFeature, VcpValue)> {
+    item.judge_keys_as_written(feature_as_written);
     item.pairs("sets nothing", "{0xD6: 1}", read_feature, |value| {
         value.value(|node| number(node, "a value from 0 to 0xffff"))
     })
 }
 
+/// Reads a feature's number; one that YAML has made of its text is judged by that.
 fn read_feature(node: &Node) -> Result<VcpFeature, Fault> {
     let feature = number(node, "a feature's number from 0 to 0xff")?;
+    match node {
+        Node::Text(text) => feature_as_written(text).map_or(Ok(feature), Err),
+        _ => Ok(feature),
+    }
+}
+
+/// What is wrong with a feature's number that is written like this. Guides and monitors have these numbers in
+/// hexadecimal, many without the `0x`.
+fn feature_as_written(text: &str) -> Option<Fault> {
+    let Ok(feature) = text.parse::<VcpFeature>() else {
+        // What is too large is told anyway.
+        let is_usual = text.starts_with("0x") || text.bytes().all(|byte| byte.is_ascii_digit());
+        if is_usual {
+            return None;
+        }
+        return Some(Fault::new(format!("`{text}` is no feature's number"), "write it like `0x10`"));
+    };
+    let meant = u8::from_str_radix(text, 16).ok().map(VcpFeature).filter(|meant| *meant != feature);
+    if let Some(meant) = meant {
+        let message = format!("`{text}` is {feature} in decimal, and {meant} in hexadecimal");
+        return Some(Fault::new(message, format!("write `{meant}`, or `{feature}` if that is meant")));
+    }
+    check_feature(feature).err()
+}
+
+fn check_feature(feature: VcpFeature) -> Result<VcpFeature, Fault> {
     if feature == VcpFeature::INPUT_SOURCE {
         return Err(Fault::new("0x60 is the input", "name it with `guest` and `host`"));
     }
@@ -217,6 +326,7 @@ fn read_sharing(node: &Node) -> Result<MonitorSharing, Fault> {
     match node {
         Node::Bool(false) => Ok(MonitorSharing::Refused),
         Node::Text(text) if text == "last" => Ok(MonitorSharing::LastStarted),
+        Node::Text(text) if text.eq_ignore_ascii_case("false") => Err(Fault::quoted(WHAT, node)),
         Node::Text(text) if super::did_you_mean(text, &["last"]).is_some() => {
             Err(Fault::expected_like(WHAT, node, "did you mean `last`?"))
         }

@@ -10,9 +10,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What a timeout may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timeout {
+pub(crate) struct Timeout {
     /// Where the file has none.
-    pub(super) default: Duration,
+    pub(crate) default: Duration,
     longest: Duration,
     /// Why it may not be longer.
     reason: &'static str,
@@ -20,24 +20,24 @@ pub(super) struct Timeout {
 
 impl Timeout {
     /// Of something that the guest's start waits for: `prepare` has 60 s in all, and other actions need some of them.
-    pub(super) const fn during_prepare(default: Duration) -> Self {
+    pub(crate) const fn during_prepare(default: Duration) -> Self {
         let reason = "libvirt waits meanwhile, and `prepare` has 60 s in all";
         Self { default, longest: Duration::from_secs(50), reason }
     }
 
     /// The same with another bound.
-    pub(super) const fn at_most(self, longest: Duration) -> Self {
+    pub(crate) const fn at_most(self, longest: Duration) -> Self {
         Self { longest, ..self }
     }
 
     /// Of something that libvirt does not wait for. Ten minutes tell a slow command from one that hangs.
-    pub(super) const fn afterwards(default: Duration) -> Self {
+    pub(crate) const fn afterwards(default: Duration) -> Self {
         let reason = "what runs for longer is better a service, which the command starts";
         Self { default, longest: Duration::from_secs(600), reason }
     }
 
     /// Reads a duration within the bounds.
-    pub(super) fn read(&self, node: &Node) -> Result<Duration, Fault> {
+    pub(crate) fn read(&self, node: &Node) -> Result<Duration, Fault> {
         let default = written(self.default);
         let timeout = duration(node, &default)?;
         if (SHORTEST..=self.longest).contains(&timeout) {

@@ -11,7 +11,7 @@ use super::syntax::{self, MAX_VALUES, SyntaxFault};
 
 /// One value of the file.
 #[derive(Debug, PartialEq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Null,
     Bool(bool),
     /// A whole number, in decimal digits.
@@ -26,7 +26,7 @@ pub(super) enum Node {
 
 /// A key and its value; keys may repeat and may be anything.
 #[derive(Debug, PartialEq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) key: Node,
     pub(super) value: Node,
 }
@@ -81,6 +81,12 @@ impl Entry {
             _ => None,
         }
     }
+}
+
+/// Whether YAML would have read a text as a number, `true` or `false`, had there been no quotes around it.
+pub(super) fn is_quoted(text: &str) -> bool {
+    let is_number = || text.parse::<i64>().is_ok_and(|number| number.to_string() == text);
+    matches!(text, "true" | "false" | "True" | "False" | "TRUE" | "FALSE") || is_number()
 }
 
 /// A text of the file for a message: never more than a line's worth of it.

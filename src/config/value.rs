@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::duration::{ParseDurationError, parse_duration};
 use super::suggest::did_you_mean;
-use super::tree::{Node, shortened};
-use crate::host::UserName;
+use super::tree::{Node, is_quoted, shortened};
 use crate::pages::{MemorySize, ParseSizeError};
+use crate::user_name::UserName;
 
 /// Whether something is done: `true` or `false` in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,25 +26,38 @@ impl Toggle {
     }
 }
 
-/// What is wrong with a value, and how to mend it.
+/// What is wrong with a value, and how to fix it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) message: String,
-    pub(super) help: Option<String>,
+pub(crate) struct Fault {
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
 }
 
 impl Fault {
-    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: Some(help.into()) }
     }
 
     /// The value is of another kind than the one expected.
-    pub(super) fn expected(what: &str, found: &Node) -> Self {
+    pub(crate) fn expected(what: &str, found: &Node) -> Self {
         Self { message: format!("expected {what}, found {}", found.describe()), help: None }
     }
 
+    /// The value is right but for the quotes around it.
+    pub(crate) fn quoted(what: &str, found: &Node) -> Self {
+        let help = match found {
+            Node::Text(text) => format!("write it without quotes: `{}`", text.to_lowercase()),
+            _ => "write it without quotes".to_owned(),
+        };
+        let found = match found {
+            Node::Text(text) => format!("`\"{}\"`, a text", shortened(text)),
+            other => other.describe(),
+        };
+        Self::new(format!("expected {what}, found {found}"), help)
+    }
+
     /// The value is of another kind, and this is how it should look.
-    pub(super) fn expected_like(what: &str, found: &Node, help: impl Into<String>) -> Self {
+    pub(crate) fn expected_like(what: &str, found: &Node, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..Self::expected(what, found) }
     }
 }
@@ -58,11 +71,16 @@ pub(super) fn toggle(node: &Node) -> Result<Toggle, Fault> {
         Node::Text(text) => Err(match text.to_lowercase().as_str() {
             "yes" | "on" | "y" => Fault::expected_like(WHAT, node, "write `true`"),
             "no" | "off" | "n" => Fault::expected_like(WHAT, node, "write `false`"),
+            "true" | "false" if is_quoted(text) => Fault::quoted(WHAT, node),
+            "1" => Fault::expected_like(WHAT, node, "write `true`"),
+            "0" => Fault::expected_like(WHAT, node, "write `false`"),
             word => match did_you_mean(word, &["true", "false"]) {
                 Some(meant) => Fault::expected_like(WHAT, node, format!("did you mean `{meant}`?")),
                 None => Fault::expected(WHAT, node),
             },
         }),
+        Node::Integer(digits) if digits == "1" => Err(Fault::expected_like(WHAT, node, "write `true`")),
+        Node::Integer(digits) if digits == "0" => Err(Fault::expected_like(WHAT, node, "write `false`")),
         other => Err(Fault::expected(WHAT, other)),
     }
 }
@@ -132,7 +150,8 @@ pub(super) fn memory(node: &Node, example: &str) -> Result<MemorySize, Fault> {
 pub(super) fn user(node: &Node) -> Result<UserName, Fault> {
     let Node::Text(name) = node else { return Err(Fault::expected("a user's name", node)) };
     UserName::new(name).map_err(|_| {
-        let help = "a name has letters, digits, `_`, `-` and `.`, starts with a letter or `_`, and has at most 32 of them";
+        let help = "a name has letters, digits, `_`, `-` and `.`, starts with a letter or `_`, and has at \
+                    most 32 of them";
         Fault::expected_like("a user's name", node, help)
     })
 }
@@ -152,7 +171,7 @@ fn without_unit(digits: &str, example: &str) -> Fault {
 }
 
 /// Reads a name that the writer of a file gave to something.
-pub(super) fn given_name<T: FromStr>(node: &Node, what: &str) -> Result<T, Fault> {
+pub(crate) fn given_name<T: FromStr>(node: &Node, what: &str) -> Result<T, Fault> {
     const HELP: &str = "letters, digits, `-` and `_`, a letter first, at most 32 of them";
     match node {
         Node::Text(text) => text.parse().map_err(|_| Fault::expected_like(what, node, HELP)),
@@ -171,6 +190,7 @@ mod tests {
             toggle(&text("yes")).unwrap_err(),
             toggle(&text("ture")).unwrap_err(),
             toggle(&Node::Integer("1".to_owned())).unwrap_err(),
+            toggle(&text("true")).unwrap_err(),
             choice(&text("Refuse"), &[("refuse", 1), ("warn", 2)]).unwrap_err(),
             choice(&Node::Null, &[("refuse", 1), ("warn", 2), ("allow", 3)]).unwrap_err(),
             duration(&Node::Integer("20".to_owned()), "20s").unwrap_err(),
@@ -189,7 +209,8 @@ mod tests {
             [
                 "expected `true` or `false`, found `yes` (write `true`)",
                 "expected `true` or `false`, found `ture` (did you mean `true`?)",
-                "expected `true` or `false`, found the number 1 ()",
+                "expected `true` or `false`, found the number 1 (write `true`)",
+                "expected `true` or `false`, found `\"true\"`, a text (write it without quotes: `true`)",
                 "expected `refuse` or `warn`, found `Refuse` (did you mean `refuse`?)",
                 "expected `refuse`, `warn` or `allow`, found nothing ()",
                 "20 has no unit (add a unit: for example `20s`)",

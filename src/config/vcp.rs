@@ -2,10 +2,11 @@
 
 use std::str::FromStr;
 
+use super::item::Item;
 use super::suggest::did_you_mean;
 use super::tree::{Node, shortened};
 use super::value::Fault;
-use crate::monitor::{InputName, ParseVcpError, VcpValue, standard_inputs};
+use crate::monitor::{InputName, ParseVcpError, VcpValue, hexadecimal_input, standard_inputs};
 
 /// The word for the input that was active before.
 pub(super) const PREVIOUS: &str = "previous";
@@ -46,11 +47,39 @@ pub(super) fn number<T: FromStr<Err = ParseVcpError>>(node: &Node, what: &str) -
     }
 }
 
+/// Notes a decimal number that would be another input in hexadecimal. It has to be looked up in the file, since YAML
+/// gives 0x0c and 12 as the same number, and the first is right.
+pub(super) fn refuse_decimal_input(item: Item<'_>) {
+    if let Node::Integer(digits) = item.node()
+        && let Some(fault) = bare_input(digits)
+    {
+        item.refuse_in_decimal(fault);
+    }
+}
+
+fn bare_input(bare: &str) -> Option<Fault> {
+    hexadecimal_input(bare).map(|input| Fault::new(input.problem(bare), input.help()))
+}
+
+/// Reads the value of an input.
+pub(super) fn input_value(node: &Node) -> Result<VcpValue, Fault> {
+    if let Node::Text(text) = node {
+        bare_input(text).map_or(Ok(()), Err)?;
+    }
+    number(node, "a value from 0 to 0xffff")
+}
+
+/// Whether a text is meant as a number: the names of inputs begin with a letter.
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+}
+
 /// Reads an input: its name or its value. Whether a monitor has it, its deviation tells.
 pub(super) fn input(node: &Node) -> Result<InputChoice, Fault> {
     const WHAT: &str = "an input's name or value";
     let text = match node {
-        Node::Text(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+        Node::Text(text) if is_number(text) => {
+            bare_input(text).map_or(Ok(()), Err)?;
             return number(node, WHAT).map(InputChoice::Raw);
         }
         Node::Text(text) => text,

@@ -18,7 +18,7 @@ pub struct FamilyName(String);
 /// Cards that behave in the same way when they are reset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
-    /// Its name.
+    /// What `gpu_families` in host.yaml calls it.
     pub name: FamilyName,
     /// Its models.
     pub ids: Vec<IdRange>,
@@ -28,6 +28,8 @@ pub struct Family {
     pub vendor_reset: VendorReset,
     /// What being bound to the host's driver again, after a guest, does to a card.
     pub host_driver: Robustness,
+    /// Whether its cards are cards of their own.
+    pub integration: Integration,
     /// Which resets there are, in words.
     pub resets: Option<String>,
     /// Which reset the host's driver makes by itself when it takes a card that still runs its firmware, in words.
@@ -51,6 +53,17 @@ pub enum Robustness {
     Fragile,
 }
 
+/// Where graphics are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Integration {
+    /// On a card of their own, whose slot has nothing else in it.
+    #[default]
+    Discrete,
+    /// In the processor: the slot may have functions of the platform's beside them, such as its USB.
+    Integrated,
+}
+
 /// The kernel module that resets some cards of AMD.
 pub const VENDOR_RESET: &str = "vendor_reset";
 
@@ -65,7 +78,7 @@ pub enum VendorReset {
 }
 
 impl FamilyName {
-    /// The name.
+    /// As files have it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -82,6 +95,7 @@ impl Family {
             reboot: Robustness::Fine,
             vendor_reset: VendorReset::Unsupported,
             host_driver: Robustness::Fine,
+            integration: Integration::Discrete,
             resets: None,
             driver_reset: None,
             fails: None,
@@ -94,6 +108,12 @@ impl Family {
     #[must_use]
     pub fn contains(&self, id: PciId) -> bool {
         self.ids.iter().any(|range| range.contains(id))
+    }
+
+    /// Whether its cards are a part of AMD's processors, which have other things of the host in the same slot.
+    #[must_use]
+    pub fn is_of_processor(&self) -> bool {
+        self.integration == Integration::Integrated
     }
 
     /// What happens to a guest that reboots itself, where its file does not say it.

@@ -1,6 +1,6 @@
 //! What happens when the guest reboots itself.
 
-use super::in_words;
+use super::named_enum;
 
 /// What becomes of a reboot that the guest makes by itself: QEMU stays, and a card that cannot be reset is given to the
 /// next start of the guest's system as the last one left it.
@@ -18,7 +18,7 @@ impl GuestReboot {
     /// All there are.
     pub const ALL: &'static [Self] = &[Self::Refuse, Self::Restart, Self::Allow];
 
-    /// Its word.
+    /// The word for it in the YAML file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,4 +29,4 @@ impl GuestReboot {
     }
 }
 
-in_words!(GuestReboot, "way to treat a reboot");
+named_enum!(GuestReboot, "way to treat a reboot");

@@ -1,10 +1,10 @@
 //! What can be tried with a card that does not answer.
 
-use super::in_words;
+use super::named_enum;
 
 /// One step of a recovery, from the mildest to the one that halts the whole host for seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rung {
+pub enum RecoveryStep {
     /// The functions are reset by the methods they have.
     Reset,
     /// The secondary bus reset of the port above the card.
@@ -21,7 +21,7 @@ pub enum Rung {
     DeepSleep,
 }
 
-impl Rung {
+impl RecoveryStep {
     /// All there are, the mildest first.
     pub const ALL: &'static [Self] = &[
         Self::Reset,
@@ -33,13 +33,17 @@ impl Rung {
         Self::DeepSleep,
     ];
 
+    /// Those that need no driver of the host's: they can be made whatever the card's state.
+    pub const WITHOUT_DRIVER: &'static [Self] =
+        &[Self::Reset, Self::BusReset, Self::Rescan, Self::RescanCard, Self::SlotPower, Self::DeepSleep];
+
     /// Whether the kernel finds the functions anew, and would bind drivers to them.
     #[must_use]
     pub const fn finds_anew(self) -> bool {
         matches!(self, Self::Rescan | Self::RescanCard | Self::SlotPower)
     }
 
-    /// Its word.
+    /// The word for it in the YAML file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,4 +58,4 @@ impl Rung {
     }
 }
 
-in_words!(Rung, "step of a recovery");
+named_enum!(RecoveryStep, "step of a recovery");

@@ -1,6 +1,6 @@
 //! The kernel's ways to reset a function.
 
-use super::in_words;
+use super::named_enum;
 
 /// One of the names in a function's `reset_method` (`pci_reset_fn_methods` in the kernel's `drivers/pci/pci.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,4 +41,4 @@ impl ResetMethod {
     }
 }
 
-in_words!(ResetMethod, "way to reset a function");
+named_enum!(ResetMethod, "way to reset a function");

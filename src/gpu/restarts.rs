@@ -17,7 +17,7 @@ pub struct Restarts(Vec<u64>);
 
 /// Whether a guest may be started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartVerdict {
+pub enum RestartAnswer {
     /// It may.
     Allowed,
     /// It was started again too often in too short a time.
@@ -26,15 +26,15 @@ pub enum RestartVerdict {
 
 impl Restarts {
     /// Judges a restart at this moment (time since the boot), and counts it if it may be made.
-    pub fn admit(&mut self, now: Duration) -> RestartVerdict {
+    pub fn admit(&mut self, now: Duration) -> RestartAnswer {
         let now = now.as_secs();
         // A moment that is yet to come is none of this boot.
         self.0.retain(|at| *at <= now && now - at < RESTARTS_WITHIN.as_secs());
         if self.0.len() >= MOST_RESTARTS {
-            return RestartVerdict::TooMany;
+            return RestartAnswer::TooMany;
         }
         self.0.push(now);
-        RestartVerdict::Allowed
+        RestartAnswer::Allowed
     }
 }
 
@@ -45,7 +45,7 @@ mod tests {
     /// What is said of restarts at these seconds.
     fn verdicts(seconds: &[u64]) -> Vec<bool> {
         let mut restarts = Restarts::default();
-        let is_allowed = |at: &u64| restarts.admit(Duration::from_secs(*at)) == RestartVerdict::Allowed;
+        let is_allowed = |at: &u64| restarts.admit(Duration::from_secs(*at)) == RestartAnswer::Allowed;
         seconds.iter().map(is_allowed).collect()
     }
 

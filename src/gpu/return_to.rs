@@ -1,6 +1,6 @@
 //! Where a card goes when its guest is gone.
 
-use super::in_words;
+use super::named_enum;
 
 /// Whom a card is bound to when its guest is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +18,7 @@ impl ReturnTo {
     /// All there are.
     pub const ALL: &'static [Self] = &[Self::Host, Self::Vfio, Self::HostIfClean];
 
-    /// Its word.
+    /// The word for it in the YAML file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,4 +29,4 @@ impl ReturnTo {
     }
 }
 
-in_words!(ReturnTo, "place for a card to return to");
+named_enum!(ReturnTo, "place for a card to return to");

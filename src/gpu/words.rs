@@ -13,7 +13,7 @@ pub struct UnknownWord {
 }
 
 /// Writes a type by its `as_str`, and reads it by looking through its `ALL`.
-macro_rules! in_words {
+macro_rules! named_enum {
     ($type:ty, $what:literal) => {
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,7 +34,7 @@ macro_rules! in_words {
     };
 }
 
-pub(super) use in_words;
+pub(super) use named_enum;
 
 #[cfg(test)]
 mod tests {
@@ -44,7 +44,7 @@ mod tests {
     use serde::Serialize;
     use serde::de::DeserializeOwned;
 
-    use crate::gpu::{GuestReboot, ResetMethod, ReturnTo, Rung};
+    use crate::gpu::{GuestReboot, KeepAwake, RecoveryStep, ResetMethod, ReturnTo};
 
     fn come_back<T>(all: &[T])
     where
@@ -63,13 +63,17 @@ mod tests {
     fn every_value_has_a_word_of_its_own() {
         come_back(ReturnTo::ALL);
         come_back(GuestReboot::ALL);
+        come_back(KeepAwake::ALL);
         come_back(ResetMethod::ALL);
-        come_back(Rung::ALL);
+        come_back(RecoveryStep::ALL);
     }
 
     #[test]
     fn other_words_are_refused() {
-        assert_eq!("Reset".parse::<Rung>().unwrap_err().to_string(), "`Reset` is no step of a recovery");
+        assert_eq!(
+            "Reset".parse::<RecoveryStep>().unwrap_err().to_string(),
+            "`Reset` is no step of a recovery"
+        );
         assert!(serde_json::from_str::<ReturnTo>("\"\"").is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! How much of everything a guest's XML may have. The parser's time grows with the square of some of it, so the text is
 //! looked over once before it is parsed.
 
+use std::ops::Range;
+
 use super::error::{GuestError, Position};
 
 /// Attributes of one element: libvirt's have at most some twenty.
@@ -30,15 +32,26 @@ struct Bound {
     what: &'static str,
 }
 
+/// What a look over the text comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Overview {
+    /// A document type declaration before the first element, with nothing declared in it: `<!DOCTYPE domain>`.
+    pub(super) doctype: Option<Range<usize>>,
+    /// The name of the first element; none where there is none.
+    pub(super) root: Option<Range<usize>>,
+}
+
 /// Looks a text over. What is no XML may get through: the parser stops where it finds that, and all before is within
 /// the bounds.
-pub(super) fn check(text: &str) -> Result<(), GuestError> {
+pub(super) fn check(text: &str) -> Result<Overview, GuestError> {
     for (sign, what) in [('<', "`<`"), ('=', "`=`")] {
         if let Some((at, _)) = text.match_indices(sign).nth(SIGNS) {
             return Err(Look::new(text).beyond(Bound { most: SIGNS, what }, at));
         }
     }
-    Look::new(text).run()
+    let mut look = Look::new(text);
+    look.run()?;
+    Ok(look.overview)
 }
 
 /// What was counted so far.
@@ -49,6 +62,7 @@ struct Look<'t> {
     markup: usize,
     attributes: usize,
     namespaces: usize,
+    overview: Overview,
 }
 
 /// How a start tag ends.
@@ -62,7 +76,8 @@ enum TagEnd {
 
 impl<'t> Look<'t> {
     fn new(text: &'t str) -> Self {
-        Self { text, open: Vec::new(), markup: 0, attributes: 0, namespaces: 0 }
+        let overview = Overview::default();
+        Self { text, open: Vec::new(), markup: 0, attributes: 0, namespaces: 0, overview }
     }
 
     fn run(&mut self) -> Result<(), GuestError> {
@@ -80,10 +95,17 @@ impl<'t> Look<'t> {
             } else if rest.starts_with("</") {
                 self.open.pop();
                 self.after(">", start)
+            } else if rest.starts_with("<!DOCTYPE") && self.overview == Overview::default() {
+                // With declarations in it it is left to the parser, which takes none.
+                let end = self.after(">", start).filter(|end| !self.text[start..*end].contains('['));
+                self.overview.doctype = end.map(|end| start..end);
+                end
             } else if rest.starts_with("<!") {
-                // A DOCTYPE, which ends it for the parser.
                 None
             } else {
+                if self.overview.root.is_none() {
+                    self.overview.root = Some(self.name_from(start + 1));
+                }
                 self.start_tag(start)?
             };
             match end {
@@ -132,6 +154,13 @@ impl<'t> Look<'t> {
             self.hold(DEPTH, self.open.len(), start)?;
         }
         Ok(Some(at + 1))
+    }
+
+    fn name_from(&self, begins: usize) -> Range<usize> {
+        let ends = self.text[begins..].find(|character: char| {
+            character.is_ascii_whitespace() || matches!(character, '/' | '>' | '<' | '=')
+        });
+        begins..ends.map_or(self.text.len(), |ends| begins + ends)
     }
 
     fn find(&self, what: &str, from: usize) -> Option<usize> {

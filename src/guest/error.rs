@@ -39,7 +39,7 @@ pub enum GuestError {
         at: Position,
         /// How many there may be.
         most: usize,
-        /// Of what.
+        /// The part of the XML, in words.
         what: String,
     },
     /// Bytes that are no UTF-8.
@@ -56,8 +56,17 @@ pub enum GuestError {
         /// What it stopped at, in words of its own.
         problem: &'static str,
     },
-    /// A document type declaration, which could hold entities.
-    #[error("the guest's XML has a DOCTYPE; libvirt never writes one")]
+    /// The end before the end: a download or a copy that was cut off.
+    #[error("{at}: the guest's XML ends here, before its end: it is cut off")]
+    CutOff {
+        /// The end of the text.
+        at: Position,
+    },
+    /// Some other kind of file.
+    #[error("this is no XML")]
+    NotXml,
+    /// A document type declaration with declarations in it, which could be entities.
+    #[error("the guest's XML has a DOCTYPE with declarations in it, which are not read")]
     Dtd,
     /// Another XML file of libvirt's.
     #[error("{at}: this is libvirt's status file (`domstatus`), not a guest's XML (`domain`)")]
@@ -66,10 +75,12 @@ pub enum GuestError {
         at: Position,
     },
     /// Some other XML.
-    #[error("{at}: the root element is not `domain`")]
+    #[error("{at}: this is no guest's XML (`domain`): {}", in_words(root))]
     NotADomain {
         /// The root element.
         at: Position,
+        /// The name of the element.
+        root: String,
     },
     /// Something that every guest has.
     #[error("the guest's XML has no {place}")]
@@ -77,6 +88,9 @@ pub enum GuestError {
         /// The element's path, and the attribute if it is one.
         place: String,
     },
+    /// `<vcpus>` has the first vCPU off.
+    #[error("the guest's XML has vCPU 0 off in <vcpus>, without which no guest starts")]
+    FirstVcpuOff,
     /// A value that means nothing.
     #[error("{place} `{}`: {reason}", excerpt(value, QUOTED_CHARACTERS))]
     BadValue {
@@ -130,6 +144,60 @@ pub enum ValueError {
     NoSuchCell,
 }
 
+/// The roots of libvirt's other files, and what those are: one a line, as an array costs two relocations each.
+const OTHER_FILES: &str = "\
+capabilities what a host can do
+cpu a CPU
+device a host's device
+devices the devices of a guest
+disk a disk
+domainCapabilities what QEMU can do
+domainbackup a backup
+domaincheckpoint a checkpoint
+domainsnapshot a snapshot
+domstatus a guest that runs
+filter a network filter
+hostdev a device
+interface a network interface
+network a network
+networkport a port of a network
+pool a storage pool
+secret a secret
+volume a storage volume";
+
+/// What XML with this root is.
+fn in_words(root: &str) -> String {
+    let quoted = excerpt(root, QUOTED_CHARACTERS);
+    match OTHER_FILES.lines().filter_map(|line| line.split_once(' ')).find(|(known, _)| *known == root) {
+        Some((_, what)) => format!("it describes {what} (`{quoted}`)"),
+        None => format!("its root element is `{quoted}`"),
+    }
+}
+
+impl GuestError {
+    /// What a person can do about it who gave the file.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        const WHERE: &str = "`virsh dumpxml --inactive GUEST > FILE` writes a guest's XML, `virsh list --all` names the guests";
+        match self {
+            Self::TooLarge | Self::TooMuch { .. } => "no guest has that much: is it the right file?",
+            Self::NotUtf8 { .. } => "save it as UTF-8, or let `virsh dumpxml` write it",
+            Self::StatusFile { .. } => "the guest's XML is /etc/libvirt/qemu/GUEST.xml",
+            Self::NotADomain { root, .. } if root == "domainsnapshot" => {
+                "the guest is the <domain> in it, in a file of its own"
+            }
+            Self::Broken { .. } => {
+                "`xmllint --noout FILE` shows the place; `virsh dumpxml GUEST` writes it anew"
+            }
+            Self::CutOff { .. } | Self::NotXml | Self::NotADomain { .. } => WHERE,
+            Self::Dtd => "remove the DOCTYPE: libvirt has none",
+            Self::Missing { .. } | Self::FirstVcpuOff | Self::BadValue { .. } => {
+                "libvirt does not take it so either: fix it in the file, or with `virsh edit`"
+            }
+        }
+    }
+}
+
 // Not its source: the message tells it already.
 impl From<ParseListError> for ValueError {
     fn from(error: ParseListError) -> Self {
@@ -174,7 +242,6 @@ impl From<roxmltree::Error> for GuestError {
                 "more in it than can be read"
             }
             Error::NoRootNode => "there is no element in it",
-            Error::UnclosedRootNode => "the root element is not closed",
             Error::UnexpectedCloseTag(..) => "an element is closed under another name",
             Error::UnknownNamespace(..) => "a prefix that is declared nowhere",
             Error::DuplicatedNamespace(..) | Error::DuplicatedAttribute(..) => "an attribute is there twice",
@@ -192,6 +259,12 @@ impl From<roxmltree::Error> for GuestError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_file_of_libvirts_has_one_name() {
+        let names = OTHER_FILES.lines().map(|line| line.split_once(' ').unwrap().0);
+        assert!(names.is_sorted_by(|one, next| one < next));
+    }
 
     #[test]
     fn finds_the_line_and_column_of_a_byte() {

@@ -30,7 +30,7 @@ pub enum MemorySource {
 /// A device that adds memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryDevice {
-    /// Which kind.
+    /// The kind of memory device.
     pub model: MemoryModel,
     /// How much it can hold.
     pub size: MemorySize,
@@ -61,17 +61,16 @@ pub enum MemoryModel {
     Other(String),
 }
 
-/// Reads `<memory>`. Without it a guest has what its cells and devices have, as in libvirt.
+/// Reads `<memory>`. A guest with cells has what these and its devices have, whatever that says, as in libvirt
+/// (`virDomainDefPostParseMemory` in `src/conf/domain_postparse.c`).
 pub(super) fn total_memory(
     domain: &Element<'_>,
     cells: &[NumaCell],
     devices: &[MemoryDevice],
 ) -> Result<MemorySize, GuestError> {
-    if let Some(memory) = domain.find("memory") {
-        return memory.text_memory();
-    }
+    let written = domain.find("memory").map(|memory| memory.text_memory()).transpose()?;
     if cells.is_empty() {
-        return Err(domain.missing("memory"));
+        return written.ok_or_else(|| domain.missing("memory"));
     }
     let parts = cells.iter().map(|cell| cell.memory).chain(devices.iter().map(|device| device.size));
     Ok(parts.fold(MemorySize::ZERO, MemorySize::plus))
@@ -206,6 +205,10 @@ mod tests {
         let xml = "<cpu><numa><cell memory='1' unit='GiB'/><cell memory='2' unit='GiB'/></numa></cpu>
             <devices><memory model='dimm'><target><size unit='GiB'>4</size></target></memory></devices>";
         assert_eq!(guest_without_memory(xml).unwrap().memory, MemorySize::from_gib(7));
+        // Cells count, whatever the XML says of all.
+        let cell = "<cpu><numa><cell id='0' cpus='0' memory='4' unit='GiB'/></numa></cpu>";
+        let both = guest_without_memory(&format!("<memory unit='GiB'>8</memory>{cell}"));
+        assert_eq!(both.unwrap().memory, MemorySize::from_gib(4));
         assert_eq!(guest_without_memory("").unwrap_err().to_string(), "the guest's XML has no memory");
     }
 

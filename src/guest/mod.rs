@@ -9,15 +9,21 @@ use crate::cpuset::CpuSet;
 use crate::pages::MemorySize;
 
 mod bounds;
+mod cgroup_path;
 mod error;
 mod hostdev;
 mod lifecycle;
 mod memory;
 mod name;
+mod name_pattern;
 mod numa;
 mod page_demand;
 mod parse;
+mod qemu_arguments;
+mod qemu_threads;
 mod scaled;
+mod schedulers;
+mod shmem;
 #[cfg(test)]
 mod testing;
 mod uuid;
@@ -25,12 +31,16 @@ mod vcpus;
 mod xml;
 
 pub use error::{GuestError, MAX_XML_BYTES, Position, ValueError};
-pub use hostdev::{Managed, PciHostdev};
+pub use hostdev::{HostdevPlace, Managed, PciHostdev};
 pub use lifecycle::LifecycleAction;
 pub use memory::{HugepagesPage, MemoryDevice, MemoryModel, MemorySource};
 pub use name::GuestName;
+pub use name_pattern::{NamePattern, ParsePatternError};
 pub use numa::{MemNode, NumaCell, NumaMemory, NumaMode, NumaPlacement};
 pub use page_demand::{PageDemand, Placement};
+pub use qemu_threads::QemuThreads;
+pub use schedulers::XmlSchedulers;
+pub use shmem::Shmem;
 pub use uuid::{GuestUuid, ParseUuidError};
 pub use vcpus::VcpuCount;
 
@@ -55,20 +65,26 @@ pub struct Guest {
     pub memnodes: Vec<MemNode>,
     /// Devices that add memory.
     pub memory_devices: Vec<MemoryDevice>,
-    /// How many vCPUs it has, and where those without a pin of their own may run.
+    /// How many vCPUs it has, which of them run, and where those without a pin of their own may run.
     pub vcpus: VcpuCount,
     /// Where each vCPU may run.
     pub vcpu_pins: BTreeMap<u32, CpuSet>,
-    /// Where QEMU's own threads may run.
-    pub emulator_pin: Option<CpuSet>,
-    /// Where each I/O thread may run.
-    pub iothread_pins: BTreeMap<u32, CpuSet>,
+    /// QEMU's own threads, and where they may run.
+    pub qemu_threads: QemuThreads,
+    /// Which threads the XML has the kernel schedule in a way of their own.
+    pub schedulers: XmlSchedulers,
+    /// Memory that it shares with the host.
+    pub shmems: Vec<Shmem>,
     /// The cgroup partition, if it is not libvirt's default.
     pub partition: Option<String>,
-    /// The host's PCI devices that it gets.
+    /// The host's PCI devices that it gets, wherever they stand in the XML.
     pub pci_hostdevs: Vec<PciHostdev>,
     /// How many mediated devices it gets: parts of cards that stay with the host.
     pub mediated_devices: usize,
+    /// How many interfaces it has of libvirt's networks: libvirt may choose a device of the host for them later.
+    pub network_interfaces: usize,
     /// What happens when the guest reboots.
     pub on_reboot: LifecycleAction,
+    /// Prefixes that are declared nowhere, as `qemu` without `xmlns:qemu`: libvirt passes over what has them.
+    pub undeclared_prefixes: Vec<String>,
 }

@@ -41,7 +41,7 @@ pub enum NumaPlacement {
 /// Where the memory of all cells comes from: `<numatune><memory>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumaMemory {
-    /// How strictly.
+    /// How strictly the kernel keeps to the nodes.
     pub mode: NumaMode,
     /// Who chooses the nodes.
     pub placement: NumaPlacement,
@@ -54,7 +54,7 @@ pub struct NumaMemory {
 pub struct MemNode {
     /// The guest's cell.
     pub cell: u32,
-    /// How strictly.
+    /// How strictly the kernel keeps to the nodes.
     pub mode: NumaMode,
     /// The host's nodes.
     pub nodes: NodeSet,

@@ -20,7 +20,7 @@ const SMALL_PAGE_KIB: u64 = 4;
 pub struct PageDemand {
     /// Their size.
     pub size: PageSize,
-    /// How many.
+    /// The number of pages.
     pub pages: u64,
     /// From where.
     pub placement: Placement,

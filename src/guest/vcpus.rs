@@ -1,6 +1,6 @@
-//! Which CPUs of the host a guest's threads may run on.
+//! Which vCPUs a guest has, which of them run, and which CPUs of the host they may run on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Guest;
 use super::error::{GuestError, ValueError};
@@ -11,17 +11,24 @@ use crate::cpuset::CpuSet;
 const MAX_VCPUS: u32 = 16384;
 
 /// One for each vCPU.
-const MAX_PINS: usize = MAX_VCPUS as usize;
+pub(super) const MAX_PINS: usize = MAX_VCPUS as usize;
 
-/// How many vCPUs a guest has: `<vcpu current='2' cpuset='0-3'>4</vcpu>`.
+/// How many vCPUs a guest has: `<vcpu current='2' cpuset='0-3'>4</vcpu>`, and `<vcpus>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuCount {
     /// How many there can be.
     pub max: u32,
-    /// How many there are at the start.
-    pub current: u32,
+    /// Those that run from the start, by their numbers; the others are off until they are plugged in.
+    pub running: BTreeSet<u32>,
     /// Where those may run that have no pin of their own.
     pub cpuset: Option<CpuSet>,
+}
+
+impl VcpuCount {
+    /// Those that are off.
+    pub fn off(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.max).filter(|vcpu| !self.running.contains(vcpu))
+    }
 }
 
 impl Guest {
@@ -31,25 +38,43 @@ impl Guest {
         self.vcpu_pins.get(&vcpu).or(self.vcpus.cpuset.as_ref())
     }
 
-    /// All CPUs that a vCPU is pinned to.
+    /// All CPUs that a vCPU which runs is pinned to.
     #[must_use]
     pub fn pinned_cpus(&self) -> CpuSet {
-        (0..self.vcpus.max)
+        self.cpus_of(self.vcpus.running.iter().copied())
+    }
+
+    /// The CPUs that only vCPUs which are off are pinned to: what they need when they are plugged in.
+    #[must_use]
+    pub fn spare_cpus(&self) -> CpuSet {
+        self.cpus_of(self.vcpus.off()).minus(&self.pinned_cpus())
+    }
+
+    fn cpus_of(&self, vcpus: impl Iterator<Item = u32>) -> CpuSet {
+        vcpus
             .filter_map(|vcpu| self.effective_vcpu_pin(vcpu))
             .fold(CpuSet::new(), |cpus, pin| cpus.union(pin))
     }
 
-    /// The vCPUs that may run anywhere, also those that are not plugged in yet.
+    /// The vCPUs that run and may do so anywhere.
     #[must_use]
     pub fn unpinned_vcpus(&self) -> Vec<u32> {
-        (0..self.vcpus.max).filter(|vcpu| self.effective_vcpu_pin(*vcpu).is_none()).collect()
+        let is_unpinned = |vcpu: &u32| self.effective_vcpu_pin(*vcpu).is_none();
+        self.vcpus.running.iter().copied().filter(is_unpinned).collect()
+    }
+
+    /// The vCPUs that are off and, plugged in, may run anywhere.
+    #[must_use]
+    pub fn unpinned_vcpus_off(&self) -> Vec<u32> {
+        self.vcpus.off().filter(|vcpu| self.effective_vcpu_pin(*vcpu).is_none()).collect()
     }
 }
 
-/// Reads `<vcpu>`; a guest without it has one.
+/// Reads `<vcpu>` and `<vcpus>`, as `virDomainVcpuParse` in libvirt's `src/conf/domain_conf.c` does; a guest without
+/// them has one.
 pub(super) fn vcpu_count(domain: &Element<'_>) -> Result<VcpuCount, GuestError> {
     let Some(vcpu) = domain.find("vcpu") else {
-        return Ok(VcpuCount { max: 1, current: 1, cpuset: None });
+        return Ok(VcpuCount { max: 1, running: running(domain, 1, 1)?, cpuset: None });
     };
     let max = vcpu.text_number()?;
     vcpu.judge("", &vcpu.text(), in_range(max, MAX_VCPUS))?;
@@ -61,7 +86,31 @@ pub(super) fn vcpu_count(domain: &Element<'_>) -> Result<VcpuCount, GuestError> 
     };
     // With placement='auto' numad chooses the CPUs, and libvirt does not look at the attribute.
     let cpuset = if vcpu.attribute("placement") == Some("auto") { None } else { vcpu.cpus("cpuset")? };
-    Ok(VcpuCount { max, current, cpuset })
+    Ok(VcpuCount { max, running: running(domain, max, current)?, cpuset })
+}
+
+/// Where `<vcpus>` says of single vCPUs whether they run, those that it does not name are off, and the number of them
+/// does not count.
+fn running(domain: &Element<'_>, max: u32, current: u32) -> Result<BTreeSet<u32>, GuestError> {
+    let states = domain.find_up_to(MAX_PINS, "vcpus/vcpu")?;
+    if states.is_empty() {
+        return Ok((0..current).collect());
+    }
+    let mut running = BTreeSet::new();
+    for state in states {
+        let id = state.required_number("id")?;
+        let state = state.known_by("id", id);
+        if id >= max {
+            return Err(state.bad("id", &id.to_string(), ValueError::TooLarge));
+        }
+        let words = [("yes", true), ("no", false)];
+        match state.choice("enabled", &words, "yes, no")?.ok_or_else(|| state.missing("enabled"))? {
+            true => running.insert(id),
+            false => running.remove(&id),
+        };
+    }
+    // As `qemuDomainDefVcpusPostParse` in `src/qemu/qemu_postparse.c`.
+    if running.contains(&0) { Ok(running) } else { Err(GuestError::FirstVcpuOff) }
 }
 
 fn in_range(number: u32, max: u32) -> Result<u32, ValueError> {
@@ -82,17 +131,7 @@ pub(super) fn vcpu_pins(
     Ok(pins)
 }
 
-/// Reads `<emulatorpin>`.
-pub(super) fn emulator_pin(domain: &Element<'_>) -> Result<Option<CpuSet>, GuestError> {
-    domain.find("cputune/emulatorpin").map(|pin| required_cpus(&pin)).transpose()
-}
-
-/// Reads `<iothreadpin>`.
-pub(super) fn iothread_pins(domain: &Element<'_>) -> Result<BTreeMap<u32, CpuSet>, GuestError> {
-    pins(domain, "cputune/iothreadpin", "iothread")
-}
-
-fn pins(domain: &Element<'_>, path: &str, key: &str) -> Result<BTreeMap<u32, CpuSet>, GuestError> {
+pub(super) fn pins(domain: &Element<'_>, path: &str, key: &str) -> Result<BTreeMap<u32, CpuSet>, GuestError> {
     let mut pins = BTreeMap::new();
     for pin in domain.find_up_to(MAX_PINS, path)? {
         let number = pin.required_number(key)?;
@@ -104,7 +143,7 @@ fn pins(domain: &Element<'_>, path: &str, key: &str) -> Result<BTreeMap<u32, Cpu
     Ok(pins)
 }
 
-fn required_cpus(pin: &Element<'_>) -> Result<CpuSet, GuestError> {
+pub(super) fn required_cpus(pin: &Element<'_>) -> Result<CpuSet, GuestError> {
     pin.cpus("cpuset")?.ok_or_else(|| pin.missing("cpuset"))
 }
 
@@ -115,7 +154,7 @@ mod tests {
     #[test]
     fn a_guest_without_vcpu_has_one() {
         let guest = guest("");
-        assert_eq!((guest.vcpus.max, guest.vcpus.current), (1, 1));
+        assert_eq!((guest.vcpus.max, guest.vcpus.running.len()), (1, 1));
         assert_eq!(guest.unpinned_vcpus(), [0]);
         assert!(guest.pinned_cpus().is_empty());
     }
@@ -123,10 +162,10 @@ mod tests {
     #[test]
     fn own_pins_come_before_the_common_one() {
         let guest = guest(
-            "<vcpu cpuset='0-3,^2' current='2'>3</vcpu>
+            "<vcpu cpuset='0-3,^2'>3</vcpu>
              <cputune><vcpupin vcpu='1' cpuset='8'/><vcpupin vcpu='7' cpuset='9'/></cputune>",
         );
-        assert_eq!((guest.vcpus.max, guest.vcpus.current), (3, 2));
+        assert_eq!(guest.vcpus.max, 3);
         assert_eq!(guest.effective_vcpu_pin(0).unwrap().to_string(), "0-1,3");
         assert_eq!(guest.effective_vcpu_pin(1).unwrap().to_string(), "8");
         assert_eq!(guest.pinned_cpus().to_string(), "0-1,3,8");
@@ -149,6 +188,46 @@ mod tests {
         );
         assert_eq!(guest.vcpus.cpuset, None);
         assert_eq!(guest.unpinned_vcpus(), [0, 1, 3]);
+    }
+
+    fn running(elements: &str) -> (Vec<u32>, Vec<u32>) {
+        let guest = guest(elements);
+        (guest.vcpus.running.iter().copied().collect(), guest.vcpus.off().collect())
+    }
+
+    #[test]
+    fn knows_which_vcpus_run() {
+        assert_eq!(running("<vcpu>3</vcpu>"), (vec![0, 1, 2], vec![]));
+        assert_eq!(running("<vcpu current='2'>4</vcpu>"), (vec![0, 1], vec![2, 3]));
+        // `<vcpus>` counts where both are there, and what it does not name is off.
+        assert_eq!(
+            running(
+                "<vcpu current='4'>5</vcpu>
+                 <vcpus><vcpu id='3' enabled='yes' order='2'/><vcpu id='1' enabled='no' hotpluggable='yes'/>
+                 <vcpu id='0' enabled='yes' hotpluggable='no'/></vcpus>"
+            ),
+            (vec![0, 3], vec![1, 2, 4])
+        );
+    }
+
+    #[test]
+    fn vcpus_that_are_off_have_cpus_of_their_own() {
+        let guest = guest(
+            "<vcpu current='2'>5</vcpu><cputune><vcpupin vcpu='0' cpuset='8'/><vcpupin vcpu='1' cpuset='9'/>
+             <vcpupin vcpu='2' cpuset='8-10'/><vcpupin vcpu='3' cpuset='40'/></cputune>",
+        );
+        assert_eq!(guest.pinned_cpus().to_string(), "8-9");
+        assert_eq!(guest.spare_cpus().to_string(), "10,40");
+        assert!(guest.unpinned_vcpus().is_empty());
+        assert_eq!(guest.unpinned_vcpus_off(), [4]);
+    }
+
+    #[test]
+    fn lists_are_read_as_libvirt_reads_them() {
+        let guest = guest(
+            "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='8,9,'/><vcpupin vcpu='1' cpuset='^0,12000'/></cputune>",
+        );
+        assert_eq!(guest.pinned_cpus().to_string(), "8-9,12000");
     }
 
     #[test]
@@ -177,8 +256,20 @@ mod tests {
                 "cputune/emulatorpin: cpuset `5-2`: the range `5-2` runs backwards",
             ),
             (
-                "<cputune><iothreadpin iothread='1' cpuset='9999'/></cputune>",
-                "cputune/iothreadpin[iothread=1]: cpuset `9999`: 9999 is beyond 8191, the largest number a kernel has",
+                "<cputune><iothreadpin iothread='1' cpuset='99999'/></cputune>",
+                "cputune/iothreadpin[iothread=1]: cpuset `99999`: 99999 is beyond 16383, the largest number that \
+                 libvirt reads",
+            ),
+            ("<vcpus><vcpu id='0'/></vcpus>", "the guest's XML has no vcpus/vcpu[id=0]: enabled"),
+            (
+                "<vcpus><vcpu id='0' enabled='1'/></vcpus>",
+                "vcpus/vcpu[id=0]: enabled `1`: not one of yes, no",
+            ),
+            ("<vcpus><vcpu enabled='yes'/></vcpus>", "the guest's XML has no vcpus/vcpu: id"),
+            ("<vcpus><vcpu id='1' enabled='yes'/></vcpus>", "vcpus/vcpu[id=1]: id `1`: too large"),
+            (
+                "<vcpu>2</vcpu><vcpus><vcpu id='1' enabled='yes'/></vcpus>",
+                "the guest's XML has vCPU 0 off in <vcpus>, without which no guest starts",
             ),
         ] {
             assert_eq!(refusal(xml), message, "{xml}");

@@ -1,7 +1,5 @@
 //! Elements of the domain XML: what they hold, as typed values, and how a message names them.
 
-use std::str::FromStr;
-
 use roxmltree::{Attribute, Node};
 
 use super::error::{GuestError, ValueError};
@@ -58,6 +56,16 @@ impl<'a> Element<'a> {
             None => self.children(path).next(),
             Some((name, rest)) => self.children(name).find_map(|child| child.find(rest)),
         }
+    }
+
+    /// The elements of a namespace that stand in this one.
+    pub(super) fn children_in(&self, namespace: &str, name: &str) -> impl Iterator<Item = Self> {
+        let is_named = move |node: &Node<'_, '_>| {
+            node.is_element()
+                && node.tag_name().name() == name
+                && node.tag_name().namespace() == Some(namespace)
+        };
+        self.node.children().filter(is_named).map(move |node| Self { node, path: name.to_owned() })
     }
 
     fn children(&self, name: &str) -> impl Iterator<Item = Self> {
@@ -124,18 +132,22 @@ impl<'a> Element<'a> {
 
     /// The set of CPUs in an attribute; libvirt allows no empty one.
     pub(super) fn cpus(&self, name: &str) -> Result<Option<CpuSet>, GuestError> {
-        self.attribute(name).map(|text| self.judge(name, text, set(text, CpuSet::is_empty))).transpose()
+        self.attribute(name)
+            .map(|text| self.judge(name, text, set(CpuSet::from_libvirt(text), CpuSet::is_empty)))
+            .transpose()
     }
 
     /// The set of nodes in an attribute; libvirt allows no empty one.
     pub(super) fn nodes(&self, name: &str) -> Result<Option<NodeSet>, GuestError> {
-        self.attribute(name).map(|text| self.judge(name, text, set(text, NodeSet::is_empty))).transpose()
+        self.attribute(name)
+            .map(|text| self.judge(name, text, set(NodeSet::from_libvirt(text), NodeSet::is_empty)))
+            .transpose()
     }
 
     /// The set of nodes that is the element's text.
     pub(super) fn text_nodes(&self) -> Result<NodeSet, GuestError> {
         let text = self.text();
-        self.judge("", &text, set(&text, NodeSet::is_empty))
+        self.judge("", &text, set(NodeSet::from_libvirt(&text), NodeSet::is_empty))
     }
 
     /// An amount of memory in an attribute, with its unit in another.
@@ -219,8 +231,8 @@ fn c_number(text: &str) -> Result<u32, ValueError> {
     u32::from_str_radix(digits, radix).map_err(|_| ValueError::TooLarge)
 }
 
-fn set<T: FromStr<Err = ParseListError>>(text: &str, is_empty: fn(&T) -> bool) -> Result<T, ValueError> {
-    let set = text.parse()?;
+fn set<T>(read: Result<T, ParseListError>, is_empty: fn(&T) -> bool) -> Result<T, ValueError> {
+    let set = read?;
     if is_empty(&set) { Err(ValueError::EmptyList) } else { Ok(set) }
 }
 

@@ -1,8 +1,11 @@
 //! A call by libvirt: from its arguments to the exit status.
 
+mod refusal;
+mod standing;
 mod stdin;
 mod watchdog;
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
@@ -14,19 +17,18 @@ use nix::unistd::geteuid;
 use crate::deadline::Deadline;
 use crate::event::{Event, FailureEffect, Operation};
 use crate::exit::Exit;
-use crate::guest::{Guest, GuestError, GuestUuid};
+use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, WorkEnd, apart, block_signals, is_named};
 use crate::ledger::{LEDGER_PATH, Ledger};
 use crate::lifecycle::{self, LifecycleError};
 use crate::log;
+use crate::log::message_id::REFUSED;
 
+use refusal::{AfterBug, Failure};
+use standing::Standing;
 use watchdog::Watchdog;
 
-pub use crate::log::IDENTIFIER;
-
-/// The most that is written to standard error: libvirt keeps all of it, and shows it to the person who typed
-/// `virsh start`.
-const MAX_MESSAGE: usize = 2048;
+pub use crate::host::IDENTIFIER;
 
 /// How much later than the watchdog of the child that does the work its parent gives up: only a wait in the kernel
 /// keeps the child then.
@@ -55,17 +57,24 @@ pub fn run(arguments: &[OsString]) -> Exit {
 /// Answers a call that may refuse the start of the guest.
 fn answer_or_refuse(arguments: &[OsString]) -> Exit {
     let Some(event) = Event::from_arguments(arguments) else { return Exit::Done };
-    if !geteuid().is_root() || !has_work(&Host::real(), &event) {
+    if !geteuid().is_root() {
         return Exit::Done;
     }
-    let effect = failure_effect(&Host::real(), &event);
+    let effect = match Standing::of(&event) {
+        Standing::NothingToDo => return Exit::Done,
+        Standing::MayConcern(effect) => effect,
+        Standing::Unknown => {
+            log::print_to_stderr(&Standing::unknown_message());
+            return Exit::Failed;
+        }
+    };
     // The child's own end comes first, where the kernel lets it.
     let end = apart(Operation::Prepare.budget() + AFTER_WATCHDOG, || answer(&event, effect));
     match end {
-        WorkEnd::Exited(0) => return Exit::Done,
-        // It has said why.
-        WorkEnd::Exited(_) => {}
-        WorkEnd::Killed(_) | WorkEnd::TimedOut => {
+        WorkEnd::Exited(code) if code == Exit::Done.code() => return Exit::Done,
+        // It has said why, and knows by the guest's XML whether it may refuse.
+        WorkEnd::Exited(code) if code == Exit::Failed.code() => return Exit::Failed,
+        WorkEnd::Exited(_) | WorkEnd::Killed(_) | WorkEnd::TimedOut | WorkEnd::Lost => {
             apart(LAST_LINE, || log_failure(arguments, end));
             if effect == FailureEffect::RefusesStart {
                 let help = "`journalctl -t vfio-hook` shows how far it came, `vfio-hook status` what is held";
@@ -93,7 +102,7 @@ fn answer_with_success(operation: Operation, arguments: &[OsString]) -> Exit {
     let end = apart(operation.budget() + AFTER_WATCHDOG, work);
     match end {
         WorkEnd::Exited(_) => {}
-        WorkEnd::Killed(_) | WorkEnd::TimedOut => {
+        WorkEnd::Killed(_) | WorkEnd::TimedOut | WorkEnd::Lost => {
             apart(LAST_LINE, || log_failure(arguments, end));
         }
         // libvirt ignores the failure of these two.
@@ -106,7 +115,7 @@ fn answer_with_success(operation: Operation, arguments: &[OsString]) -> Exit {
 /// Has the log say how a call failed that must not fail.
 fn log_failure(arguments: &[OsString], end: WorkEnd) -> Exit {
     if let Some(event) = Event::from_arguments(arguments) {
-        log::open(&event.guest, None);
+        log::open(&event.guest, None, Some(event.operation));
         tracing::error!("{} {end}: the next event goes on with it", event.operation.as_str());
         log::flush_until(Deadline::after(LAST_LINE));
     }
@@ -116,35 +125,20 @@ fn log_failure(arguments: &[OsString], end: WorkEnd) -> Exit {
 fn answer(event: &Event, effect: FailureEffect) -> Exit {
     // Where transparent huge pages are always on, every stack and heap would take 2 MiB, and the time to clear them.
     let _ = prctl::set_thp_disable(true);
-    let call = Call { event, effect, watchdog: Watchdog::start(event.operation, effect) };
+    let call = Call { event, effect: Cell::new(effect), watchdog: Watchdog::start(event.operation, effect) };
     call.answer(&mut Host::real())
-}
-
-/// Whether this guest has a file, or anybody a lease: two look-ups, for every guest on every host.
-fn has_work(host: &Host, event: &Event) -> bool {
-    host.is_named(LEDGER_PATH) || (event.operation == Operation::Prepare && has_config(host, event))
-}
-
-fn has_config(host: &Host, event: &Event) -> bool {
-    lifecycle::has_config(host, &event.guest)
-}
-
-/// What a failure does to the guest: one without a file is never refused, whatever state other guests left the ledger
-/// in.
-fn failure_effect(host: &Host, event: &Event) -> FailureEffect {
-    match event.operation.failure_effect() {
-        FailureEffect::RefusesStart if has_config(host, event) => FailureEffect::RefusesStart,
-        _ => FailureEffect::MustNotHappen,
-    }
 }
 
 /// A call, and what hangs on it.
 struct Call<'a> {
     event: &'a Event,
-    /// What a failure does to this guest.
-    effect: FailureEffect,
+    /// What a failure does to this guest, as far as it is known.
+    effect: Cell<FailureEffect>,
     watchdog: Watchdog,
 }
+
+/// What giving back may take after a bug has ended `prepare`.
+const UNDO: Duration = Duration::from_secs(20);
 
 impl Call<'_> {
     fn answer(&self, host: &mut Host) -> Exit {
@@ -163,23 +157,27 @@ impl Call<'_> {
             Err(_) => {
                 // The ledger holds what was begun; undoing it is what the next event would do.
                 let undone = uuid.map(|uuid| panic::catch_unwind(AssertUnwindSafe(|| self.undo(host, uuid))));
-                let state = match undone {
-                    Some(Ok(true)) => "; what it had changed is given back",
-                    _ => "",
+                let after = match undone {
+                    Some(Ok(after)) => after,
+                    // It had not come to the guest's UUID, before which nothing is changed.
+                    None => AfterBug::NothingToUndo,
+                    Some(Err(_)) => AfterBug::StillHeld,
                 };
-                Failure {
-                    message: format!("a bug in vfio-hook ended {operation}{state}"),
-                    help: Some("`journalctl -t vfio-hook` has the details; please report them".to_owned()),
-                }
+                Failure::from_bug(operation, after)
             }
         };
-        tracing::error!("{operation} failed: {}", failure.message);
+        match self.effect.get() {
+            FailureEffect::RefusesStart => {
+                tracing::error!(message_id = REFUSED, "{operation} failed: {}", failure.message);
+            }
+            FailureEffect::MustNotHappen => tracing::error!("{operation} failed: {}", failure.message),
+        }
         log::flush();
-        match self.effect {
+        match self.effect.get() {
             FailureEffect::MustNotHappen => log::print_kept(),
             FailureEffect::RefusesStart => log::print_to_stderr(&failure.for_libvirt()),
         }
-        Exit::after_failure(self.effect)
+        Exit::after_failure(self.effect.get())
     }
 
     fn answer_by_operation(
@@ -191,7 +189,9 @@ impl Call<'_> {
         let arrived = stdin::read(Deadline::after(event.operation.budget() / 3).earlier(deadline))
             .map_err(Failure::from_stdin)
             .and_then(|xml| Ok((Guest::parse(&xml).map_err(Failure::from_xml)?, xml)));
-        log::open(&event.guest, arrived.as_ref().ok().map(|(guest, _)| guest.uuid));
+        let uuid = arrived.as_ref().ok().map(|(guest, _)| guest.uuid);
+        log::open(&event.guest, uuid, Some(event.operation));
+        log::set_level(lifecycle::log_level());
         self.watchdog.announce(deadline);
         let (guest, xml) = match arrived {
             Ok(arrived) => arrived,
@@ -204,10 +204,20 @@ impl Call<'_> {
         }
         let outcome = match event.operation {
             Operation::Prepare => {
-                let loaded = lifecycle::load_config(host, &event.guest)?;
+                let loaded = lifecycle::load_config(host, &event.guest, &guest);
+                if loaded.is_err() && lifecycle::is_in_wrong_group(host, &event.guest, &guest) {
+                    self.may_refuse();
+                }
+                let loaded = loaded?;
+                if loaded.is_some() {
+                    self.may_refuse();
+                }
                 lifecycle::prepare(host, loaded.as_ref(), &guest, &xml, deadline)?
             }
             Operation::Start => {
+                if lifecycle::has_lease(host, guest.uuid)? {
+                    self.may_refuse();
+                }
                 let deadline = if lifecycle::has_commands(host, guest.uuid, Operation::Start)? {
                     self.watchdog.extend_to(Operation::Prepare)
                 } else {
@@ -216,14 +226,26 @@ impl Call<'_> {
                 lifecycle::start(host, guest.uuid, deadline)?
             }
             Operation::Started | Operation::Reconnect => {
+                // The guest runs: it is followed all the same.
+                if let Err(error) = lifecycle::note_network_devices(host, &guest, deadline) {
+                    tracing::warn!(
+                        "interrupts of devices that libvirt chose may stay with the host: {error}"
+                    );
+                }
                 lifecycle::started(host, guest.uuid, event.operation, deadline)?
             }
             Operation::Stopped => lifecycle::stopped(host, guest.uuid, &reason, deadline)?,
             Operation::Release => lifecycle::release(host, guest.uuid, &reason, deadline)?,
             _ => return Ok(()),
         };
-        log::report(operation, &outcome);
+        lifecycle::report(operation, &outcome);
         Ok(())
+    }
+
+    /// The guest is configured, or holds something: from now on a failure refuses its start.
+    fn may_refuse(&self) {
+        self.effect.set(FailureEffect::RefusesStart);
+        self.watchdog.may_refuse();
     }
 
     /// A guest whose XML cannot be read must not keep what it holds: its lease is looked for by name.
@@ -238,53 +260,19 @@ impl Call<'_> {
         let lease = record.map(|record| lifecycle::lease_by_name(&record, &name)).transpose()?;
         if let Some(uuid) = lease.flatten() {
             let outcome = lifecycle::release(host, uuid, &event.reason_in_words(), deadline)?;
-            log::report(event.operation.as_str(), &outcome);
+            lifecycle::report(event.operation.as_str(), &outcome);
         }
         Ok(())
     }
 
-    fn undo(&self, host: &mut Host, uuid: GuestUuid) -> bool {
+    fn undo(&self, host: &mut Host, uuid: GuestUuid) -> AfterBug {
         if self.event.operation != Operation::Prepare {
-            return false;
+            return AfterBug::NothingToUndo;
         }
-        let deadline = Deadline::after(watchdog::soft_budget(Operation::Release));
-        lifecycle::release(host, uuid, "failed", deadline).is_ok_and(|outcome| outcome.failures.is_empty())
-    }
-}
-
-/// What the person who started the guest is told.
-struct Failure {
-    message: String,
-    help: Option<String>,
-}
-
-impl Failure {
-    fn from_stdin(error: std::io::Error) -> Self {
-        Self { message: format!("failed to read the guest's XML from standard input: {error}"), help: None }
-    }
-
-    fn from_xml(error: GuestError) -> Self {
-        Self { message: error.to_string(), help: Some("`virsh edit` shows the guest's XML".to_owned()) }
-    }
-
-    fn for_libvirt(&self) -> String {
-        let mut text = self.message.clone();
-        if let Some(help) = &self.help {
-            text.push_str("\nhelp: ");
-            text.push_str(help);
+        // The watchdog ends it at the end of the whole budget in any case.
+        match lifecycle::release(host, uuid, "failed", Deadline::after(UNDO)) {
+            Ok(outcome) if outcome.failures.is_empty() => AfterBug::GivenBack,
+            Ok(_) | Err(_) => AfterBug::StillHeld,
         }
-        if text.len() >= MAX_MESSAGE {
-            let most = MAX_MESSAGE - "…\n".len();
-            text.truncate((0..=most).rfind(|end| text.is_char_boundary(*end)).unwrap_or(0));
-            text.push('…');
-        }
-        text.push('\n');
-        text
-    }
-}
-
-impl From<LifecycleError> for Failure {
-    fn from(error: LifecycleError) -> Self {
-        Self { message: error.to_string(), help: error.help() }
     }
 }

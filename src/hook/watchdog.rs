@@ -3,7 +3,7 @@
 //! All that the end needs is made beforehand: from the deadline on, the watchdog allocates nothing, takes no lock and
 //! logs nothing, since what hangs may be just that.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 /// The end of the call in milliseconds after [`Watchdog::began`].
 static END: AtomicU64 = AtomicU64::new(0);
 
+/// Whether a call that does not end refuses the guest's start.
+static REFUSES: AtomicBool = AtomicBool::new(false);
+
 /// When a call should be over by itself, so that there is time left to undo.
 #[must_use]
 pub(super) fn soft_budget(operation: Operation) -> Duration {
@@ -43,21 +46,20 @@ impl Watchdog {
     pub(super) fn start(operation: Operation, effect: FailureEffect) -> Self {
         let watchdog = Self { operation, began: Instant::now() };
         watchdog.set_end(operation.budget());
-        let last_words = match effect {
-            FailureEffect::RefusesStart => format!(
-                "{} did not end within its time\nhelp: `journalctl -t vfio-hook` shows what it waited for\n",
-                operation.as_str(),
-            ),
-            FailureEffect::MustNotHappen => String::new(),
-        };
+        REFUSES.store(effect == FailureEffect::RefusesStart, Ordering::Relaxed);
+        let last_words = format!(
+            "{} did not end within its time\nhelp: `journalctl -t vfio-hook` shows what it waited for\n",
+            operation.as_str(),
+        );
         let watch = move || {
             while let Some(left) = watchdog.left() {
                 thread::sleep(left);
             }
-            if !last_words.is_empty() {
-                write_to_stderr_once(last_words.as_bytes(), LAST_WORDS);
+            if !REFUSES.load(Ordering::Relaxed) {
+                exit_at_once(Exit::Done);
             }
-            exit_at_once(Exit::after_failure(effect))
+            write_to_stderr_once(last_words.as_bytes(), LAST_WORDS);
+            exit_at_once(Exit::Failed)
         };
         let thread = thread::Builder::new().name("watchdog".to_owned()).stack_size(64 * 1024).spawn(watch);
         if thread.is_err() && effect == FailureEffect::RefusesStart {
@@ -66,6 +68,11 @@ impl Watchdog {
             alarm::set(u32::try_from(operation.budget().as_secs()).unwrap_or(u32::MAX));
         }
         watchdog
+    }
+
+    /// From now on a call that does not end refuses the guest's start.
+    pub(super) fn may_refuse(self) {
+        REFUSES.store(true, Ordering::Relaxed);
     }
 
     /// By when the call should be over by itself.

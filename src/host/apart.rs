@@ -14,9 +14,10 @@ use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork, getpid, getppid};
+use nix::unistd::{ForkResult, Pid, close, dup2_stderr, dup2_stdout, fork, getpid, getppid};
 
 use super::exit_at_once::exit_at_once;
+use super::inherited::take_signal;
 use super::stderr::write_to_stderr;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
@@ -33,6 +34,8 @@ pub(crate) enum WorkEnd {
     Killed(Signal),
     /// It goes on; nobody waits for it.
     TimedOut,
+    /// How it ended cannot be told: it did its work, or is at it.
+    Lost,
     /// There was no child.
     NotStarted,
 }
@@ -42,7 +45,8 @@ impl fmt::Display for WorkEnd {
         match self {
             Self::Exited(code) => write!(f, "ended with exit status {code}"),
             Self::Killed(signal) => write!(f, "was ended by {signal}"),
-            Self::TimedOut => f.write_str("hangs in the kernel"),
+            Self::TimedOut => f.write_str("did not end in time"),
+            Self::Lost => f.write_str("cannot be waited for"),
             Self::NotStarted => f.write_str("was not begun"),
         }
     }
@@ -76,6 +80,8 @@ pub(crate) fn block_signals() {
 /// This process must have one thread. It allocates nothing and takes no lock.
 pub(crate) fn apart(budget: Duration, work: impl FnOnce() -> Exit) -> WorkEnd {
     let deadline = Deadline::after(budget);
+    // Where it is ignored, no child can be waited for.
+    take_signal(Signal::SIGCHLD);
     // Pending from now on whenever a child ends: none is missed.
     let _ = child_signal().thread_block();
     let pipe = io::pipe().ok();
@@ -83,7 +89,7 @@ pub(crate) fn apart(budget: Duration, work: impl FnOnce() -> Exit) -> WorkEnd {
     match fork_alone() {
         Ok(ForkResult::Child) => {
             let output = pipe.map(|(_, output)| output);
-            let exit = if is_set_up(parent, output).is_ok() { work() } else { Exit::Failed };
+            let exit = if is_set_up(parent, output).is_ok() { work() } else { Exit::NotSetUp };
             // No destructor of the parent's runs a second time.
             exit_at_once(exit)
         }
@@ -99,13 +105,22 @@ pub(crate) fn apart(budget: Duration, work: impl FnOnce() -> Exit) -> WorkEnd {
     }
 }
 
+/// The caller has one thread.
 #[expect(
     unsafe_code,
     reason = "a child of several threads may find locks held for ever; this process has one"
 )]
-fn fork_alone() -> nix::Result<ForkResult> {
-    // SAFETY: no other thread exists yet (this is called at the start of a hook call), so no lock is held in the child.
+pub(super) fn fork_alone() -> nix::Result<ForkResult> {
+    // SAFETY: no other thread exists (its callers are the start of a hook call, and one that has counted the threads), so
+    // no lock is held in the child.
     unsafe { fork() }
+}
+
+/// Has standard input end here, for a child that reads none of it and may be left behind: the caller's pipe is then
+/// open in this process alone.
+pub(crate) fn let_go_of_stdin() {
+    // Closed, not replaced: there may be no descriptor left.
+    let _ = close(libc::STDIN_FILENO);
 }
 
 /// What the child does first.
@@ -131,7 +146,7 @@ fn wait(child: Pid, deadline: Deadline) -> WorkEnd {
             Ok(WaitStatus::Exited(_, code)) => return WorkEnd::Exited(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => return WorkEnd::Killed(signal),
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return WorkEnd::NotStarted,
+            Err(_) => return WorkEnd::Lost,
         }
         let left = deadline.remaining();
         if left.is_zero() {

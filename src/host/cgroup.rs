@@ -1,6 +1,8 @@
 //! The top of the control group tree.
 
+use std::fmt;
 use std::io;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -17,16 +19,22 @@ pub struct TopGroups {
     /// systemd's units.
     pub units: Vec<UnitName>,
     /// Groups that systemd did not make.
-    pub foreign: Vec<String>,
+    pub outside_systemd: Vec<String>,
 }
 
 /// A unit's `AllowedCPUs`, and whether a setting made at run time has left its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AllowedCpus {
     /// Empty where nothing is set.
     pub cpus: CpuSet,
-    /// The state of `/run/systemd/system.control/UNIT.d/50-AllowedCPUs.conf`.
+    /// The state of `/run/systemd/system.control/UNIT.d/50-AllowedCPUs.conf`, or of the one in `/run/systemd/transient`.
     pub drop_in: DropIn,
+}
+
+impl fmt::Display for AllowedCpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cpus.is_empty() { f.write_str("(none)") } else { self.cpus.fmt(f) }
+    }
 }
 
 /// Whether a setting made at run time has left its file.
@@ -68,7 +76,7 @@ impl Host {
             }
             match UnitName::new(name) {
                 Some(unit) => groups.units.push(unit),
-                None => groups.foreign.push(name.to_owned()),
+                None => groups.outside_systemd.push(name.to_owned()),
             }
         }
         Ok(groups)
@@ -98,7 +106,7 @@ impl Host {
         let values = self.units.allowed_cpus(units, deadline)?;
         let with_drop_in = units.iter().zip(values).map(|(unit, cpus)| AllowedCpus {
             cpus,
-            drop_in: if self.is_present(unit.allowed_cpus_drop_in()) {
+            drop_in: if unit.allowed_cpus_drop_ins().into_iter().any(|file| self.is_present(file)) {
                 DropIn::Present
             } else {
                 DropIn::Absent
@@ -122,12 +130,15 @@ impl Host {
             self.widen_cpuset_cpus(unit)?;
         }
         if value.drop_in == DropIn::Absent {
-            let file = unit.allowed_cpus_drop_in();
-            self.remove_if_present(&file)?;
-            // systemd made these folders for the file; whoever else uses them keeps them non-empty.
-            for folder in file.ancestors().skip(1).take(2) {
-                let _ = self.files.remove(folder);
+            for file in unit.allowed_cpus_drop_ins() {
+                self.remove_if_present(&file)?;
+                // systemd made the folder for the file; other files in it keep it.
+                if let Some(folder) = file.parent() {
+                    let _ = self.files.remove(folder);
+                }
             }
+            // As this one, which it makes with the first setting.
+            let _ = self.files.remove(Path::new("/run/systemd/system.control"));
         }
         Ok(())
     }

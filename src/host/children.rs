@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,24 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) fn inherit_nothing(command: &mut Command) -> &mut Command {
     let command = command.env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
+
+/// What the standard library looks for before it starts a program with `posix_spawn`, and does not find in a program that
+/// has the C library linked in. Otherwise it forks, and then waits for the child's end without a bound where the kernel
+/// has no memory to tell it whether the program was found (`Command::spawn` in its `sys/process/unix/unix.rs`): a worker's end, which
+/// waits for orders of this process.
+#[cfg(target_env = "gnu")]
+mod linked_in {
+    use std::ffi::{c_char, c_int};
+
+    use nix::libc;
+
+    #[used]
+    static VERSION: unsafe extern "C" fn() -> *const c_char = libc::gnu_get_libc_version;
+
+    #[used]
+    static ADD_FOLDER: unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, *const c_char) -> c_int =
+        libc::posix_spawn_file_actions_addchdir_np;
 }
 
 /// Starts a program, the only way in which this one does: of all descriptors it gets its standard streams.
@@ -76,6 +94,11 @@ impl OwnedChild {
         Ok(Self { child, pid, pidfd })
     }
 
+    /// What it reads, where that was asked for.
+    pub(super) fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
     /// What it writes, where that was asked for.
     pub(super) fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
@@ -102,11 +125,15 @@ impl OwnedChild {
             // The descriptor to cancel comes first: whether there is a pidfd or not, its place is known.
             let descriptors = cancel.into_iter().chain(self.pidfd.as_ref().map(AsFd::as_fd));
             let mut polled: Vec<_> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            match poll(&mut polled, timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            let is_cancelled = cancel.is_some() && polled[0].any() != Some(false);
+            let is_cancelled = match poll(&mut polled, timeout) {
+                Ok(_) => cancel.is_some() && polled[0].any() != Some(false),
+                Err(Errno::EINTR) => false,
+                // A kernel without memory for it says nothing of the child, which is looked at again.
+                Err(_) => {
+                    deadline.pause(LOOK);
+                    false
+                }
+            };
             if is_cancelled && !self.has_ended()? {
                 return Ok(Wake::Cancelled);
             }
@@ -114,7 +141,7 @@ impl OwnedChild {
     }
 
     /// Whether it has ended; it keeps its number all the same.
-    fn has_ended(&self) -> io::Result<bool> {
+    pub(super) fn has_ended(&self) -> io::Result<bool> {
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         Ok(waitid(Id::Pid(self.pid), look)? != WaitStatus::StillAlive)
     }

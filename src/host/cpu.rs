@@ -1,6 +1,5 @@
 //! Processors: which there are, how they are built, and how fast they run.
 
-use super::latency::ResumeLatency;
 use super::{Host, HostError};
 use crate::cpuset::{CpuSet, NodeSet};
 
@@ -70,20 +69,23 @@ impl Host {
         self.text_if_present(governor_path(cpu))
     }
 
+    /// `cpufreq/related_cpus`: the CPUs of one frequency policy; this one alone where the file is absent.
+    ///
+    /// # Errors
+    /// The file is there but cannot be read.
+    pub fn related_cpus(&self, cpu: u32) -> Result<CpuSet, HostError> {
+        let path = format!("{CPUS}/cpu{cpu}/cpufreq/related_cpus");
+        let Some(text) = self.text_if_present(&path)? else { return Ok([cpu].into_iter().collect()) };
+        let cpus: Result<CpuSet, _> = text.split_whitespace().map(str::parse::<u32>).collect();
+        cpus.map_err(|reason| HostError::content(path.as_ref(), reason))
+    }
+
     /// `cpufreq/scaling_available_governors`.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn scaling_available_governors(&self, cpu: u32) -> Result<Vec<String>, HostError> {
         self.words(format!("{CPUS}/cpu{cpu}/cpufreq/scaling_available_governors"))
-    }
-
-    /// Sets `cpufreq/scaling_governor`.
-    ///
-    /// # Errors
-    /// The kernel refuses the name (EINVAL) or the CPU has no such file.
-    pub fn set_scaling_governor(&mut self, cpu: u32, governor: &str) -> Result<(), HostError> {
-        self.set(governor_path(cpu), governor)
     }
 
     /// `cpufreq/energy_performance_preference`; none where the driver has no such setting.
@@ -100,30 +102,6 @@ impl Host {
     /// The file cannot be read.
     pub fn energy_performance_available_preferences(&self, cpu: u32) -> Result<Vec<String>, HostError> {
         self.words(format!("{CPUS}/cpu{cpu}/cpufreq/energy_performance_available_preferences"))
-    }
-
-    /// Sets `cpufreq/energy_performance_preference`.
-    ///
-    /// # Errors
-    /// The kernel refuses the value; EBUSY while the governor is `performance`.
-    pub fn set_energy_performance_preference(&mut self, cpu: u32, value: &str) -> Result<(), HostError> {
-        self.set(epp_path(cpu), value)
-    }
-
-    /// `power/pm_qos_resume_latency_us`.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn pm_qos_resume_latency(&self, cpu: u32) -> Result<ResumeLatency, HostError> {
-        self.value(latency_path(cpu))
-    }
-
-    /// Sets `power/pm_qos_resume_latency_us`.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn set_pm_qos_resume_latency(&mut self, cpu: u32, latency: ResumeLatency) -> Result<(), HostError> {
-        self.set(latency_path(cpu), &latency.to_string())
     }
 
     /// Whether the processor knows pages of 1 GiB (`pdpe1gb` among the flags of `/proc/cpuinfo`).
@@ -147,8 +125,4 @@ fn governor_path(cpu: u32) -> String {
 
 fn epp_path(cpu: u32) -> String {
     format!("{CPUS}/cpu{cpu}/cpufreq/energy_performance_preference")
-}
-
-fn latency_path(cpu: u32) -> String {
-    format!("{CPUS}/cpu{cpu}/power/pm_qos_resume_latency_us")
 }

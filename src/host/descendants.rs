@@ -10,8 +10,8 @@ use procfs::process::{Process, Stat};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::children::{live_processes, reap_orphans};
-use super::process::ProcessId;
 use crate::deadline::Deadline;
+use crate::process_id::ProcessId;
 
 /// How long a process has to end by itself after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A process that neither SIGTERM nor SIGKILL has ended in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftRunning {
-    /// Which one.
+    /// The process, by pid and start time.
     pub id: ProcessId,
     /// The name of its program.
     pub name: String,

@@ -24,10 +24,15 @@ pub struct PagePool {
 /// What a pool holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolCount {
-    /// Pages that stay until somebody takes them away: `nr_hugepages` less the surplus. This is what a write sets.
+    /// Pages that stay until they are taken away: `nr_hugepages` less the surplus that goes with its users. This is what
+    /// a write sets.
     pub persistent: u64,
     /// Of all pages, those nobody uses.
     pub free: u64,
+    /// Of the persistent ones, those that the kernel counts as surplus though nobody uses them, so that nothing frees
+    /// them. A write that shrinks a pool leaves such ones where surplus pages are in use, on any node:
+    /// `set_max_huge_pages` in `mm/hugetlb.c` compares the pages in use of all nodes with the persistent ones alone.
+    pub stranded: u64,
 }
 
 impl PagePool {
@@ -85,8 +90,13 @@ impl Host {
         let folder = pool.folder();
         let total: u64 = self.value(format!("{folder}/nr_hugepages"))?;
         let surplus: u64 = self.value(format!("{folder}/surplus_hugepages"))?;
-        let free = self.value(format!("{folder}/free_hugepages"))?;
-        Ok(PoolCount { persistent: total.saturating_sub(surplus), free })
+        let free: u64 = self.value(format!("{folder}/free_hugepages"))?;
+        let stranded = match surplus.min(free) {
+            0 => 0,
+            // Surplus pages are free, too, between the promise to a mapping and their first use.
+            unused => unused.min(free.saturating_sub(self.resv_hugepages(pool.size)?)),
+        };
+        Ok(PoolCount { persistent: total.saturating_sub(surplus) + stranded, free, stranded })
     }
 
     /// `resv_hugepages`: pages promised to mappings but not yet taken, over all nodes.
@@ -100,9 +110,23 @@ impl Host {
     /// Sets the number of persistent pages. The kernel reports success even when it found fewer: read the pool again.
     ///
     /// # Errors
-    /// EINVAL for 1 GiB pages on a kernel that cannot make them at run time (no `CONFIG_CONTIG_ALLOC`).
+    /// EINVAL for 1 GiB pages on a kernel that cannot make them at run time (no `CONFIG_CONTIG_ALLOC`). Pages are left
+    /// stranded: the same write frees them once the surplus pages of others are free.
     pub fn set_nr_hugepages(&mut self, pool: PagePool, pages: u64) -> Result<(), HostError> {
-        self.set(pool.nr_hugepages_path(), &pages.to_string())
+        let path = pool.nr_hugepages_path();
+        let before = self.page_pool(pool)?;
+        if before.stranded > 0 && pages < before.persistent {
+            // Only what the kernel counts as persistent can go.
+            self.set(&path, &before.persistent.to_string())?;
+        }
+        self.set(&path, &pages.to_string())?;
+        let PoolCount { persistent, stranded, .. } = self.page_pool(pool)?;
+        if stranded == 0 || persistent <= pages {
+            return Ok(());
+        }
+        let kept = persistent - pages;
+        let reason = format!("the kernel keeps {kept} free pages while surplus pages of others are in use");
+        Err(HostError::written_otherwise(&path, &pages.to_string(), reason))
     }
 
     /// The mount points of `hugetlbfs` with pages of this size, from `/proc/mounts`.

@@ -29,7 +29,7 @@ pub enum I2cDev {
 pub enum Unloaded {
     /// It is gone, or was never there.
     Gone,
-    /// Somebody uses it; it stays.
+    /// A program uses it; it stays.
     InUse,
 }
 

@@ -7,6 +7,7 @@ use std::fs;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
 /// The first descriptor that is no standard stream.
@@ -65,10 +66,29 @@ pub(crate) fn take_signals() {
 }
 
 #[expect(unsafe_code, reason = "setting a handler may break what another part of the process relies on")]
-fn take_signal(which: Signal) {
+pub(super) fn take_signal(which: Signal) {
     // SAFETY: the default action is no code of ours, and the standard library, which alone sets handlers in this
     // process, has none for the signals that come here.
     let _ = unsafe { signal(which, SigHandler::SigDfl) };
+}
+
+/// The descriptors that a process of systemd's may have (`DefaultLimitNOFILE=`).
+const DESCRIPTORS: u64 = 1024;
+
+/// Limits that would end, or stop the work of, a process that lives for days.
+const NO_LIMIT: [Resource; 3] = [Resource::RLIMIT_CPU, Resource::RLIMIT_FSIZE, Resource::RLIMIT_AS];
+
+/// Raises limits that are lower than those of services: what lives long is not to suffer from who started it. Root may
+/// do that.
+pub(crate) fn take_limits() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < DESCRIPTORS
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS));
+    }
+    for resource in NO_LIMIT {
+        let _ = setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY);
+    }
 }
 
 #[cfg(test)]

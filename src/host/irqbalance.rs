@@ -123,10 +123,10 @@ impl Host {
     ) -> Result<(), HostError> {
         let list = if cpus.is_empty() { "NULL".to_owned() } else { cpus.to_string() };
         let command = format!("settings cpus {list}");
-        failpoint::reached("knob");
+        failpoint::reached("setting");
         self.ask_irqbalance(socket, &command, deadline)
             .map_err(|error| HostError::write(&socket.path(), &command, error))?;
-        failpoint::reached("knob");
+        failpoint::reached("setting");
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The keepers of this machine: a transient service each, or a detached process where there is no systemd.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -8,15 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::children::{inherit_nothing, spawn};
-use super::keepers::{Answer, Keepers, Request, keeper_lock, keeper_socket, no_answer};
+use super::keepers::{Keepers, keeper_socket, no_answer, socket_of};
 use super::local_socket::LocalSocket;
 use super::lock_holder::LockState;
 use super::process::pidfd;
-use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, stop_service};
-use super::{HostError, RUNNING_SYSTEMD, STATE_DIR};
+use super::state_dir::open_lock;
+use super::systemd::{Bus, ServicePurpose, StartFailure, TransientService, restart_given_up, stop_service};
+use super::{HostError, RUNNING_SYSTEMD, STATE_DIR, THIS_PROGRAM};
 use crate::deadline::Deadline;
 use crate::failpoint;
 use crate::guest::GuestUuid;
+use crate::keeper_protocol::{Answer, GENERATION, Generation, MAX_MESSAGE, Request};
+use crate::unit_file_name::UnitFileName;
 
 /// The hidden first argument of a keeper.
 pub const KEEPER: &str = "keeper";
@@ -36,9 +40,6 @@ const LEAVE: Duration = Duration::from_millis(500);
 /// How long a keeper that hangs may take to be connected to, by who wants to know its number.
 const HUNG: Duration = Duration::from_millis(100);
 
-/// The longest message: a few hundred commands.
-pub(crate) const MAX_MESSAGE: usize = 1024 * 1024;
-
 /// The keepers of the running system.
 #[derive(Debug)]
 pub(super) struct KeeperServices(Arc<Bus>);
@@ -49,7 +50,7 @@ impl KeeperServices {
     }
 
     fn start_service(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
-        let name = service_name(guest);
+        let name = GENERATION.service(guest);
         let program = this_program().map_err(|error| no_answer(guest, error))?;
         let service = TransientService {
             name: &name,
@@ -61,10 +62,15 @@ impl KeeperServices {
         loop {
             match service.start(&self.0, deadline) {
                 Ok(()) => return Ok(()),
-                // An earlier life's keeper is just going, or one that was killed is just being started again.
+                // An earlier life's keeper is just going, one that was killed is just being started again, or systemd has
+                // given it up.
                 Err(StartFailure::NameTaken) if !deadline.has_passed() => {
                     if self.ask(guest, &Request::State, deadline)?.is_some() {
                         return Ok(());
+                    }
+                    if let Ok(unit) = UnitFileName::new(&name) {
+                        // Whether that helped, the next question tells.
+                        let _ = restart_given_up(&self.0, &unit, deadline);
                     }
                     deadline.pause(LOOK);
                 }
@@ -103,6 +109,11 @@ impl Keepers for KeeperServices {
         }
     }
 
+    /// It has its lock from its start to its very end.
+    fn is_there(&self, guest: GuestUuid, generation: Generation) -> bool {
+        is_locked(&Path::new(STATE_DIR).join(generation.lock_file(guest)))
+    }
+
     fn ask(
         &self,
         guest: GuestUuid,
@@ -112,23 +123,29 @@ impl Keepers for KeeperServices {
         exchange(&keeper_socket(guest), request, deadline).map_err(|error| no_answer(guest, error))
     }
 
-    fn stop(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
+    fn stop(&self, guest: GuestUuid, generation: Generation, deadline: Deadline) -> Result<(), HostError> {
+        let (socket, lock) =
+            (socket_of(generation, guest), Path::new(STATE_DIR).join(generation.lock_file(guest)));
         // Once it has answered it holds nothing any more; what commands left running it ends in its own time.
-        let answered = self.ask(guest, &Request::Leave, Deadline::after(LEAVE).earlier(deadline));
+        let answered = exchange(&socket, &Request::Leave, Deadline::after(LEAVE).earlier(deadline));
         if answered.is_ok() {
             return Ok(());
         }
         if !Path::new(RUNNING_SYSTEMD).exists() {
-            return kill_hung(&keeper_socket(guest), &Path::new(STATE_DIR).join(keeper_lock(guest)))
+            return kill_hung(&socket, &lock)
                 .map_err(|error| no_answer(guest, format!("it cannot be killed: {error}")));
         }
         // The service is not started again, as it would be if it were killed.
-        stop_service(&self.0, &service_name(guest), deadline)
+        stop_service(&self.0, &generation.service(guest), deadline)
     }
 }
 
-fn service_name(guest: GuestUuid) -> String {
-    format!("vfio-hook-keeper-{guest}.service")
+/// Whether a process has a lock; one that cannot be looked at may be held.
+fn is_locked(lock: &Path) -> bool {
+    match open_lock(OpenOptions::new().read(true), lock) {
+        Ok(lock) => lock.try_lock_shared().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// One question and its answer; none where there is no keeper at this socket, or none any more.
@@ -165,13 +182,15 @@ fn kill_hung(socket: &Path, lock: &Path) -> io::Result<()> {
             let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
             rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?
         }
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => match LockState::of(lock)? {
-            LockState::HeldBy(holder) => {
-                let Some(process) = pidfd(holder.process)? else { return Ok(()) };
-                process
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            match LockState::of(&open_lock(OpenOptions::new().read(true), lock)?)? {
+                LockState::HeldBy(holder) => {
+                    let Some(process) = pidfd(holder.process)? else { return Ok(()) };
+                    process
+                }
+                LockState::HeldByUnknown | LockState::Free => return Err(error),
             }
-            LockState::HeldByUnknown | LockState::Free => return Err(error),
-        },
+        }
         Err(error) => return Err(error),
     };
     Ok(rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)?)
@@ -179,7 +198,7 @@ fn kill_hung(socket: &Path, lock: &Path) -> io::Result<()> {
 
 /// A process of its own, with none of our streams: it makes itself a session when it runs.
 fn start_detached(guest: GuestUuid) -> Result<(), HostError> {
-    let mut keeper = Command::new("/proc/self/exe");
+    let mut keeper = Command::new(THIS_PROGRAM);
     keeper.arg0("vfio-hook").args([KEEPER, &guest.to_string()]);
     spawn(inherit_nothing(&mut keeper)).map(drop).map_err(|error| no_answer(guest, error))
 }
@@ -225,6 +244,19 @@ mod tests {
     use crate::host::ProcessId;
     use crate::host::hung_peer::{HungPeer, Kind};
     use crate::host::lock_holder::sign;
+
+    #[test]
+    fn a_keeper_is_there_as_long_as_its_lock_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keeper.lock");
+        assert!(!is_locked(&path));
+        let lock = File::create(&path).unwrap();
+        assert!(!is_locked(&path));
+        lock.lock().unwrap();
+        assert!(is_locked(&path));
+        drop(lock);
+        assert!(!is_locked(&path));
+    }
 
     #[test]
     fn a_keeper_that_hangs_is_told_from_one_that_is_not_there() {

@@ -1,125 +1,27 @@
 //! The keepers: one small process a guest, which holds what lives only as long as a file descriptor, and does what
-//! must come later than an event of libvirt's. Here is how the rest of the program starts one and talks to it; what it
-//! does itself is in [`crate::keeper`].
+//! must come later than an event of libvirt's. Here is how the rest of the program starts one and reaches it; what is
+//! said to it is in [`crate::keeper_protocol`], and what it does itself in `keeper`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::process::ProcessId;
 use super::{Host, HostError, STATE_DIR};
-use crate::command::{Command, OnCommandFailure};
 use crate::deadline::Deadline;
-use crate::event::Operation;
 use crate::guest::GuestUuid;
+use crate::keeper_protocol::{
+    Answer, AnswerAt, CommandBatch, CommandFailure, EARLIER_GENERATIONS, GENERATION, Generation, KeeperState,
+    Request,
+};
 
 /// How long a keeper may take to say how it stands: it waits for nothing, so one that takes longer hangs. `release`,
 /// which asks several times, has 5 s in all.
 const STATE: Duration = Duration::from_millis(500);
 
+/// What of an event's time is left for what comes after its commands.
+const AFTER_COMMANDS: Duration = Duration::from_secs(5);
+
 /// How long a keeper may take to do what it does at once: of that, logind has 3 s to give a sleep lock.
 const AT_ONCE: Duration = Duration::from_secs(5);
-
-/// What a keeper is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Request {
-    /// What it holds and watches.
-    State,
-    /// To hold this sleep lock (logind's words, joined by colons), or none.
-    SleepLock(Option<String>),
-    /// To keep all CPUs from idle states that take longer to leave than so many microseconds, or none.
-    CpuDmaLatency(Option<u32>),
-    /// To look at the ledger again: the guest has come further in its life.
-    Look,
-    /// To run commands, one after the other.
-    Run(Errand),
-    /// To give the guest's lease back, because libvirt said that it stopped.
-    GiveBack {
-        /// libvirt's reason.
-        reason: String,
-        /// Who starts the guest again, and gets its monitors as they are.
-        heir: Option<ProcessId>,
-    },
-    /// To end.
-    Leave,
-}
-
-impl Request {
-    /// Whether asking twice is the same as asking once.
-    pub(super) fn may_be_repeated(&self) -> bool {
-        match self {
-            Self::State
-            | Self::SleepLock(_)
-            | Self::CpuDmaLatency(_)
-            | Self::Look
-            | Self::GiveBack { .. } => true,
-            Self::Run(_) | Self::Leave => false,
-        }
-    }
-}
-
-/// Commands to be run, and what they are told about the event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Errand {
-    /// The commands.
-    pub commands: Vec<Command>,
-    /// The event they belong to.
-    pub event: Operation,
-    /// Why the guest stopped, where libvirt said so; else empty.
-    pub reason: String,
-    /// When the answer comes.
-    pub answer: AnswerAt,
-}
-
-/// When a keeper answers that it ran what it was asked to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AnswerAt {
-    /// Before it begins.
-    Once,
-    /// When all is run. Hanging up ends what is running.
-    End,
-}
-
-/// What a keeper answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Answer {
-    /// It did what it was asked, and this is how it stands now.
-    Done(KeeperState),
-    /// It ran the commands; these failed.
-    Ran(Vec<CommandFailure>),
-    /// It could not.
-    Failed(String),
-}
-
-/// How a keeper stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeeperState {
-    /// The keeper.
-    pub process: ProcessId,
-    /// The sleep lock it holds.
-    pub sleep_lock: Option<String>,
-    /// The latency it asked the kernel for, in microseconds.
-    pub cpu_dma_latency: Option<u32>,
-    /// How many errands it has not finished.
-    pub errands: usize,
-    /// libvirt's daemon, while it is about to start QEMU.
-    pub daemon: Option<i32>,
-    /// The guest's QEMU, while it is watched.
-    pub qemu: Option<i32>,
-}
-
-/// A command that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandFailure {
-    /// Which, and how, in words.
-    pub words: String,
-    /// What that means.
-    pub meaning: OnCommandFailure,
-}
 
 /// The keepers of a host.
 pub trait Keepers: Send + Sync {
@@ -128,6 +30,9 @@ pub trait Keepers: Send + Sync {
     /// # Errors
     /// It does not come up in time.
     fn start(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError>;
+
+    /// Whether there is one of a generation. Waits for nothing: one that hangs is there too.
+    fn is_there(&self, guest: GuestUuid, generation: Generation) -> bool;
 
     /// Asks one; none where there is none.
     ///
@@ -140,14 +45,29 @@ pub trait Keepers: Send + Sync {
         deadline: Deadline,
     ) -> Result<Option<Answer>, HostError>;
 
-    /// Ends one, and waits until it is gone.
+    /// Ends one of a generation, and waits until it is gone.
     ///
     /// # Errors
     /// It cannot even be killed.
-    fn stop(&self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError>;
+    fn stop(&self, guest: GuestUuid, generation: Generation, deadline: Deadline) -> Result<(), HostError>;
 }
 
 impl Host {
+    /// Whether a guest has a keeper, which may hang. Costs no more than a look at its lock.
+    #[must_use]
+    pub fn has_keeper(&self, guest: GuestUuid) -> bool {
+        self.keepers.is_there(guest, GENERATION)
+    }
+
+    /// The generations before this program's of which a guest has a keeper.
+    #[must_use]
+    pub(crate) fn earlier_keepers(&self, guest: GuestUuid) -> Vec<Generation> {
+        EARLIER_GENERATIONS
+            .into_iter()
+            .filter(|generation| self.keepers.is_there(guest, *generation))
+            .collect()
+    }
+
     /// How a guest's keeper stands; none where there is none.
     ///
     /// # Errors
@@ -158,6 +78,13 @@ impl Host {
             Some(Answer::Done(state)) => Ok(Some(state)),
             Some(_) => Err(no_answer(guest, "it answered something else")),
             None => Ok(None),
+        }
+    }
+
+    /// Removes the socket that a killed keeper leaves behind. It does no harm where that fails.
+    pub(crate) fn forget_dead_keeper(&mut self, guest: GuestUuid) {
+        if !self.has_keeper(guest) {
+            let _ = self.remove_state_file(&GENERATION.socket_file(guest));
         }
     }
 
@@ -179,25 +106,38 @@ impl Host {
         }
     }
 
-    /// Has a guest's keeper run commands. A missing keeper is started first.
+    /// Starts a guest's keeper if there is none.
+    ///
+    /// # Errors
+    /// There is none that answers, and none can be started.
+    pub fn ensure_keeper(&mut self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
+        let soon = Deadline::after(AT_ONCE).earlier(deadline);
+        match self.keepers.ask(guest, &Request::State, soon)? {
+            Some(_) => Ok(()),
+            None => self.start_keeper(guest, deadline),
+        }
+    }
+
+    /// Has a guest's keeper run commands: there has to be one ([`Self::ensure_keeper`]).
     ///
     /// # Errors
     /// There is no keeper, or it ended meanwhile.
     pub fn run_commands(
         &mut self,
         guest: GuestUuid,
-        errand: Errand,
+        mut commands: CommandBatch,
         deadline: Deadline,
     ) -> Result<Vec<CommandFailure>, HostError> {
-        let soon = Deadline::after(AT_ONCE).earlier(deadline);
-        if self.keepers.ask(guest, &Request::State, soon)?.is_none() {
-            self.start_keeper(guest, deadline)?;
-        }
-        let deadline = match errand.answer {
+        let deadline = match commands.answer {
             AnswerAt::Once => Deadline::after(AT_ONCE).earlier(deadline),
             AnswerAt::End => deadline,
         };
-        match self.keepers.ask(guest, &Request::Run(errand), deadline)? {
+        if commands.answer == AnswerAt::End {
+            // What comes after them needs time too.
+            let left = deadline.remaining();
+            commands.within = Some(left.saturating_sub(AFTER_COMMANDS.min(left / 4)));
+        }
+        match self.keepers.ask(guest, &Request::Run(commands), deadline)? {
             Some(Answer::Ran(failures)) => Ok(failures),
             Some(Answer::Done(_)) => Ok(Vec::new()),
             Some(Answer::Failed(reason)) => Err(no_answer(guest, reason)),
@@ -218,10 +158,26 @@ impl Host {
     /// # Errors
     /// It cannot even be killed.
     pub fn stop_keeper(&mut self, guest: GuestUuid, deadline: Deadline) -> Result<(), HostError> {
-        self.keepers.stop(guest, deadline)?;
+        for generation in self.earlier_keepers(guest) {
+            self.stop_keeper_of(guest, generation, deadline)?;
+        }
+        self.stop_keeper_of(guest, GENERATION, deadline)
+    }
+
+    /// Ends a guest's keeper of one generation.
+    ///
+    /// # Errors
+    /// It cannot even be killed.
+    pub(crate) fn stop_keeper_of(
+        &mut self,
+        guest: GuestUuid,
+        generation: Generation,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        self.keepers.stop(guest, generation, deadline)?;
         // One that had to be killed leaves them behind.
-        self.remove_if_present(&keeper_socket(guest))?;
-        self.remove_state_file(&keeper_lock(guest))
+        self.remove_if_present(&socket_of(generation, guest))?;
+        self.remove_state_file(&generation.lock_file(guest))
     }
 }
 
@@ -231,12 +187,17 @@ pub(super) fn no_answer(guest: GuestUuid, reason: impl std::fmt::Display) -> Hos
 
 /// Where a guest's keeper listens.
 pub(crate) fn keeper_socket(guest: GuestUuid) -> PathBuf {
-    Path::new(STATE_DIR).join(format!("keeper-{guest}.sock"))
+    socket_of(GENERATION, guest)
+}
+
+/// Where a keeper of a generation listens.
+pub(super) fn socket_of(generation: Generation, guest: GuestUuid) -> PathBuf {
+    Path::new(STATE_DIR).join(generation.socket_file(guest))
 }
 
 /// The name of the file in [`STATE_DIR`] that a guest's keeper has locked: there is one at a time.
 pub(crate) fn keeper_lock(guest: GuestUuid) -> String {
-    format!("keeper-{guest}.lock")
+    GENERATION.lock_file(guest)
 }
 
 /// The name of the guest's XML in [`STATE_DIR`], kept for scripts that get it.
@@ -249,6 +210,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::event::Operation;
     use crate::host::simulated::Faults;
 
     /// Keepers that answer nothing, and how long each was waited for.
@@ -258,6 +220,10 @@ mod tests {
     impl Keepers for Silent {
         fn start(&self, _: GuestUuid, _: Deadline) -> Result<(), HostError> {
             Ok(())
+        }
+
+        fn is_there(&self, _: GuestUuid, _: Generation) -> bool {
+            true
         }
 
         fn ask(
@@ -273,7 +239,7 @@ mod tests {
             }
         }
 
-        fn stop(&self, _: GuestUuid, _: Deadline) -> Result<(), HostError> {
+        fn stop(&self, _: GuestUuid, _: Generation, _: Deadline) -> Result<(), HostError> {
             Ok(())
         }
     }
@@ -285,20 +251,22 @@ mod tests {
         let mut host = Host { keepers, ..Host::simulated(root.path(), &Faults::default()) };
         let guest = "c0ffee00-1111-4222-8333-44445555666f".parse().unwrap();
         let event = || Deadline::after(Duration::from_secs(1000));
-        let errand = |answer| Errand {
+        let commands = |answer| CommandBatch {
             commands: Vec::new(),
             event: Operation::Release,
             reason: String::new(),
             answer,
+            within: None,
+            qemu: None,
         };
         host.keeper(guest, event()).unwrap_err();
         host.ask_keeper(guest, &Request::Leave, event()).unwrap_err();
-        host.run_commands(guest, errand(AnswerAt::Once), event()).unwrap_err();
-        host.run_commands(guest, errand(AnswerAt::End), event()).unwrap_err();
+        host.run_commands(guest, commands(AnswerAt::Once), event()).unwrap_err();
+        host.run_commands(guest, commands(AnswerAt::End), event()).unwrap_err();
         let waits = waits.lock().unwrap();
         let (end, others) = waits.split_last().unwrap();
         assert!(*end > AT_ONCE, "{end:?}");
-        assert_eq!(others.len(), 5);
+        assert_eq!(others.len(), 3);
         assert!(others.iter().all(|wait| *wait <= AT_ONCE), "{others:?}");
     }
 }

@@ -1,59 +1,55 @@
-//! The kernel's log, from one moment on (`/dev/kmsg`, `Documentation/ABI/testing/dev-kmsg`).
+//! Reading the kernel's log.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use serde::{Deserialize, Serialize};
 
 use super::{Host, HostError};
-use crate::printable::printable;
+use crate::kernel_log::{Beginning, KernelLog, KernelLogPosition, LogRecord, parse, since};
 
 const KMSG: &str = "/dev/kmsg";
 
 /// The longest record (`PRINTK_MESSAGE_MAX` in `kernel/printk/internal.h`).
 const LONGEST: usize = 8192;
 
-/// A place in the kernel's log: the number of the next record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct KernelLogPosition(pub u64);
-
-/// A record of the kernel's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogRecord {
-    /// Its number since boot, from 0.
-    pub sequence: u64,
-    /// Microseconds since boot.
-    pub microseconds: u64,
-    /// How urgent it is: 0 (the system is unusable) to 7 (debugging), as syslog(2) has it.
-    pub priority: u8,
-    /// The text, printable.
-    pub text: String,
-}
-
-/// Whether what was asked for is all there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beginning {
-    /// It is.
-    Kept,
-    /// The kernel has written over its first records.
-    Lost,
-}
-
-/// A part of the kernel's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelLog {
-    /// The records, the oldest first.
-    pub records: Vec<LogRecord>,
-    /// Whether it begins where it should.
-    pub beginning: Beginning,
+/// The end of the kernel's log as it was once: what is said after it can be read. It costs two system calls, where a
+/// position costs as many as the log has records.
+pub(super) enum KernelLogEnd {
+    /// `/dev/kmsg`, read to its end (`devkmsg_llseek` in the kernel's `kernel/printk/printk.c`).
+    Machine(File),
+    /// A file of a host in a folder.
+    Simulated(KernelLogPosition),
+    /// Nothing can be read of it.
+    Unreadable,
 }
 
 impl Host {
+    /// Where the kernel's log ends now.
+    pub(super) fn kernel_log_end(&self) -> KernelLogEnd {
+        let path = Path::new(KMSG);
+        if self.files.locate(path) != path {
+            return self.kernel_log_position().map_or(KernelLogEnd::Unreadable, KernelLogEnd::Simulated);
+        }
+        let end = open(path).and_then(|mut kmsg| kmsg.seek(SeekFrom::End(0)).map(|_| kmsg));
+        end.map_or(KernelLogEnd::Unreadable, KernelLogEnd::Machine)
+    }
+
+    /// What the kernel has said after that; nothing where it cannot be read.
+    pub(super) fn kernel_log_after(&self, end: KernelLogEnd) -> KernelLog {
+        let records = match end {
+            KernelLogEnd::Machine(mut kmsg) => records_from(&mut kmsg).unwrap_or_default(),
+            KernelLogEnd::Simulated(position) => {
+                self.kernel_log_since(position).map_or_else(|_| Vec::new(), |log| log.records)
+            }
+            KernelLogEnd::Unreadable => Vec::new(),
+        };
+        KernelLog { records, beginning: Beginning::Kept }
+    }
+
     /// Where the kernel's log goes on from now.
     ///
     /// # Errors
@@ -78,8 +74,15 @@ impl Host {
     }
 }
 
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+}
+
 fn records_of_kernel(path: &Path) -> io::Result<Vec<LogRecord>> {
-    let mut kmsg: File = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    records_from(&mut open(path)?)
+}
+
+fn records_from(kmsg: &mut File) -> io::Result<Vec<LogRecord>> {
     let mut buffer = vec![0; LONGEST];
     let mut records = Vec::new();
     loop {
@@ -96,60 +99,11 @@ fn records_of_kernel(path: &Path) -> io::Result<Vec<LogRecord>> {
     }
 }
 
-fn since(position: KernelLogPosition, records: impl Iterator<Item = LogRecord>) -> KernelLog {
-    let mut next = position.0;
-    let mut beginning = Beginning::Kept;
-    let mut kept = Vec::new();
-    for record in records.filter(|record| record.sequence >= position.0) {
-        // From the very beginning on nobody expects all of it.
-        if record.sequence > next && position.0 > 0 {
-            beginning = Beginning::Lost;
-        }
-        next = record.sequence + 1;
-        kept.push(record);
-    }
-    KernelLog { records: kept, beginning }
-}
-
-/// `6,1234,56789,-;text`, with further fields before the semicolon on some kernels, and lines about the device after
-/// it.
-fn parse(record: &str) -> Option<LogRecord> {
-    let (prefix, text) = record.split_once(';')?;
-    let mut fields = prefix.split(',');
-    let syslog: u32 = fields.next()?.parse().ok()?;
-    Some(LogRecord {
-        sequence: fields.next()?.parse().ok()?,
-        microseconds: fields.next()?.parse().ok()?,
-        // The lowest three bits; the others say which program speaks.
-        priority: (syslog & 7) as u8,
-        text: printable(text.lines().next().unwrap_or_default()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::manifest::lay_out;
     use crate::host::simulated::Faults;
-
-    #[test]
-    fn reads_records_of_all_kernels() {
-        let record = parse(
-            "3,2471,88812345,-,caller=T4711;amdgpu 0000:03:00.0: probe failed\n SUBSYSTEM=pci\n DEVICE=+pci:0000:03:00.0\n",
-        );
-        let wanted = LogRecord {
-            sequence: 2471,
-            microseconds: 88_812_345,
-            priority: 3,
-            text: "amdgpu 0000:03:00.0: probe failed".to_owned(),
-        };
-        assert_eq!(record, Some(wanted));
-        assert_eq!(parse("30,5,6,-;systemd[1]: x").unwrap().priority, 6);
-        assert_eq!(parse("6,5,6,c;a;b \\x1b \u{1b}[2J").unwrap().text, r"a;b \x1b \u{1b}[2J");
-        for text in ["", "no record", "6,5;x", "x,5,6,-;text", " SUBSYSTEM=pci"] {
-            assert_eq!(parse(text), None, "{text:?}");
-        }
-    }
 
     fn host_with(log: &str) -> (tempfile::TempDir, Host) {
         let root = tempfile::tempdir().unwrap();

@@ -1,12 +1,9 @@
 //! libvirt, as those ask it that are no hook.
 
-use std::sync::Arc;
-
 use super::qemu_events::{self, EndSink, GuestEnd, GuestEndWatch};
-use super::systemd::Bus;
-use super::{Host, HostError, start_again};
-use crate::deadline::Deadline;
-use crate::guest::{GuestName, GuestUuid};
+use super::virsh::Virsh;
+use super::{Host, HostError};
+use crate::guest::GuestUuid;
 
 /// What a keeper needs of libvirt. Never for a hook, for which libvirt waits.
 pub trait Libvirt: Send + Sync {
@@ -16,30 +13,24 @@ pub trait Libvirt: Send + Sync {
     /// There is no `virsh`.
     fn watch_end(&self, guest: GuestUuid, on_end: EndSink) -> Result<GuestEndWatch, HostError>;
 
-    /// Has the guest started as soon as it is off.
+    /// Whether libvirt can be asked at all; it may not answer.
     ///
     /// # Errors
-    /// Nobody can be found who does it.
-    fn start_again(&self, guest: GuestUuid, name: &GuestName, deadline: Deadline) -> Result<(), HostError>;
+    /// There is no `virsh`.
+    fn can_be_asked(&self) -> Result<(), HostError>;
 }
 
 /// libvirt on this machine.
 #[derive(Debug)]
-pub(super) struct MachineLibvirt(Arc<Bus>);
-
-impl MachineLibvirt {
-    pub(super) fn new(bus: Arc<Bus>) -> Self {
-        Self(bus)
-    }
-}
+pub(super) struct MachineLibvirt;
 
 impl Libvirt for MachineLibvirt {
     fn watch_end(&self, guest: GuestUuid, on_end: EndSink) -> Result<GuestEndWatch, HostError> {
         qemu_events::follow(guest, on_end)
     }
 
-    fn start_again(&self, guest: GuestUuid, name: &GuestName, deadline: Deadline) -> Result<(), HostError> {
-        start_again::hand_over(&self.0, guest, name, deadline)
+    fn can_be_asked(&self) -> Result<(), HostError> {
+        Virsh::find().map(drop)
     }
 }
 
@@ -67,17 +58,11 @@ impl Host {
         self.libvirt.watch_end(guest, Box::new(settle))
     }
 
-    /// Has a guest that rebooted itself started again as soon as libvirt says that it is off, by a process that
-    /// outlives the keeper. Does not wait for it: what comes of it is in the journal.
+    /// Whether libvirt can be asked at all: there is a `virsh`. Never for a hook.
     ///
     /// # Errors
-    /// That process cannot be started.
-    pub fn start_again(
-        &mut self,
-        guest: GuestUuid,
-        name: &GuestName,
-        deadline: Deadline,
-    ) -> Result<(), HostError> {
-        self.libvirt.start_again(guest, name, deadline)
+    /// There is none.
+    pub fn can_ask_libvirt(&self) -> Result<(), HostError> {
+        self.libvirt.can_be_asked()
     }
 }

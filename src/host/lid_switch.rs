@@ -21,7 +21,7 @@ HandleLidSwitchDocked=ignore
 pub enum LidSwitchHandling {
     /// What the administrator configured.
     AsConfigured,
-    /// Nothing.
+    /// The lid does nothing.
     Ignored,
 }
 
@@ -45,6 +45,8 @@ impl FromStr for LidSwitchHandling {
         }
     }
 }
+
+crate::serde_as_text::serde_as_text!(LidSwitchHandling);
 
 impl Host {
     /// Whether the program's drop-in is there.

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hangs_is_waited_for_until_the_deadline_and_no_longer() {
+    fn a_peer_that_hangs_is_waited_for_until_the_deadline_and_no_longer() {
         for (kind, words) in [
             (Kind::TakesNoConnection, "it takes no connection: its queue is full"),
             (Kind::SaysNothing, NOT_ANSWERED),

@@ -10,8 +10,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::process::{ProcessId, is_alive};
+use super::process::is_alive;
 use crate::printable::excerpt;
+use crate::process_id::ProcessId;
 use crate::wall_clock::{age, seconds_since_1970};
 
 /// The most that is read of a file.
@@ -24,7 +25,7 @@ const MAX_WORD: usize = 40;
 /// A process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockHolder {
-    /// Which.
+    /// The process that holds the lock.
     pub process: ProcessId,
     /// What it was started as, printable: `qemu win11 prepare begin -`, `vfio-hook undo --stale`.
     pub command: String,
@@ -44,20 +45,15 @@ pub enum LockState {
 }
 
 impl LockState {
-    /// Whether the lock of this file is held, and by whom. No file: it is free.
+    /// Whether the lock of this file is held, and by whom.
     ///
     /// # Errors
-    /// It cannot be opened or locked.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Free),
-            Err(error) => return Err(error),
-        };
+    /// It cannot be locked.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
         // A lock that others can share too, and gone at once: who wants it alone tries again.
         match file.try_lock_shared() {
             Ok(()) => Ok(Self::Free),
-            Err(TryLockError::WouldBlock) => Ok(Self::held(&file)),
+            Err(TryLockError::WouldBlock) => Ok(Self::held(file)),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -118,9 +114,8 @@ mod tests {
     fn the_holder_is_told_as_long_as_it_holds_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let state = || LockState::of(&path).unwrap();
-        assert_eq!(state(), LockState::Free);
         let file = File::create(&path).unwrap();
+        let state = || LockState::of(&File::open(&path).unwrap()).unwrap();
         assert_eq!(state(), LockState::Free);
         file.lock().unwrap();
         assert_eq!(state(), LockState::HeldByUnknown);
@@ -154,10 +149,14 @@ mod tests {
         };
         for text in ["", "{}", &said(dead, "qemu"), &said(alive, "qemu")[..20], &"x".repeat(2 * MAX_BYTES)] {
             fs::write(&path, text).unwrap();
-            assert_eq!(LockState::of(&path).unwrap(), LockState::HeldByUnknown, "{text}");
+            assert_eq!(
+                LockState::of(&File::open(&path).unwrap()).unwrap(),
+                LockState::HeldByUnknown,
+                "{text}"
+            );
         }
         fs::write(&path, said(alive, &format!("qemu a\nb\u{1b}[2J{}", "x".repeat(1000)))).unwrap();
-        let LockState::HeldBy(holder) = LockState::of(&path).unwrap() else { panic!() };
+        let LockState::HeldBy(holder) = LockState::of(&File::open(&path).unwrap()).unwrap() else { panic!() };
         assert!(holder.command.starts_with(r"qemu a\nb\u{1b}[2Jxxx"), "{}", holder.command);
         assert!(holder.command.chars().count() < 2 * MAX_COMMAND);
     }

@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::failpoint;
 
 pub(super) const LOGIND: &str = "org.freedesktop.login1";
-const LOGIN_MANAGER: Object<'_> =
+pub(super) const LOGIN_MANAGER: Object<'_> =
     Object { service: LOGIND, path: "/org/freedesktop/login1", interface: "org.freedesktop.login1.Manager" };
 
 const SESSION: &str = "org.freedesktop.login1.Session";
@@ -38,7 +38,7 @@ const SIGHUP: i32 = nix::sys::signal::Signal::SIGHUP as i32;
 /// Whether the host is awake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SleepState {
-    /// It is.
+    /// No sleep is under way or about to begin.
     Awake,
     /// It is about to sleep, or was just woken (`PreparingForSleep`).
     GoingToSleep,
@@ -126,13 +126,17 @@ type ListedSession = (String, u32, String, String, OwnedObjectPath);
 
 /// Whether there is no logind: no bus, or nobody on it who can be started under this name. One that does not answer in
 /// time is there.
-fn is_absent(error: &zbus::Error) -> bool {
+pub(super) fn is_absent(error: &zbus::Error) -> bool {
     use fdo::Error::{
         NameHasNoOwner, ServiceUnknown, UnknownInterface, UnknownMethod, UnknownObject, UnknownProperty,
     };
     match error {
-        zbus::Error::InputOutput(error) => error.kind() != io::ErrorKind::TimedOut,
+        zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _) => {
+            error.kind() != io::ErrorKind::TimedOut
+        }
         zbus::Error::MethodError(..) => true,
+        // `DBUS_SYSTEM_BUS_ADDRESS=disabled:`, or what listens there is no bus.
+        zbus::Error::Address(_) | zbus::Error::Handshake(_) | zbus::Error::Unsupported => true,
         // The library has values of their own for the errors that the D-Bus specification names.
         zbus::Error::FDO(error) => {
             let is_named = matches!(
@@ -208,7 +212,7 @@ impl Logind for LoginManager {
 
     fn terminate_session(&self, id: &SessionId, deadline: Deadline) -> Result<(), HostError> {
         let failed = |reason: String| HostError::call("TerminateSession", &format!("session {id}"), reason);
-        failpoint::reached("knob");
+        failpoint::reached("setting");
         match within(deadline, self.0.call(LOGIN_MANAGER, "TerminateSession", &id.as_str())) {
             Ok(_) => {}
             Err(error) if is_no_such_session(&error) => return Ok(()),
@@ -218,7 +222,7 @@ impl Logind for LoginManager {
         loop {
             let listed = within(deadline, self.list_sessions()).map_err(|error| failed(error.to_string()))?;
             if listed.iter().all(|(other, ..)| other != id.as_str()) {
-                failpoint::reached("knob");
+                failpoint::reached("setting");
                 return Ok(());
             }
             deadline.pause(LOOK);
@@ -262,6 +266,8 @@ mod tests {
         for absent in [
             io(io::ErrorKind::NotFound),
             io(io::ErrorKind::ConnectionRefused),
+            zbus::Error::Address("unsupported transport 'disabled'".to_owned()),
+            zbus::Error::Handshake("Unknown command: hello".to_owned()),
             standard(fdo::Error::ServiceUnknown(text())),
             standard(fdo::Error::UnknownObject(text())),
             standard(fdo::Error::SpawnChildExited(text())),

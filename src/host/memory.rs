@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::error::rounded;
+use super::worker::{End, Heard, Order};
 use super::{Host, HostError};
+use crate::deadline::Deadline;
 use crate::pages::{MemorySize, PageSize};
 
 impl Host {
@@ -20,6 +23,38 @@ impl Host {
     /// The file or the line is missing.
     pub fn mem_available(&self) -> Result<MemorySize, HostError> {
         self.meminfo("MemAvailable")
+    }
+
+    /// `MemFree` of `/proc/meminfo`: what nothing uses at all.
+    ///
+    /// # Errors
+    /// The file or the line is missing.
+    pub fn mem_free(&self) -> Result<MemorySize, HostError> {
+        self.meminfo("MemFree")
+    }
+
+    /// Writes back all files that were changed in memory, in a worker that can be left behind: a network file system
+    /// whose server is away never comes back (`sync(2)`).
+    ///
+    /// # Errors
+    /// It is not over at the deadline; no process can be started.
+    pub fn sync_files(&mut self, deadline: Deadline) -> Result<(), HostError> {
+        const PLACE: &str = "all file systems";
+        let waited = rounded(deadline.remaining());
+        let failed = |error| HostError::call("sync", PLACE, error);
+        // A host in a folder has nothing to write back.
+        let Some(Heard { end, .. }) = self.workers.ask::<()>(&Order::Sync, deadline).map_err(failed)? else {
+            return Ok(());
+        };
+        let late = |process: String| {
+            HostError::late_call("sync", PLACE, format!("it took longer than {waited}{process}"))
+        };
+        match end {
+            End::Answered => Ok(()),
+            End::Died(error) | End::Signalled { reason: error, .. } => Err(failed(error)),
+            End::Killed => Err(late(String::new())),
+            End::Stuck(process) => Err(late(format!(", and process {} hangs in the kernel", process.pid))),
+        }
     }
 
     /// `Hugepagesize` of `/proc/meminfo`: the size that is meant where none is named.

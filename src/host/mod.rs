@@ -1,17 +1,21 @@
-//! The only door to the machine.
+//! The machine: all that is read or changed of it goes through here.
 //!
-//! Reading needs `&Host`, changing needs `&mut Host`: the actions get the first, the ledger alone has the second.
+//! Reading needs `&Host`, changing needs `&mut Host`: the actions get the first, the ledger's
+//! executor alone has the second (`tests/layers.rs` keeps it so).
 //! Functions are named after the kernel file or systemd property they touch.
 
+mod afterwards;
 mod apart;
-mod bounded;
+mod bounded_child;
 mod card_users;
 mod cgroup;
 mod children;
 mod code_pages;
 mod command;
 mod cpu;
+mod cpu_events;
 mod descendants;
+mod detached;
 mod display;
 mod error;
 mod exit_at_once;
@@ -29,8 +33,11 @@ mod keeper_service;
 mod keepers;
 mod kernel_log;
 mod kernel_module;
+mod kernel_setting;
+mod kernel_threads;
 mod latency;
 mod libvirt;
+mod libvirt_hook;
 mod lid_switch;
 mod local_socket;
 mod lock_holder;
@@ -39,6 +46,7 @@ pub mod manifest;
 mod memory;
 mod monitors;
 mod pci;
+mod power_profiles;
 mod presence;
 mod process;
 mod process_owner;
@@ -47,22 +55,24 @@ mod program_version;
 mod qemu;
 mod qemu_events;
 mod release;
+mod required;
 mod root_file;
 mod root_path;
+mod sched;
 mod script_tree;
 mod service;
+mod shared_memory;
 pub mod simulated;
 mod sleep_masks;
-mod start_again;
 mod state_dir;
 mod stderr;
 mod sysfs;
 mod systemd;
-mod unit_file_name;
+mod unit_files;
 mod uptime;
 mod user;
-mod user_name;
 mod virsh;
+mod worker;
 mod workqueue;
 
 use std::ffi::OsString;
@@ -71,17 +81,20 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub(crate) use apart::{WorkEnd, apart, block_signals};
-pub use bounded::{READ_ATTRIBUTES, WRITE_ATTRIBUTE, read_attributes, write_attribute};
+pub(crate) use afterwards::{Afterwards, afterwards};
+pub(crate) use apart::{WorkEnd, apart, block_signals, let_go_of_stdin};
 pub use card_users::{
     CardNode, DeviceClass, DeviceNumber, HeldNode, Hold, Holder, HolderUnit, NodeKind, UnitOwner,
 };
 pub use cgroup::{AllowedCpus, DropIn, TopGroups};
 pub(crate) use code_pages::let_go_of_code;
-pub use command::{CommandEnd, CommandLine, RUN_PROGRAM, RunAs, run_program};
+pub use command::{CommandEnd, CommandLine, Orphaned, RUN_PROGRAM, RunAs, WITH_ITS_PARENT, run_program};
+pub(crate) use cpu_events::CpuEvents;
 pub use descendants::LeftRunning;
+pub(crate) use detached::make_detached;
+pub use detached::{APART, DetachedProcess, DetachedProcesses};
 pub use display::{
-    ConnectorActivity, ConnectorStatus, ConsoleBinding, DrmCard, DrmConnector, FirmwareFramebuffer,
+    ConnectorActivity, ConnectorStatus, ConsoleBinding, DrmCard, DrmConnector, DrmEvent, FirmwareFramebuffer,
     FramebufferDriver, LoginSession, SessionActivity, SessionClass, SessionId, SessionType,
 };
 pub use error::HostError;
@@ -90,60 +103,77 @@ pub use given_file::read_given_file;
 pub use hugepages::{PagePool, PoolCount};
 pub use i2c::{I2cBus, MonitorTrouble};
 pub use i2c_dev::{I2cDev, Unloaded};
-pub(crate) use inherited::take_signals;
+pub(crate) use inherited::{take_limits, take_signals};
 pub use irq::Interrupt;
 pub use irqbalance::{Irqbalance, IrqbalanceSocket};
 pub use keeper_service::KEEPER;
-pub(crate) use keeper_service::{MAX_MESSAGE, send};
-pub use keepers::{Answer, AnswerAt, CommandFailure, Errand, KeeperState, Keepers, Request};
+pub(crate) use keeper_service::send;
+pub use keepers::Keepers;
 pub(crate) use keepers::{keeper_lock, keeper_socket, xml_file};
-pub use kernel_log::{Beginning, KernelLog, KernelLogPosition, LogRecord};
-pub use latency::ResumeLatency;
+pub use kernel_setting::{KernelSetting, NoSetting, check_kernel_path};
+pub use kernel_threads::KernelThread;
 pub use libvirt::Libvirt;
+pub use libvirt_hook::HookTrouble;
 pub use lid_switch::LidSwitchHandling;
 pub(crate) use local_socket::{Heard, LocalSocket};
 pub use lock_holder::{LockHolder, LockState};
 pub use logind::{Logind, SleepState};
-pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound, TALK_TO_MONITORS, talk_to_monitors};
+use monitors::RecentlyFound;
+pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound};
 pub use pci::{
-    AskedBars, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health, Link,
-    OfferedSizes, PROBE_PCI, PciAttribute, PciFunction, PciTrouble, PortsAbove, PowerState, ProbeReport,
-    Probed, RescanBinding, probe_pci,
+    AskedBars, BarReason, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health,
+    IommuMaker, Link, OfferedSizes, PciAttribute, PciFunction, PciModelName, PciTrouble, PortsAbove,
+    PowerState, ProbeReport, Probed, RescanBinding, ReservedRegion,
 };
-pub(crate) use presence::is_named;
-pub use process::{ProcessId, StrayTasks};
+pub use power_profiles::{HeldPowerProfile, PowerProfiles};
+pub(crate) use presence::{is_named, is_named_at_once};
+pub use process::StrayTasks;
 pub(crate) use process_search::ONE_LOOK;
-pub use qemu::{QemuClues, QemuSearch};
+pub use qemu::{QemuClues, QemuSearch, QemuThread, RealTimeLimit, ThreadId, ThreadRole};
 pub use qemu_events::{EndSink, GuestEnd, GuestEndWatch};
 pub(crate) use root_path::ROOT_PATH;
-pub use service::{ServiceUnit, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
+pub use service::{
+    ServiceUnit, SystemState, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitState, UnitStatus,
+};
 pub use sleep_masks::SleepMasks;
-pub use start_again::{START_AGAIN, StartAgain, start_again};
 pub(crate) use state_dir::LOCK_RETRY;
 pub use state_dir::{LockFile, STATE_DIR, SharedLock};
 pub(crate) use stderr::{write_to_stderr, write_to_stderr_once};
 pub use systemd::{BusSignal, UnitName, Units, watch_bus_signals};
-pub use unit_file_name::{UnitFileName, UnitFileNameError};
+pub use unit_files::UnitsOf;
+pub(crate) use uptime::time_asleep;
 pub use user::User;
-pub use user_name::{UserName, UserNameError};
+pub(crate) use virsh::{Virsh, VirshError};
+pub use worker::{WORKER, run_worker};
 pub use workqueue::Workqueue;
 
+pub use crate::process_id::ProcessId;
+
 use command::MachinePrograms;
+use detached::MachineDetachedProcesses;
 use files::{Files, KernelFiles};
-use i2c::{BusDoor, MachineBuses};
+use i2c::{BusThreads, MachineBuses};
 use irqbalance::SilentIrqbalances;
 use keeper_service::KeeperServices;
 use libvirt::MachineLibvirt;
 use logind::LoginManager;
 use nix::unistd::Uid;
+use power_profiles::PowerProfilesDaemon;
 use simulated::{
-    Faults, SimulatedBuses, SimulatedFiles, SimulatedKeepers, SimulatedLibvirt, SimulatedLogind,
-    SimulatedUnits,
+    Faults, SimulatedBuses, SimulatedDetachedProcesses, SimulatedFiles, SimulatedKeepers, SimulatedLibvirt,
+    SimulatedLogind, SimulatedPowerProfiles, SimulatedUnits,
 };
 use systemd::{Bus, SystemUnits};
+use worker::Workers;
 
 /// There while systemd is the first process (`sd_booted(3)`).
 const RUNNING_SYSTEMD: &str = "/run/systemd/system";
+
+/// The name under which the journal files every line of the program, whatever the hook is installed as.
+pub const IDENTIFIER: &str = "vfio-hook";
+
+/// The file of the running program, whatever became of its name.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// A machine: the real one, or one in a folder.
 pub struct Host {
@@ -151,20 +181,14 @@ pub struct Host {
     units: Box<dyn Units>,
     programs: MachinePrograms,
     logind: Box<dyn Logind>,
+    power_profiles: Box<dyn PowerProfiles>,
     keepers: Box<dyn Keepers>,
     libvirt: Box<dyn Libvirt>,
-    buses: BusDoor,
-    talks: Talks,
+    detached: Box<dyn DetachedProcesses>,
+    buses: BusThreads,
+    recently_found: RecentlyFound,
     silent_irqbalances: SilentIrqbalances,
-}
-
-/// Which process talks to monitors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Talks {
-    /// This one.
-    Here,
-    /// A child, which can be left behind.
-    Aside,
+    workers: Workers,
 }
 
 impl Host {
@@ -177,17 +201,25 @@ impl Host {
             programs: MachinePrograms::default(),
             units: Box::new(SystemUnits::new(Arc::clone(&bus))),
             logind: Box::new(LoginManager::new(Arc::clone(&bus))),
+            power_profiles: Box::new(PowerProfilesDaemon::new(Arc::clone(&bus))),
             keepers: Box::new(KeeperServices::new(Arc::clone(&bus))),
-            libvirt: Box::new(MachineLibvirt::new(bus)),
-            buses: BusDoor::machine(MachineBuses),
-            talks: Talks::Aside,
+            libvirt: Box::new(MachineLibvirt),
+            detached: Box::new(MachineDetachedProcesses::new(bus)),
+            buses: BusThreads::machine(MachineBuses),
+            recently_found: RecentlyFound::default(),
             silent_irqbalances: SilentIrqbalances::default(),
+            workers: Workers::machine(PathBuf::from(THIS_PROGRAM)),
         }
     }
 
-    /// The machine, for the process that talks to monitors in place of another, but not on these buses.
-    fn beside_monitors(hanging: &[I2cBus]) -> Self {
-        Self { buses: BusDoor::machine_but(MachineBuses, hanging), talks: Talks::Here, ..Self::real() }
+    /// The machine, for a worker, which talks with monitors itself, but not over these buses.
+    fn for_worker(found: &[MonitorFound], hanging: &[I2cBus]) -> Self {
+        Self {
+            buses: BusThreads::machine_but(MachineBuses, hanging),
+            recently_found: RecentlyFound::of(found),
+            workers: Workers::Itself,
+            ..Self::real()
+        }
     }
 
     /// A host in a folder, laid out by [`manifest::lay_out`].
@@ -199,11 +231,14 @@ impl Host {
             units: Box::new(SimulatedUnits::new(files.clone())),
             programs: MachinePrograms::default(),
             logind: Box::new(SimulatedLogind::new(files.clone())),
+            power_profiles: Box::new(SimulatedPowerProfiles::new(files.clone())),
             keepers: Box::new(SimulatedKeepers::new(files.clone())),
             libvirt: Box::new(SimulatedLibvirt::new(files.clone())),
-            buses: BusDoor::simulated(SimulatedBuses::new(files)),
-            talks: Talks::Here,
+            detached: Box::new(SimulatedDetachedProcesses::new(files.clone())),
+            buses: BusThreads::simulated(SimulatedBuses::new(files)),
+            recently_found: RecentlyFound::default(),
             silent_irqbalances: SilentIrqbalances::default(),
+            workers: Workers::simulated(faults.clone()),
         }
     }
 
@@ -219,7 +254,7 @@ impl Host {
         self.files.locate("/".as_ref())
     }
 
-    /// Who must own the files that decide what the program does: root, or on a host in a folder whoever made it.
+    /// Who must own the files that decide what the program does: root, or on a host in a folder the user who made it.
     #[must_use]
     pub fn trusted_owner(&self) -> Uid {
         if self.is_real() { Uid::from_raw(0) } else { Uid::effective() }
@@ -256,6 +291,22 @@ impl Host {
         self.files.write(path, value).map_err(|error| HostError::write(path, value, error))
     }
 
+    /// The value of an attribute of the kernel's.
+    ///
+    /// # Errors
+    /// It is not there ([`HostError::is_absent`]), or cannot be read.
+    pub fn attribute(&self, path: &Path) -> Result<String, HostError> {
+        self.text(path)
+    }
+
+    /// Sets an attribute of the kernel's, which takes it at once.
+    ///
+    /// # Errors
+    /// The kernel refuses the value, or has no such attribute.
+    pub fn set_attribute(&mut self, path: &Path, value: &str) -> Result<(), HostError> {
+        self.set(path, value)
+    }
+
     fn names(&self, folder: impl AsRef<Path>) -> Result<Vec<OsString>, HostError> {
         let folder = folder.as_ref();
         self.files.list(folder).map_err(|error| HostError::list(folder, error))
@@ -285,7 +336,7 @@ impl Host {
             .map_err(|error| HostError::write(path, &String::from_utf8_lossy(bytes), error))
     }
 
-    /// Removes the folder a file was in; whoever else uses it keeps it non-empty.
+    /// Removes the folder a file was in; other files in it keep it.
     fn remove_empty_folder_of(&mut self, path: &Path) {
         if let Some(folder) = path.parent() {
             let _ = self.files.remove(folder);

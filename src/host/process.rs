@@ -7,27 +7,17 @@ use std::sync::{Mutex, PoisonError};
 
 use procfs::process::{Process, Stat, all_processes_with_root};
 use procfs::{ProcError, ProcResult};
-use serde::{Deserialize, Serialize};
 
 use super::{Host, HostError};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
+use crate::process_id::ProcessId;
 
 /// The daemons that call the hook, as the kernel names their processes.
 const LIBVIRT_DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
 
 /// `PF_KTHREAD` of the kernel's `include/linux/sched.h`, in `flags` of `/proc/PID/stat`.
 const KERNEL_THREAD: u32 = 0x0020_0000;
-
-/// One life of a process: its number, and when it started, since numbers are used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessId {
-    /// Its number.
-    pub pid: i32,
-    /// `starttime` of `/proc/PID/stat`, in clock ticks since boot; 0 where it could not be read: then any life of that
-    /// number counts as this one.
-    pub start_time: u64,
-}
 
 /// Whether a process runs. Of two answers one would be wrong where `/proc` cannot be read: with no descriptor left, a
 /// process that runs would count as ended, and what it has would be taken away.
@@ -180,6 +170,19 @@ impl Host {
         (is_above && is_daemon).then_some(ProcessId { pid: stat.pid, start_time: stat.starttime })
     }
 
+    /// Whether a daemon of libvirt's runs that could start a guest, for all that is known. A user's process of that name
+    /// is none.
+    #[must_use]
+    pub fn libvirt_may_run(&self) -> bool {
+        let Ok(processes) = all_processes_with_root(self.files.locate(Path::new("/proc"))) else {
+            return true;
+        };
+        let owner = self.trusted_owner().as_raw();
+        let trusted = processes.flatten().filter(|process| process.uid().is_ok_and(|uid| uid == owner));
+        let mut stats = trusted.filter_map(|process| process.stat().ok());
+        stats.any(|stat| LIBVIRT_DAEMONS.contains(&stat.comm.as_str()))
+    }
+
     /// The threads of programs that may still run on these CPUs. Kernel threads are left out, and so is everything
     /// below the groups named (`machine.slice`: the guests themselves). Stops where the time is over.
     #[must_use]
@@ -307,6 +310,21 @@ mod tests {
         assert_eq!(asked(&format!("{zombie}/proc/4711/task = no folder\n")), Life::Unknown);
         assert_eq!(asked(&format!("{zombie}/proc/4711/task/4712/stat = no fields\n")), Life::Unknown);
         assert_eq!(asked(&format!("{zombie}/proc/4711/task/4712/comm = no stat\n")), Life::Ended);
+    }
+
+    /// What a user starts under such a name would keep the recovery unit from its work for ever.
+    #[test]
+    fn a_users_process_is_no_daemon_of_libvirt() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let stat = format!("/proc/400/stat = 400 (virtqemud) S 1 {}", "0 ".repeat(48));
+        manifest::lay_out(&stat, root.path()).unwrap();
+        let host = Host::simulated(root.path(), &Faults::default());
+        assert!(host.libvirt_may_run());
+        std::os::unix::fs::chown(root.path().join("proc/400"), Some(1000), None).unwrap();
+        assert!(!host.libvirt_may_run());
     }
 
     #[test]

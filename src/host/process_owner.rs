@@ -17,10 +17,18 @@ pub(super) fn users_of(folder: &Path) -> io::Result<[u32; 4]> {
     users.ok_or_else(|| io::Error::other("no line `Uid:` with four numbers"))
 }
 
-/// The effective user of a process, by its folder. On a host in a folder, where all belongs to one user, `status` says
-/// it, if it is there.
-pub(super) fn effective_user(folder: &Path, is_real: bool) -> io::Result<u32> {
-    if !is_real {
+/// Where it stands whose a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnerIn {
+    /// The owner of its folder below `/proc`.
+    Folder,
+    /// `status`, if it is there: on a host in a folder all belongs to one user.
+    Status,
+}
+
+/// The effective user of a process, by its folder.
+pub(super) fn effective_user(folder: &Path, owner: OwnerIn) -> io::Result<u32> {
+    if owner == OwnerIn::Status {
         match users_of(folder) {
             Ok([_, effective, ..]) => return Ok(effective),
             Err(error) if is_gone(&error) => {}

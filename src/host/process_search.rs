@@ -1,37 +1,30 @@
 //! A look through all processes that nobody has to wait for.
 //!
-//! The kernel keeps whoever reads `/proc/PID/maps` or `/proc/PID/cmdline` waiting while that process holds the lock on
+//! The kernel keeps a reader of `/proc/PID/maps` or `/proc/PID/cmdline` waiting while that process holds the lock on
 //! its memory, and a process that hangs in a driver may do so for ever. So the look is a thread's: its wait ends with
 //! the program (`mmap_read_lock_killable` in `fs/proc/task_mmu.c`, `access_remote_vm` in `mm/memory.c`).
 
 use std::fs;
 use std::io;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::HostError;
+use super::worker::{BoundedThread, NotStarted, StuckIn, StuckRegistry, TookTooLong};
 use crate::deadline::Deadline;
 
 /// How long one look through all processes may take, where its caller has no reason to wait less.
 pub(crate) const ONE_LOOK: Duration = Duration::from_secs(3);
-
-/// Looks that nobody waits for any more, and where: one that hangs hangs for others too, and a keeper that looks again
-/// and again would collect them.
-static LEFT_BEHIND: Mutex<Vec<(PathBuf, JoinHandle<()>)>> = Mutex::new(Vec::new());
 
 /// A look that goes on while its answers are read.
 #[derive(Debug)]
 pub(super) struct ProcessSearch<T> {
     /// The folder of the processes.
     proc: PathBuf,
-    steps: Receiver<Step<T>>,
     /// The process that is being looked at.
     last: Option<i32>,
-    thread: Option<JoinHandle<()>>,
+    thread: BoundedThread<Step<T>>,
 }
 
 /// What the thread says.
@@ -65,18 +58,15 @@ impl<T: Send + 'static> ProcessSearch<T> {
         first: Vec<i32>,
         look: impl Fn(i32) -> Result<Option<T>, HostError> + Send + 'static,
     ) -> Result<Self, HostError> {
-        let mut left_behind = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
-        left_behind.retain(|(_, thread)| !thread.is_finished());
-        if left_behind.iter().any(|(there, _)| *there == proc) {
-            return Err(took_too_long(&proc));
-        }
-        let (sender, steps) = channel();
         let folder = proc.clone();
-        let thread = thread::Builder::new()
-            .name("processes".to_owned())
-            .spawn(move || look_through(&folder, first, look, &sender))
-            .map_err(|error| HostError::list(&proc, error))?;
-        Ok(Self { proc, steps, last: None, thread: Some(thread) })
+        let search = move |tell: &Sender<Step<T>>| look_through(&folder, first, look, tell);
+        let stuck = StuckRegistry::of_this_process();
+        let thread = BoundedThread::start(&stuck, StuckIn::Processes(proc.clone()), search);
+        let thread = thread.map_err(|reason| match reason {
+            NotStarted::Hangs => took_too_long(&proc),
+            NotStarted::NoThread(error) => HostError::list(&proc, error),
+        })?;
+        Ok(Self { proc, last: None, thread })
     }
 
     /// The next one that is found; none once it has looked at all of them.
@@ -86,19 +76,12 @@ impl<T: Send + 'static> ProcessSearch<T> {
     /// no telling about the rest.
     pub(super) fn next(&mut self, deadline: Deadline) -> Result<Option<T>, HostError> {
         loop {
-            match self.steps.recv_timeout(deadline.remaining()) {
-                Ok(Step::At(pid)) => self.last = Some(pid),
-                Ok(Step::Found(one)) => return Ok(Some(one)),
-                Ok(Step::Failed(error)) => return Err(error),
-                Err(RecvTimeoutError::Disconnected) => {
-                    if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
-                        resume_unwind(panic);
-                    }
-                    return Ok(None);
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    let mut left_behind = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
-                    left_behind.extend(self.thread.take().map(|thread| (self.proc.clone(), thread)));
+            match self.thread.next(deadline) {
+                Ok(Some(Step::At(pid))) => self.last = Some(pid),
+                Ok(Some(Step::Found(one))) => return Ok(Some(one)),
+                Ok(Some(Step::Failed(error))) => return Err(error),
+                Ok(None) => return Ok(None),
+                Err(TookTooLong) => {
                     let place = self.last.map(|pid| self.proc.join(pid.to_string()));
                     return Err(took_too_long(place.as_ref().unwrap_or(&self.proc)));
                 }
@@ -151,8 +134,10 @@ fn pids(proc: &Path) -> io::Result<Vec<i32>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+    use std::sync::{Arc, Mutex};
+    use std::thread;
 
     use super::*;
 

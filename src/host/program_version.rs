@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::bounded::{AsideEnd, Output, run_aside};
+use super::bounded_child::{ChildEnd, run_bounded};
 use super::root_path::{ROOT_PATH, find_program};
 use super::{Host, HostError};
 use crate::deadline::Deadline;
@@ -38,11 +38,11 @@ impl Host {
 fn first_line(program: &Path, deadline: Deadline) -> Result<Option<String>, HostError> {
     let mut command = Command::new(program);
     command.arg("--version").env_clear().envs([("LC_ALL", "C"), ("PATH", ROOT_PATH)]).current_dir("/");
-    let aside = run_aside(command, Output::Heard, deadline)
+    let child = run_bounded(command, deadline)
         .map_err(|error| HostError::call("--version", &program.display().to_string(), error))?;
-    let text = String::from_utf8_lossy(&aside.output);
+    let text = String::from_utf8_lossy(&child.output);
     let first = text.lines().next().map(|line| excerpt(line.trim(), LONGEST));
-    Ok(first.filter(|line| matches!(aside.end, AsideEnd::Ended(end) if end.success()) && !line.is_empty()))
+    Ok(first.filter(|line| matches!(child.end, ChildEnd::Ended(end) if end.success()) && !line.is_empty()))
 }
 
 #[cfg(test)]

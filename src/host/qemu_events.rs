@@ -32,7 +32,7 @@ const STACK: usize = 256 * 1024;
 /// How a guest comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GuestEnd {
-    /// It is to be reset: it rebooted itself (`guest-reset`), or somebody pressed its button
+    /// It is to be reset: it rebooted itself (`guest-reset`), or a person pressed its button
     /// (`host-qmp-system-reset`, `virsh reset`).
     Reset,
     /// It powered off (`guest-shutdown`).

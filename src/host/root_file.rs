@@ -14,12 +14,18 @@ const OTHERS_WRITE: u32 = 0o022;
 
 impl Host {
     /// Reads a file that root alone can have written; none where it is absent, or where it or a folder above it is no
-    /// plain file or folder, belongs to another user, or may be written by others.
+    /// plain file or folder, belongs to another user, or may be written by others. Its own folder may also belong to
+    /// one of these service users: they can exchange files of root's in it, and make none.
     ///
     /// # Errors
     /// It is there but cannot be read, or is larger than so many bytes.
-    pub(super) fn read_root_file(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>, HostError> {
-        match self.bytes_of_root(path, most) {
+    pub(super) fn read_root_file(
+        &self,
+        path: &Path,
+        most: u64,
+        folder_owners: &[u32],
+    ) -> Result<Option<Vec<u8>>, HostError> {
+        match self.bytes_of_root(path, most, folder_owners) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             // A symbolic link in its place.
             Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => Ok(None),
@@ -27,14 +33,17 @@ impl Host {
         }
     }
 
-    fn bytes_of_root(&self, path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    fn bytes_of_root(&self, path: &Path, most: u64, folder_owners: &[u32]) -> io::Result<Option<Vec<u8>>> {
         // From the top: a user who cannot write a folder exchanges nothing in it.
         let mut folders: Vec<&Path> =
             path.ancestors().skip(1).filter(|path| path.parent().is_some()).collect();
         folders.reverse();
         for folder in folders {
             let file = fs::symlink_metadata(self.files.locate(folder))?;
-            if !file.is_dir() || !self.is_roots(&file) {
+            let is_its_own = path.parent() == Some(folder);
+            let is_services = is_its_own && folder_owners.contains(&file.uid());
+            let is_safe = self.is_roots(&file) || is_services && file.mode() & OTHERS_WRITE == 0;
+            if !file.is_dir() || !is_safe {
                 return Ok(None);
             }
         }
@@ -55,7 +64,8 @@ impl Host {
         Ok(Some(bytes))
     }
 
-    fn is_roots(&self, file: &Metadata) -> bool {
+    /// Whether root alone can write it.
+    pub(super) fn is_roots(&self, file: &Metadata) -> bool {
         file.uid() == self.trusted_owner().as_raw() && file.mode() & OTHERS_WRITE == 0
     }
 }
@@ -76,7 +86,7 @@ mod tests {
         lay_out("/run/a/b.xml = text\n/run/a/folder.xml/\n/run/a/link.xml -> b.xml\n", root.path()).unwrap();
         nix::unistd::mkfifo(&root.path().join("run/a/fifo.xml"), Mode::S_IRUSR).unwrap();
         let host = Host::simulated(root.path(), &Faults::default());
-        let read = |path: &str| host.read_root_file(path.as_ref(), 5).unwrap();
+        let read = |path: &str| host.read_root_file(path.as_ref(), 5, &[]).unwrap();
         let set = |path: &str, mode: u32| {
             fs::set_permissions(root.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
         };
@@ -96,7 +106,36 @@ mod tests {
             set(path, right);
         }
         assert!(read("/run/a/b.xml").is_some());
-        let error = host.read_root_file("/run/a/b.xml".as_ref(), 4).unwrap_err().to_string();
+        let error = host.read_root_file("/run/a/b.xml".as_ref(), 4, &[]).unwrap_err().to_string();
         assert_eq!(error, "failed to read /run/a/b.xml: it has more than 4 bytes");
+    }
+
+    /// Only root can give a folder to another user.
+    #[test]
+    fn the_folder_of_a_service_is_believed_but_no_file_of_it() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        lay_out("/run/a/b.xml = text\n", root.path()).unwrap();
+        let host = Host::simulated(root.path(), &Faults::default());
+        let read =
+            |owners: &[u32]| host.read_root_file("/run/a/b.xml".as_ref(), 5, owners).unwrap().is_some();
+        let give = |path: &str, user: u32| {
+            std::os::unix::fs::chown(root.path().join(path), Some(user), None).unwrap()
+        };
+        assert!(read(&[]));
+        give("run/a", 64055);
+        assert!(!read(&[]));
+        assert!(!read(&[64056]));
+        assert!(read(&[64055]));
+        fs::set_permissions(root.path().join("run/a"), fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(!read(&[64055]));
+        fs::set_permissions(root.path().join("run/a"), fs::Permissions::from_mode(0o755)).unwrap();
+        give("run", 64055);
+        assert!(!read(&[64055]));
+        give("run", 0);
+        give("run/a/b.xml", 64055);
+        assert!(!read(&[64055]));
     }
 }

@@ -45,6 +45,29 @@ impl Host {
         Ok(scripts)
     }
 
+    /// The number, from 1, of the first line of a script that calls `virsh`, comments left out; none where the script
+    /// cannot be read.
+    #[must_use]
+    pub fn line_that_asks_libvirt(&self, script: &Path) -> Option<usize> {
+        let bytes = self.files.read(script).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let asks = |line: &str| {
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+            let in_background = line.trim_end().ends_with('&');
+            !line.trim_start().starts_with('#')
+                && !in_background
+                && line.split(|c: char| !is_of_name(c)).any(|word| word == "virsh")
+        };
+        text.lines().position(asks).map(|number| number + 1)
+    }
+
+    /// The names in a folder that are texts; none of a folder that is missing or cannot be read.
+    #[must_use]
+    pub fn names_in(&self, folder: &Path) -> Vec<String> {
+        let names = self.files.list(folder).unwrap_or_default();
+        names.into_iter().filter_map(|name| name.into_string().ok()).collect()
+    }
+
     /// Whether there is a folder; not so where its name is free.
     ///
     /// # Errors

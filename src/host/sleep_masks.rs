@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::service::{UnitManager, UnitPresence};
-use super::{Host, HostError, UnitFileName};
+use super::{Host, HostError};
 use crate::deadline::Deadline;
+use crate::unit_file_name::UnitFileName;
 
 /// Where a mask that ends with the boot is made (`systemd.unit(5)`).
 const FOLDER: &str = "/run/systemd/system";
@@ -19,7 +20,7 @@ const FOLDER: &str = "/run/systemd/system";
 /// What a mask leads to.
 const NOTHING: &str = "/dev/null";
 
-/// What a sleep starts, whoever asks for it: logind starts the targets, and these the services (`systemd.special(7)`,
+/// What a sleep starts, whatever program asks for it: logind starts the targets, and these the services (`systemd.special(7)`,
 /// `systemd-suspend.service(8)`).
 const SLEEP_UNITS: [&str; 9] = [
     "hibernate.target",
@@ -72,6 +73,8 @@ impl FromStr for SleepMasks {
         }
     }
 }
+
+crate::serde_as_text::serde_as_text!(SleepMasks);
 
 impl Host {
     /// Those that are masked until the next boot.

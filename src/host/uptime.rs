@@ -1,8 +1,21 @@
-//! A clock that nobody sets.
+//! Clocks that cannot be set.
 
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::{Host, HostError};
+
+/// How long the machine has slept since its boot: of two clocks that cannot be set, one goes on meanwhile (`time(7)`).
+/// Zero where the kernel does not say.
+pub(crate) fn time_asleep() -> Duration {
+    let now = |clock| clock_gettime(clock).map(Duration::from);
+    match (now(ClockId::CLOCK_MONOTONIC), now(ClockId::CLOCK_BOOTTIME)) {
+        // Read first, the one that stands still cannot be ahead.
+        (Ok(awake), Ok(since_boot)) => since_boot.saturating_sub(awake),
+        _ => Duration::ZERO,
+    }
+}
 
 impl Host {
     /// `/proc/uptime`: the time since the boot, sleep included, to the whole second.

@@ -65,6 +65,24 @@ impl Host {
         std::str::from_utf8(fields[0]).ok().filter(|name| !name.is_empty()).map(str::to_owned)
     }
 
+    /// The number of a group of `/etc/group`; none if there is no such group.
+    ///
+    /// # Errors
+    /// The file is not there.
+    pub fn group_number(&self, name: &str) -> Result<Option<u32>, HostError> {
+        let groups = self.bytes(GROUPS)?;
+        let line = lines(&groups).find(|fields| fields[0] == name.as_bytes() && !name.is_empty());
+        Ok(line.and_then(|fields| number(&fields, 2)))
+    }
+
+    /// Whether a user by number is one of those that packages of libvirt have QEMU run as.
+    ///
+    /// # Errors
+    /// `/etc/passwd` cannot be read.
+    pub fn is_qemu_user(&self, uid: u32) -> Result<bool, HostError> {
+        Ok(self.qemu_service_users()?.contains(&uid))
+    }
+
     /// Not as text: the full names in it may be of any encoding.
     fn bytes(&self, path: &str) -> Result<Vec<u8>, HostError> {
         let path = Path::new(path);

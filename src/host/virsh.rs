@@ -38,13 +38,13 @@ const AWAY: [&str; 4] = [
 
 /// The program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Virsh {
+pub(crate) struct Virsh {
     program: PathBuf,
 }
 
 /// Why `virsh` did not do it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum VirshError {
+pub(crate) enum VirshError {
     /// libvirt does not answer now; it may be restarted just then.
     Away(String),
     /// libvirt says no.
@@ -53,7 +53,7 @@ pub(super) enum VirshError {
 
 impl Virsh {
     /// Looks for it.
-    pub(super) fn find() -> Result<Self, HostError> {
+    pub(crate) fn find() -> Result<Self, HostError> {
         let missing = || HostError::call("virsh", CONNECTION, format!("there is none in {ROOT_PATH}"));
         Ok(Self { program: find_program("virsh").ok_or_else(missing)? })
     }
@@ -61,7 +61,7 @@ impl Virsh {
     /// A shell script in its place. Another process writes it: a child that another test starts just then would have it
     /// open for writing, and such a file cannot be run.
     #[cfg(test)]
-    pub(super) fn script(folder: &std::path::Path, script: &str) -> Self {
+    pub(crate) fn script(folder: &std::path::Path, script: &str) -> Self {
         let program = folder.join("virsh");
         let written = Command::new("/bin/sh")
             .args(["-c", "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod 755 \"$0\""])
@@ -81,7 +81,7 @@ impl Virsh {
     }
 
     /// Runs a command to its end, at the latest to the deadline; gives what it prints.
-    pub(super) fn run(&self, arguments: &[&str], deadline: Deadline) -> Result<String, VirshError> {
+    pub(crate) fn run(&self, arguments: &[&str], deadline: Deadline) -> Result<String, VirshError> {
         let failed = |error: io::Error| VirshError::Refused(format!("failed to run virsh: {error}"));
         // Files in memory: nobody can keep a file open so that its reader waits.
         let (mut output, mut errors) = (file("output").map_err(failed)?, file("errors").map_err(failed)?);
@@ -139,7 +139,7 @@ fn content(file: &mut File) -> io::Result<String> {
     file.take(MAX_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Ok(printable(&lines.join("; ")))
+    Ok(printable(&lines.join("; ")).into_owned())
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::host::{Heard, LocalSocket, MAX_MESSAGE, Request};
+use crate::host::{Heard, LocalSocket};
+use crate::keeper_protocol::{MAX_MESSAGE, Request};
 
 /// How long an asker may take to say what.
 const ASKED: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use super::ledger_work::Job;
 use super::subject::{BEFORE_GIVING_BACK, Subject, Subsistence, WHILE_ASKED};
 use super::{FIRST_LOOK, GRACE, GRACE_ONCE_TOLD, Keeper, Look, RETRY, notices};
 use crate::host::Host;
-use crate::ledger::{Lease, Phase};
+use crate::ledger::{KernelThreadCpus, Lease, LeaseState};
 
 impl Keeper {
     /// What the ledger says of the guest now.
@@ -33,7 +33,7 @@ impl Keeper {
             LeaseView::Unknown => {}
             LeaseView::Nothing => self.leave(host),
             LeaseView::Held(held) if self.give_back_when_free => {
-                if self.heir.is_none() {
+                if self.restarted_by.is_none() {
                     self.monitors.guest_is_gone(&held.record, self.guest);
                 }
                 self.give_back_if_free(host);
@@ -43,21 +43,22 @@ impl Keeper {
     }
 
     /// Sets again what was taken away from the guest; later where the ledger cannot be read.
-    pub(super) fn uphold(&mut self) {
-        if !self.ledger.is_unknown() {
-            self.work.start(Job::Uphold);
+    pub(super) fn reconcile(&mut self) {
+        if self.ledger.is_unknown() {
+            return;
         }
+        self.work.start(Job::Reconcile(self.cpus_came_back.take_occasion(Instant::now())));
     }
 
     /// Sets again what the guest is to have, and follows it from where it is.
     pub(super) fn take_over(&mut self, host: &Host, held: &HeldLease) {
         self.look_at_lease(host, &held.lease);
-        if matches!(held.lease.phase, Phase::Preparing(_)) {
+        if matches!(held.lease.phase, LeaseState::Preparing(_)) {
             return;
         }
-        self.work.start(Job::Uphold);
+        self.reconcile();
         self.follow_guest(host, held);
-        self.look_for_interrupts(&held.lease);
+        self.look_for_what_comes(held);
     }
 
     /// libvirt has said something: the guest has come further, or is gone.
@@ -69,16 +70,18 @@ impl Keeper {
         };
         self.look_at_lease(host, &held.lease);
         self.follow_guest(host, &held);
-        self.look_for_interrupts(&held.lease);
+        self.look_for_what_comes(&held);
         if self.subject.qemu().is_none() {
             self.give_back_at = Some(Instant::now() + GRACE_ONCE_TOLD);
         }
     }
 
-    fn look_for_interrupts(&mut self, lease: &Lease) {
+    /// Looks for interrupts and for threads of the kernel's that come while the guest runs.
+    fn look_for_what_comes(&mut self, HeldLease { record, lease }: &HeldLease) {
+        let has_threads = || record.claims_of::<KernelThreadCpus>(self.guest).next().is_some();
         if self.subject.qemu().is_none() {
             self.look = None;
-        } else if lease.interrupts.is_some() {
+        } else if lease.interrupts.is_some() || lease.schedule.is_some() || has_threads() {
             self.look = Some(Look::after(FIRST_LOOK));
         }
     }
@@ -87,17 +90,26 @@ impl Keeper {
     fn follow_guest(&mut self, host: &Host, held: &HeldLease) {
         let HeldLease { record, lease } = held;
         match lease.phase {
-            Phase::Prepared => {
+            LeaseState::Prepared => {
                 if let Some(step) = self.monitors.guest_is_coming(record, self.guest) {
                     self.work.start(Job::Monitors(step));
                 }
             }
-            Phase::Started if self.subject.qemu().is_some() => {
+            LeaseState::Started if self.subject.qemu().is_some() => {
                 self.monitors.guest_is_up(record, self.guest);
                 self.reboot.guest_is_up(host, lease);
+                if lease.schedule.is_some() {
+                    self.reconcile();
+                }
             }
-            Phase::Started if self.subject.has_ended() => self.monitors.guest_is_gone(record, self.guest),
-            Phase::Started | Phase::Preparing(_) | Phase::GivingBack(_) => {}
+            LeaseState::Started if self.subject.has_ended() => {
+                self.commands.cancel_of_running_guest();
+                self.monitors.guest_is_gone(record, self.guest);
+            }
+            LeaseState::Started
+            | LeaseState::Preparing(_)
+            | LeaseState::GivingBack(_)
+            | LeaseState::Unfinished => {}
         }
     }
 
@@ -111,12 +123,19 @@ impl Keeper {
     pub(super) fn look_at_lease(&mut self, host: &Host, lease: &Lease) {
         // Not while a hook waits for this keeper: nothing is lost by then, and it takes time.
         let has_bus = || host.is_real() && host.has_systemd();
-        if !self.watches_buses && !matches!(lease.phase, Phase::Preparing(_)) && has_bus() {
+        if !self.watches_buses && !matches!(lease.phase, LeaseState::Preparing(_)) && has_bus() {
             self.watches_buses = true;
             notices::watch_buses(self.notices.sender());
         }
+        if host.is_real() && !matches!(lease.phase, LeaseState::Preparing(_)) {
+            self.cpus_came_back.listen();
+        }
         let pause = match self.subject.follow(host, self.guest, lease, WHILE_ASKED) {
-            Subsistence::Lives => None,
+            Subsistence::Lives => {
+                // A new life of the guest.
+                self.retry = RETRY;
+                None
+            }
             Subsistence::Unwatched => Some(RETRY),
             Subsistence::Ended | Subsistence::Unknown => Some(GRACE),
         };
@@ -150,6 +169,13 @@ impl Keeper {
             Subsistence::Lives => {}
             Subsistence::Unwatched | Subsistence::Unknown => {
                 self.give_back_at = Some(Instant::now() + RETRY);
+            }
+            Subsistence::Ended if held.lease.phase == LeaseState::Unfinished => {
+                self.give_back(host, self.reason.clone(), None);
+            }
+            Subsistence::Ended if held.record.waits_for_libvirt(self.guest, host) => {
+                // Said by those who try it, now and then.
+                self.give_back(host, self.reason.clone(), None);
             }
             Subsistence::Ended if self.reason.is_empty() => {
                 tracing::warn!("the guest is gone and libvirt does not say so: giving back what it held");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::guest::GuestName;
-use crate::host::{Host, HostError};
+use crate::host::{HeldPowerProfile, Host, HostError};
 
 /// How long logind may take.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -16,11 +16,12 @@ pub(super) struct Held {
     why: String,
     sleep_lock: Option<(String, OwnedFd)>,
     cpu_dma_latency: Option<(u32, OwnedFd)>,
+    power_profile: Option<(String, HeldPowerProfile)>,
 }
 
 impl Held {
     pub(super) fn new(guest: &str) -> Self {
-        Self { why: why(guest), sleep_lock: None, cpu_dma_latency: None }
+        Self { why: why(guest), sleep_lock: None, cpu_dma_latency: None, power_profile: None }
     }
 
     /// The guest's name is known by now.
@@ -55,6 +56,27 @@ impl Held {
     pub(super) fn let_go(&mut self) {
         self.sleep_lock = None;
         self.cpu_dma_latency = None;
+        self.power_profile = None;
+    }
+
+    pub(super) fn power_profile_name(&self) -> Option<String> {
+        self.power_profile.as_ref().map(|(profile, _)| profile.clone())
+    }
+
+    /// Has the host's daemon hold this power profile, or none. A person who chooses another one ends that, and so does a
+    /// restart of the daemon: it is not taken again.
+    pub(super) fn power_profile(&mut self, host: &Host, profile: Option<String>) -> Result<(), HostError> {
+        if self.power_profile_name() == profile {
+            return Ok(());
+        }
+        self.power_profile = match profile {
+            Some(profile) => {
+                let held = host.hold_power_profile(&profile, &self.why, Deadline::after(ANSWER))?;
+                Some((profile, held))
+            }
+            None => None,
+        };
+        Ok(())
     }
 
     /// A logind that was restarted reads the locks back from its files; should it not have, a new one is taken before

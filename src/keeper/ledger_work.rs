@@ -1,7 +1,8 @@
-//! What needs the ledger: done in a thread of its own, since whoever has it locked may be waiting for an answer of the
-//! keeper.
+//! What needs the ledger: done in a thread of its own, since the process that has it locked may be waiting for an
+//! answer of the keeper.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -13,12 +14,11 @@ use super::notices::{Notice, NoticeSender, STACK};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId};
-use crate::ledger::Tried;
+use crate::ledger::{Occasion, Tried};
 use crate::lifecycle::{self, LifecycleError};
-use crate::log;
 
 /// How long setting things again may take, the wait for the ledger included.
-const UPHOLD: Duration = Duration::from_secs(10);
+const RECONCILE: Duration = Duration::from_secs(10);
 
 /// How long giving back may take: the guest's commands have limits of their own.
 const GIVE_BACK: Duration = Duration::from_secs(30 * 60);
@@ -29,18 +29,37 @@ const MONITORS: Duration = Duration::from_secs(15);
 /// One piece of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Job {
-    /// To set again what was taken away, and to move interrupts that came.
-    Uphold,
+    /// To set again what was taken away, and to move interrupts and threads of the kernel's that came.
+    Reconcile(Occasion),
     /// To give the lease back, because libvirt said so or seems to be gone.
     GiveBack {
         /// libvirt's reason.
         reason: String,
-        /// Who starts the guest again.
-        heir: Option<ProcessId>,
+        /// The process that starts the guest again.
+        restarted_by: Option<ProcessId>,
     },
     /// Something with the guest's monitors.
     Monitors(MonitorStep),
 }
+
+impl Job {
+    /// What is told when it is over. None: it failed, and may be tried again.
+    fn over(self, tried: Option<Tried>) -> Notice {
+        let (changes, unfinished, undecided) = tried.map_or((0, 1, 0), |tried| {
+            (tried.outcome.changes.len(), tried.unfinished, tried.outcome.undecided)
+        });
+        match self {
+            Self::Reconcile(occasion) => {
+                Notice::Reconciled { occasion, changes, failures: unfinished, undecided }
+            }
+            Self::GiveBack { .. } => Notice::GaveBack,
+            Self::Monitors(step) => Notice::MonitorsDone { step, unfinished },
+        }
+    }
+}
+
+/// What a thread is to do.
+type Work = Box<dyn FnOnce() + Send>;
 
 /// The work at hand and what waits, one piece at a time.
 pub(super) struct LedgerWork {
@@ -49,11 +68,13 @@ pub(super) struct LedgerWork {
     notices: NoticeSender,
     current: Option<Job>,
     waiting: VecDeque<Job>,
+    /// Starts a thread; tests have one that cannot.
+    pub(super) spawn: fn(Work) -> io::Result<()>,
 }
 
 impl LedgerWork {
     pub(super) fn new(guest: GuestUuid, hosts: HostSource, notices: NoticeSender) -> Self {
-        Self { guest, hosts, notices, current: None, waiting: VecDeque::new() }
+        Self { guest, hosts, notices, current: None, waiting: VecDeque::new(), spawn: spawn_thread }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -72,18 +93,23 @@ impl LedgerWork {
         let hosts = Arc::clone(&self.hosts);
         let work = move || {
             let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut hosts(), guest, &at_hand)));
-            // What failed may be tried again.
-            let (changes, unfinished) =
-                done.ok().flatten().map_or((0, 1), |tried| (tried.outcome.changes.len(), tried.unfinished));
-            notices.send(match at_hand {
-                Job::Uphold => Notice::Upheld { changes, failures: unfinished },
-                Job::GiveBack { .. } => Notice::GaveBack,
-                Job::Monitors(step) => Notice::MonitorsDone { step, unfinished },
-            });
+            notices.send(at_hand.over(done.ok().flatten()));
         };
-        match thread::Builder::new().name("ledger".to_owned()).stack_size(STACK).spawn(work) {
-            Ok(_) => self.current = Some(job),
-            Err(error) => tracing::error!("the keeper cannot work: {error}"),
+        // Also where there is no thread for it: it is at hand until its notice is taken, as one that failed is, so that
+        // the same pauses come before the next try.
+        self.current = Some(job.clone());
+        if let Err(error) = (self.spawn)(Box::new(work)) {
+            tracing::error!("the keeper cannot work, and tries again: {error}");
+            self.notices.send(job.over(None));
+        }
+    }
+
+    /// CPUs came back: what waits shall know.
+    pub(super) fn cpus_came_back(&mut self) {
+        for job in &mut self.waiting {
+            if let Job::Reconcile(_) = job {
+                *job = Job::Reconcile(Occasion::CpusCameBack);
+            }
         }
     }
 
@@ -101,22 +127,26 @@ impl LedgerWork {
     }
 }
 
+fn spawn_thread(work: Work) -> io::Result<()> {
+    thread::Builder::new().name("ledger".to_owned()).stack_size(STACK).spawn(work).map(drop)
+}
+
 /// None: it failed, which is then in the log.
 fn carry_out(host: &mut Host, guest: GuestUuid, job: &Job) -> Option<Tried> {
     let (name, done) = match job {
-        Job::Uphold => {
-            let done = lifecycle::uphold(host, guest, Deadline::after(UPHOLD));
+        Job::Reconcile(occasion) => {
+            let done = lifecycle::reconcile(host, guest, *occasion, Deadline::after(RECONCILE));
             ("while the guest runs", done.map(Tried::from))
         }
-        Job::GiveBack { reason, heir } => {
-            let done = lifecycle::finish(host, guest, reason, *heir, Deadline::after(GIVE_BACK));
+        Job::GiveBack { reason, restarted_by } => {
+            let done = lifecycle::finish(host, guest, reason, *restarted_by, Deadline::after(GIVE_BACK));
             ("after the guest", done.map(Tried::from))
         }
         Job::Monitors(step) => ("monitors", carry_out_step(host, guest, *step)),
     };
     match done {
         Ok(tried) => {
-            log::report(name, &tried.outcome);
+            lifecycle::report(name, &tried.outcome);
             Some(tried)
         }
         Err(error) => {

@@ -5,11 +5,15 @@
 //! goes through the ledger, as everything does. It may be killed at any moment; what it left is found by its successor,
 //! by the next event or by `vfio-hook undo`.
 //!
-//! Three threads: this one answers and waits, and never for the ledger, so that a hook which has the ledger locked gets
-//! its answer; `errands` runs commands; `ledger_work` does what needs the ledger.
+//! This thread answers and waits, all askers at once (`askers`), and never for the ledger, so that a hook which has the
+//! ledger locked gets its answer. Others do what may take long, and send notices: `ledger_work` what needs the ledger,
+//! `command_queue` the commands of events, `background` each command in the background, `notices` listens to systemd and
+//! logind, `reboot` to QEMU's end, and the log and the output of each command have one.
 
 mod askers;
-mod errands;
+mod background;
+mod command_queue;
+mod cpus_came_back;
 mod guest_life;
 mod held;
 mod ledger_view;
@@ -35,14 +39,16 @@ use crate::event::Operation;
 use crate::exit::Exit;
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
-    Answer, AnswerAt, Host, KeeperState, LocalSocket, LockFile, ProcessId, Request, keeper_lock,
-    keeper_socket, let_go_of_code, send, take_signals,
+    Host, LocalSocket, LockFile, ProcessId, keeper_lock, keeper_socket, let_go_of_code, send, take_limits,
+    take_signals, time_asleep,
 };
-use crate::ledger::{Ledger, Phase, Record};
+use crate::keeper_protocol::{Answer, AnswerAt, KeeperState, Request};
+use crate::ledger::{LeaseState, Ledger, Occasion, Record};
 use crate::lifecycle::{self, AfterTheEnd};
 use crate::log;
 use askers::{Askers, TAKES_ANSWER};
-use errands::Errands;
+use command_queue::CommandQueue;
+use cpus_came_back::CpusCameBack;
 use held::Held;
 use ledger_view::{LeaseView, LedgerView};
 use ledger_work::{Job, LedgerWork};
@@ -60,7 +66,7 @@ const GRACE_ONCE_TOLD: Duration = Duration::from_secs(30);
 /// The pause before giving back, or setting again, is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The first look for interrupts after QEMU came up; the pause doubles with each look that finds nothing.
+/// The first look for interrupts and threads of the kernel's after QEMU came up; the pause doubles with each look that finds nothing.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// The longest pause between two looks: a guest that was rebooted gets new interrupts, and nothing tells.
@@ -81,7 +87,7 @@ const LONG_WAIT: Duration = Duration::from_secs(10);
 /// How often the keeper looks whether work was done unannounced: the write that wakes this thread may have failed.
 const LOST_WORD: Duration = Duration::from_secs(10);
 
-/// How long it may take to have somebody start the guest again.
+/// How long it may take to have the guest started again.
 const START_AGAIN: Duration = Duration::from_secs(8);
 
 /// How long an earlier keeper of the guest may take to end.
@@ -96,15 +102,17 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     if !geteuid().is_root() {
         return Exit::Failed;
     }
-    // A hook that blocks signals hands that on.
+    // A hook that blocks signals hands that on, and so does one with few descriptors.
     take_signals();
+    take_limits();
     // Fails where systemd has made a session already.
     let _ = setsid();
     let _ = prctl::set_thp_disable(true);
     std::panic::set_hook(Box::new(|panic| tracing::error!("bug: {panic}")));
     let mut host = Host::real();
     let name = name_of(&host, guest);
-    log::open(&GuestName::new(&name), Some(guest));
+    log::open(&GuestName::new(&name), Some(guest), None);
+    log::set_level(lifecycle::log_level());
     let hosts: HostSource = Arc::new(Host::real);
     let exit = match serve(&mut host, guest, &name, &hosts) {
         Ok(()) => Exit::Done,
@@ -155,12 +163,14 @@ struct Keeper {
     askers: Askers,
     notices: Notices,
     held: Held,
-    errands: Errands,
+    commands: CommandQueue,
     work: LedgerWork,
     subject: Subject,
     ledger: LedgerView,
     /// When the lease is given back unless libvirt says something.
     give_back_at: Option<Instant>,
+    /// The pause before giving back is tried again: it doubles each time.
+    retry: Duration,
     /// Whether the lease is given back once the commands of `stopped` are run and the monitors are back.
     give_back_when_free: bool,
     monitors: MonitorSteps,
@@ -168,17 +178,18 @@ struct Keeper {
     /// Why the guest ended, where libvirt said so.
     reason: String,
     /// Who starts the guest again.
-    heir: Option<ProcessId>,
+    restarted_by: Option<ProcessId>,
     name: String,
     look: Option<Look>,
     /// When what could not be set again is tried once more.
-    uphold_at: Option<Instant>,
+    reconcile_at: Option<Instant>,
+    cpus_came_back: CpusCameBack,
     is_leaving: bool,
     watches_buses: bool,
     _only_one: LockFile,
 }
 
-/// The next look for interrupts.
+/// The next look for interrupts and threads of the kernel's.
 struct Look {
     at: Instant,
     pause: Duration,
@@ -201,19 +212,21 @@ impl Keeper {
             guest,
             askers,
             held: Held::new(&name),
-            errands: Errands::new(guest, Arc::clone(&hosts), notices.sender()),
+            commands: CommandQueue::new(guest, Arc::clone(&hosts), notices.sender())?,
             work: LedgerWork::new(guest, hosts, notices.sender()),
             subject: Subject::default(),
             ledger: LedgerView::new(guest),
             give_back_at: None,
+            retry: RETRY,
             give_back_when_free: false,
             monitors: MonitorSteps::default(),
             reboot: RebootWatch::new(guest, notices.sender()),
             reason: String::new(),
-            heir: None,
+            restarted_by: None,
             name,
             look: None,
-            uphold_at: None,
+            reconcile_at: None,
+            cpus_came_back: CpusCameBack::new(time_asleep()),
             is_leaving: false,
             watches_buses: false,
             notices,
@@ -224,7 +237,7 @@ impl Keeper {
         match keeper.read_ledger(host) {
             // Its guest was gone before it was started again.
             LeaseView::Nothing => keeper.leave(host),
-            LeaseView::Held(held) if matches!(held.lease.phase, Phase::Preparing(_)) => {
+            LeaseView::Held(held) if matches!(held.lease.phase, LeaseState::Preparing(_)) => {
                 keeper.look_at_lease(host, &held.lease);
             }
             // A keeper that takes over holds nothing yet.
@@ -255,7 +268,7 @@ impl Keeper {
             // Where there is no journal, lines would pile up.
             log::print_kept();
         }
-        self.errands.cancel();
+        self.commands.cancel();
         for process in host.end_children(Deadline::after(LEFT_RUNNING)) {
             tracing::error!("{} (process {}) does not end", process.name, process.id.pid);
         }
@@ -266,7 +279,7 @@ impl Keeper {
 
     /// Waits for whatever comes first, and answers it.
     fn wait(&mut self, host: &mut Host) -> io::Result<()> {
-        let is_at_work = !self.work.is_idle() || self.errands.unfinished() > 0;
+        let is_at_work = !self.work.is_idle() || self.commands.is_at_work();
         let lost_word = is_at_work.then(|| Instant::now() + LOST_WORD);
         let timers: Vec<Instant> =
             self.next_timers().into_iter().chain([self.askers.next_look(), lost_word]).flatten().collect();
@@ -284,6 +297,7 @@ impl Keeper {
         }
         let polled = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
         let mut waiting = vec![polled(self.notices.as_fd())];
+        waiting.extend(self.cpus_came_back.descriptor().map(polled));
         let subject_at = waiting.len();
         waiting.extend(self.subject.descriptor().map(polled));
         let askers_at = waiting.len();
@@ -297,6 +311,10 @@ impl Keeper {
             self.subject_ended(host);
         }
         // Whether it was woken for them or not.
+        self.cpus_came_back.look(time_asleep(), Instant::now());
+        if self.cpus_came_back.due().is_some() {
+            self.work.cpus_came_back();
+        }
         for notice in self.notices.take() {
             self.noticed(host, notice);
         }
@@ -308,11 +326,12 @@ impl Keeper {
     }
 
     /// When there is something to do. Without the ledger there is not: what needs it waits until it can be read.
-    fn next_timers(&self) -> [Option<Instant>; 4] {
+    fn next_timers(&self) -> [Option<Instant>; 5] {
         if self.ledger.is_unknown() {
-            return [self.ledger.read_again_at(), None, None, None];
+            return [self.ledger.read_again_at(), None, None, None, None];
         }
-        [self.give_back_at, self.uphold_at, self.look.as_ref().map(|look| look.at), self.monitors.next()]
+        let look = self.look.as_ref().map(|look| look.at);
+        [self.give_back_at, self.reconcile_at, self.cpus_came_back.due(), look, self.monitors.next()]
     }
 
     fn timers(&mut self, host: &Host, now: Instant) {
@@ -326,12 +345,15 @@ impl Keeper {
             self.give_back_at = None;
             self.give_back_if_abandoned(host);
         }
-        if self.uphold_at.take_if(|at| *at <= now).is_some() {
-            self.work.start(Job::Uphold);
+        if self.cpus_came_back.due().is_some_and(|at| at <= now) {
+            self.reconcile();
+        }
+        if self.reconcile_at.take_if(|at| *at <= now).is_some() {
+            self.reconcile();
         }
         if let Some(look) = self.look.take_if(|look| look.at <= now) {
             self.look = Some(Look::after((look.pause * 2).min(LONGEST_PAUSE)));
-            self.work.start(Job::Uphold);
+            self.reconcile();
         }
         if let Some(step) = self.monitors.due(now) {
             self.work.start(Job::Monitors(step));
@@ -345,29 +367,32 @@ impl Keeper {
             Request::CpuDmaLatency(micros) => {
                 self.held.cpu_dma_latency(host, micros).map_err(|error| error.to_string())
             }
+            Request::PowerProfile(profile) => {
+                self.held.power_profile(host, profile).map_err(|error| error.to_string())
+            }
             Request::Look => {
                 self.told_to_look(host);
                 Ok(())
             }
-            Request::Run(errand) => {
+            Request::Run(batch) => {
                 // What was begun while the guest ran is over with it.
-                if matches!(errand.event, Operation::Stopped | Operation::Release) {
-                    self.errands.cancel_of_running_guest();
+                if matches!(batch.event, Operation::Stopped | Operation::Release) {
+                    self.commands.cancel_of_running_guest();
                 }
-                match errand.answer {
+                match batch.answer {
                     AnswerAt::End => {
-                        if let Err(error) = self.errands.run(errand, &self.name, Some(socket)) {
+                        if let Err(error) = self.commands.run(batch, &self.name, Some(socket)) {
                             tracing::error!("commands cannot be run: {error}");
                         }
                         return;
                     }
                     AnswerAt::Once => {
-                        self.errands.run(errand, &self.name, None).map_err(|error| error.to_string())
+                        self.commands.run(batch, &self.name, None).map_err(|error| error.to_string())
                     }
                 }
             }
-            Request::GiveBack { reason, heir } => {
-                self.give_back(host, reason, heir);
+            Request::GiveBack { reason, restarted_by } => {
+                self.give_back(host, reason, restarted_by);
                 Ok(())
             }
             Request::Leave => {
@@ -379,7 +404,7 @@ impl Keeper {
             Ok(()) => Answer::Done(self.state(host)),
             Err(reason) => Answer::Failed(reason),
         };
-        // Whoever asked may be gone.
+        // The asker may be gone.
         let _ = send(&socket, &answer, Deadline::after(TAKES_ANSWER));
     }
 
@@ -388,20 +413,21 @@ impl Keeper {
             process: host.this_process(),
             sleep_lock: self.held.sleep_lock_words(),
             cpu_dma_latency: self.held.cpu_dma_latency_micros(),
-            errands: self.errands.unfinished() + usize::from(self.monitors.is_going_back()),
+            power_profile: self.held.power_profile_name(),
+            unfinished: self.commands.unfinished() + usize::from(self.monitors.is_going_back()),
             daemon: self.subject.daemon(),
             qemu: self.subject.qemu(),
         }
     }
 
-    /// Gives the lease back once the commands of `stopped` are run and the monitors are back; whoever starts the guest
-    /// again gets them as they are.
-    fn give_back(&mut self, host: &Host, reason: String, heir: Option<ProcessId>) {
+    /// Gives the lease back once the commands of `stopped` are run and the monitors are back; a hook that starts the
+    /// guest again gets them as they are.
+    fn give_back(&mut self, host: &Host, reason: String, restarted_by: Option<ProcessId>) {
         self.give_back_at = None;
         self.reason = reason;
-        self.heir = heir;
-        self.errands.cancel_of_running_guest();
-        match heir {
+        self.restarted_by = restarted_by;
+        self.commands.cancel_of_running_guest();
+        match restarted_by {
             Some(_) => self.monitors.forget(),
             None => {
                 if let LeaseView::Held(held) = self.read_ledger(host) {
@@ -414,13 +440,13 @@ impl Keeper {
     }
 
     fn give_back_if_free(&mut self, host: &Host) {
-        if !self.give_back_when_free || self.errands.unfinished() > 0 || self.monitors.is_going_back() {
+        if !self.give_back_when_free || self.commands.unfinished() > 0 || self.monitors.is_going_back() {
             return;
         }
         // One that cannot be read gives nothing back: once it can, this goes on.
         if !matches!(self.read_ledger(host), LeaseView::Unknown) {
             self.give_back_when_free = false;
-            self.work.start(Job::GiveBack { reason: self.reason.clone(), heir: self.heir });
+            self.work.start(Job::GiveBack { reason: self.reason.clone(), restarted_by: self.restarted_by });
         }
     }
 
@@ -429,16 +455,17 @@ impl Keeper {
         self.is_leaving = true;
         self.held.let_go();
         self.work.forget_waiting();
-        self.errands.cancel();
+        self.commands.cancel();
         let _ = std::fs::remove_file(host.locate(&keeper_socket(self.guest)));
     }
 
     fn noticed(&mut self, host: &mut Host, notice: Notice) {
         match notice {
-            Notice::ErrandDone => {
-                self.errands.finished();
+            Notice::CommandsDone => {
+                self.commands.finished();
                 self.give_back_if_free(host);
             }
+            Notice::BackgroundEnded => self.give_back_if_free(host),
             Notice::GuestEnds(end) => self.reboot.ends(end),
             Notice::MonitorsDone { step, unfinished } => {
                 self.work.finished();
@@ -447,31 +474,41 @@ impl Keeper {
                 }
                 self.give_back_if_free(host);
             }
-            Notice::SystemdReloaded => self.uphold(),
+            Notice::SystemdReloaded => self.reconcile(),
+            Notice::HostWokeUp => self.cpus_came_back.noticed(Instant::now()),
             Notice::LogindIsBack => {
                 self.held.renew_sleep_lock(host);
                 // A keeper that took over while logind was away holds none yet.
-                if self.uphold_at.take().is_some() {
-                    self.uphold();
+                if self.reconcile_at.take().is_some() {
+                    self.reconcile();
                 }
             }
-            Notice::Upheld { changes, failures } => {
+            Notice::Reconciled { occasion, changes, failures, undecided } => {
                 self.work.finished();
-                self.uphold_at = (failures > 0 && !self.is_leaving).then(|| Instant::now() + RETRY);
+                let now = Instant::now();
+                let again = (failures > 0 && !self.is_leaving).then(|| now + RETRY);
+                let decided = (undecided > 0).then(|| self.cpus_came_back.undecided(now)).flatten();
+                match occasion {
+                    Occasion::Usual | Occasion::NoCpuCame => self.reconcile_at = again.or(decided),
+                    Occasion::CpusCameBack => self.cpus_came_back.try_again(again),
+                }
                 if changes > 0 && self.look.is_some() {
                     self.look = Some(Look::after(FIRST_LOOK));
                 }
             }
             Notice::GaveBack => {
                 self.work.finished();
-                // Whether all of it is given back, the ledger says: whoever is still in it is tried again.
+                // Whether all of it is given back, the ledger says: a lease that is still in it is tried again.
                 match self.read_ledger(host) {
                     // The hook that starts the guest again has it.
-                    LeaseView::Held(held) if matches!(held.lease.phase, Phase::Preparing(_)) => {
+                    LeaseView::Held(held) if matches!(held.lease.phase, LeaseState::Preparing(_)) => {
                         self.leave(host);
                     }
                     LeaseView::Held(_) if self.is_leaving => {}
-                    LeaseView::Held(_) => self.give_back_at = Some(Instant::now() + RETRY),
+                    LeaseView::Held(_) => {
+                        self.give_back_at = Some(Instant::now() + self.retry);
+                        self.retry = (self.retry * 2).min(LONGEST_PAUSE);
+                    }
                     LeaseView::Nothing => {
                         self.start_again_after_reboot(host);
                         self.leave(host);

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::guest::GuestUuid;
-use crate::ledger::{Knob, Record, Try};
+use crate::ledger::{MonitorSetting, Record, Try};
 
-/// When a monitor that was switched is looked at again: one without a picture goes back within some seconds.
+/// When a monitor that was switched is looked at again, and told again: one without a picture goes back within some seconds,
+/// several times until the guest has one.
 const LOOKS: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -15,10 +16,16 @@ const LOOKS: [Duration; 5] = [
     Duration::from_secs(8),
 ];
 
-/// The pause before a monitor that does not come back is told again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The pauses before a monitor that does not come back is told again: in all [`GIVE_UP_AFTER`].
+const PAUSES: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(3),
+    Duration::from_secs(4),
+    Duration::from_secs(5),
+];
 
-/// How long it is told again and again: monitors take up to some ten seconds to wake.
+/// How long it is told again: monitors take up to some ten seconds to wake.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 
 /// What is done with the guest's monitors.
@@ -51,6 +58,8 @@ struct GoingBack {
     since: Instant,
     /// None while a try is under way.
     next: Option<Instant>,
+    /// The pauses still to come.
+    pauses: std::slice::Iter<'static, Duration>,
 }
 
 impl MonitorSteps {
@@ -84,12 +93,23 @@ impl MonitorSteps {
     pub(super) fn guest_is_gone(&mut self, record: &Record, guest: GuestUuid) {
         self.looks.clear();
         if self.going_back.is_none() && has_monitors(record, guest) {
-            let now = Instant::now();
-            self.going_back = Some(GoingBack { since: now, next: Some(now) });
+            self.go_back(Instant::now());
         }
     }
 
-    /// Somebody else goes on with the monitors.
+    fn go_back(&mut self, since: Instant) {
+        self.going_back = Some(GoingBack { since, next: Some(since), pauses: PAUSES.iter() });
+    }
+
+    /// Monitors that are due to go back.
+    #[cfg(test)]
+    pub(super) fn on_their_way_back(since: Instant) -> Self {
+        let mut steps = Self::default();
+        steps.go_back(since);
+        steps
+    }
+
+    /// Another process goes on with the monitors.
     pub(super) fn forget(&mut self) {
         self.looks.clear();
         self.going_back = None;
@@ -129,7 +149,10 @@ impl MonitorSteps {
     pub(super) fn returned(&mut self, unfinished: usize) {
         match &mut self.going_back {
             Some(_) if unfinished == 0 => self.going_back = None,
-            Some(back) => back.next = Some(Instant::now() + AGAIN),
+            Some(back) => {
+                let pause = back.pauses.next().or(PAUSES.last()).copied().unwrap_or_default();
+                back.next = Some(Instant::now() + pause);
+            }
             None => {}
         }
     }
@@ -140,14 +163,14 @@ fn has_wishes(record: &Record, guest: GuestUuid) -> bool {
 }
 
 fn has_monitors(record: &Record, guest: GuestUuid) -> bool {
-    record.entries_of(guest).any(|entry| matches!(entry.knob, Knob::MonitorFeature(_)))
+    record.claims_of::<MonitorSetting>(guest).next().is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::ProcessId;
-    use crate::ledger::{Entry, Lease, MonitorClaim, MonitorTurn, MonitorWish, Value, Want};
+    use crate::ledger::{Entry, Evidence, Lease, MonitorClaim, MonitorTurn, MonitorWish, Shown};
     use crate::monitor::{
         EdidIdentity, FeatureControl, ManufacturerId, MonitorFeature, MonitorKey, MonitorPlace, VcpValue,
     };
@@ -174,16 +197,18 @@ mod tests {
             delay: Duration::from_secs(*delay),
         };
         let hook = ProcessId { pid: 1, start_time: 1 };
-        let lease = Lease { monitors: delays.iter().map(wish).collect(), ..Lease::preparing("win11", hook) };
+        let mut lease = Lease::preparing("win11", hook);
+        lease.monitors = delays.iter().map(wish).collect();
         record.leases.insert(guest, lease);
         record
     }
 
     fn hold_one(record: &mut Record, guest: GuestUuid) {
-        let mut entry = Entry::new(Knob::MonitorFeature(feature()), Value::Input(VcpValue(0x0f)));
-        let claim = MonitorClaim { value: VcpValue(0x11), turn: MonitorTurn::FIRST };
-        entry.claims.insert(guest, Want::Monitor(claim));
-        record.entries.push(entry);
+        let mut entry = Entry::new(MonitorSetting(feature()), Shown::Input(VcpValue(0x0f)));
+        let claim =
+            MonitorClaim { value: VcpValue(0x11), turn: MonitorTurn::FIRST, evidence: Evidence::None };
+        entry.claims.insert(guest, claim);
+        record.put(entry);
     }
 
     fn guest() -> GuestUuid {
@@ -229,8 +254,15 @@ mod tests {
         let since = steps.going_back.as_ref().unwrap().since;
         assert_eq!(steps.due(since), Some(MonitorStep::Return(Try::Another)));
         assert_eq!((steps.next(), steps.is_going_back()), (None, true));
-        steps.returned(1);
-        assert!(steps.next().is_some_and(|at| at >= since + AGAIN));
+        let mut earlier = Duration::ZERO;
+        for _ in PAUSES {
+            let told = Instant::now();
+            steps.returned(1);
+            let pause = steps.next().unwrap() - told;
+            assert!(pause > earlier, "the pauses grow: {pause:?} after {earlier:?}");
+            earlier = pause;
+        }
+        assert_eq!(PAUSES.iter().sum::<Duration>(), GIVE_UP_AFTER);
         assert_eq!(steps.due(since + GIVE_UP_AFTER), Some(MonitorStep::Return(Try::Last)));
         steps.returned(0);
         assert!(!steps.is_going_back());

@@ -11,6 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::monitors::MonitorStep;
 use crate::host::{BusSignal, GuestEnd, watch_bus_signals};
+use crate::ledger::Occasion;
 
 /// The stack of a thread: none here recurses.
 pub(super) const STACK: usize = 256 * 1024;
@@ -22,22 +23,30 @@ pub(super) enum Notice {
     SystemdReloaded,
     /// logind came back from a restart.
     LogindIsBack,
+    /// The host has slept.
+    HostWokeUp,
     /// What the guest holds was set again where it was taken away.
-    Upheld {
-        /// So many knobs.
+    Reconciled {
+        /// What may have changed settings.
+        occasion: Occasion,
+        /// So many settings.
         changes: usize,
         /// So many were not, and are tried again.
         failures: usize,
+        /// So many are left alone until it is known whether a CPU has just come online.
+        undecided: usize,
     },
-    /// The commands of an errand are run.
-    ErrandDone,
+    /// The commands of an event are run.
+    CommandsDone,
+    /// A command in the background has ended.
+    BackgroundEnded,
     /// The lease was given back, or not: the ledger says.
     GaveBack,
     /// QEMU says how it ends.
     GuestEnds(GuestEnd),
     /// A step with the guest's monitors is over.
     MonitorsDone {
-        /// Which.
+        /// The step that is due.
         step: MonitorStep,
         /// How many are not yet as they are to be.
         unfinished: usize,
@@ -96,6 +105,7 @@ pub(super) fn watch_buses(notices: NoticeSender) {
             notices.send(match signal {
                 BusSignal::Reloaded => Notice::SystemdReloaded,
                 BusSignal::LogindIsBack => Notice::LogindIsBack,
+                BusSignal::HostWokeUp => Notice::HostWokeUp,
             });
         });
     };

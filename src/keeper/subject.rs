@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::{Host, ProcessId, QemuClues, QemuSearch};
-use crate::ledger::{Lease, Phase};
+use crate::ledger::{Lease, LeaseState};
 
 /// How long QEMU may be looked for while a hook waits for this keeper, which is 500 ms.
 pub(super) const WHILE_ASKED: Duration = Duration::from_millis(300);
@@ -77,7 +77,7 @@ impl Subject {
         Some(watched.process.pid)
     }
 
-    /// Whether whoever counts is known to be dead.
+    /// Whether the watched process is known to be dead.
     pub(super) fn has_ended(&self) -> bool {
         self.found == Some(Subsistence::Ended)
     }
@@ -87,7 +87,7 @@ impl Subject {
         self.watched = None;
     }
 
-    /// Watches whoever counts in this phase of the guest's life.
+    /// Watches the process that matters in this phase of the guest's life.
     pub(super) fn follow(
         &mut self,
         host: &Host,
@@ -103,15 +103,18 @@ impl Subject {
 
     fn find(&mut self, host: &Host, guest: GuestUuid, lease: &Lease, deadline: Deadline) -> Subsistence {
         match lease.phase {
-            Phase::Preparing(hook) => {
+            LeaseState::Preparing(hook) => {
                 self.daemon = self.daemon.or_else(|| host.libvirt_daemon_above(hook));
                 self.watch(host, hook, Role::Worker)
             }
-            // Nobody else does it: whoever was to ask for it may have been killed first.
-            Phase::GivingBack(by) if by.is_this_process() => Subsistence::Ended,
-            Phase::GivingBack(by) => self.watch(host, by, Role::Worker),
-            Phase::Started => self.watch_qemu(host, lease.qemu_clues(guest), deadline),
-            Phase::Prepared => match self.daemon {
+            // Nothing else does it: the process that was to ask for it may have been killed first.
+            LeaseState::GivingBack(by) if by.is_this_process() => Subsistence::Ended,
+            LeaseState::Unfinished => Subsistence::Ended,
+            LeaseState::GivingBack(by) => self.watch(host, by, Role::Worker),
+            LeaseState::Started => self.watch_qemu(host, lease.qemu_clues(guest), deadline),
+            // A person ends it, or the guest's start.
+            LeaseState::Prepared if lease.is_held_by_hand() => Subsistence::Lives,
+            LeaseState::Prepared => match self.daemon {
                 Some(daemon) => match self.watch(host, daemon, Role::Daemon) {
                     // A daemon that died may have started QEMU just before.
                     Subsistence::Ended => self.watch_qemu(host, lease.qemu_clues(guest), deadline),

@@ -1,5 +1,7 @@
 //! A keeper on a host in a folder.
 
+mod no_thread;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -7,7 +9,7 @@ use std::process::{Child, Command};
 use nix::errno::Errno;
 
 use super::*;
-use crate::host::simulated::{Faults, qemu_process};
+use crate::host::simulated::{Faults, kernel_thread, qemu_process};
 use crate::lifecycle::testing::{GUEST, Machine, soon};
 
 const LEDGER: &str = "/run/vfio-hook/ledger.json";
@@ -42,9 +44,13 @@ fn host(machine: &Machine, faults: &Faults) -> Host {
     Host::simulated(machine.0.path(), faults)
 }
 
-fn keeper(machine: &Machine, faults: &Faults) -> Keeper {
+fn host_source(machine: &Machine, faults: &Faults) -> HostSource {
     let (root, other) = (machine.0.path().to_owned(), faults.clone());
-    let hosts: HostSource = Arc::new(move || Host::simulated(&root, &other));
+    Arc::new(move || Host::simulated(&root, &other))
+}
+
+fn keeper(machine: &Machine, faults: &Faults) -> Keeper {
+    let hosts = host_source(machine, faults);
     let mut host = host(machine, faults);
     let name = name_of(&host, GUEST);
     Keeper::new(&mut host, GUEST, name, hosts).unwrap()
@@ -52,8 +58,13 @@ fn keeper(machine: &Machine, faults: &Faults) -> Keeper {
 
 impl Guest {
     fn runs() -> Self {
-        let machine = Machine::with("/dev/cpu_dma_latency =\n");
-        machine.prepare().unwrap();
+        Self::runs_with("gpu: { return_to: host-if-clean }\n")
+    }
+
+    fn runs_with(yaml: &str) -> Self {
+        let thread = kernel_thread(15, "rcu_preempt", 0, "0-31");
+        let machine = Machine::with(&format!("/dev/cpu_dma_latency =\n{thread}"));
+        machine.prepare_as(yaml).unwrap();
         let qemu = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = i32::try_from(qemu.id()).unwrap();
         machine.add(&qemu_process(pid, GUEST, "win11"));
@@ -86,13 +97,14 @@ impl Guest {
         match how {
             Unreadable::Refused(errno) => self.faults.refuse_read(LEDGER, errno),
             Unreadable::Holds(text) => {
+                self.machine.write(self.machine.record());
                 fs::copy(self.ledger(), self.machine.path("/kept")).unwrap();
                 fs::write(self.ledger(), text).unwrap();
             }
         }
     }
 
-    fn mends_ledger(&self, how: Unreadable) {
+    fn repairs_ledger(&self, how: Unreadable) {
         match how {
             Unreadable::Refused(_) => self.faults.clear(),
             Unreadable::Holds(_) => fs::rename(self.machine.path("/kept"), self.ledger()).unwrap(),
@@ -165,7 +177,7 @@ fn what_cannot_be_read_is_kept_until_it_can_after_libvirt_has_said_so() {
         guest.keeper.give_back(&guest.host, "shutdown".to_owned(), None);
         guest.much_later();
         guest.assert_keeps_everything(&context);
-        guest.mends_ledger(how);
+        guest.repairs_ledger(how);
         guest.much_later();
         guest.assert_gives_everything_back(&context);
         assert_eq!(guest.keeper.reason, "shutdown");
@@ -181,7 +193,7 @@ fn what_cannot_be_read_is_kept_until_it_can_where_libvirt_says_nothing() {
         guest.qemu_ends();
         guest.much_later();
         guest.assert_keeps_everything(&context);
-        guest.mends_ledger(how);
+        guest.repairs_ledger(how);
         // It reads the ledger again, and then gives libvirt its time.
         guest.much_later();
         guest.settle();
@@ -228,6 +240,66 @@ fn a_successor_that_cannot_read_the_ledger_waits_for_it() {
     assert_eq!(guest.keeper.subject.qemu(), pid);
     guest.settle();
     assert!(!guest.keeper.is_leaving);
+}
+
+#[test]
+fn what_a_sleep_has_undone_is_set_again_but_not_what_an_administrator_has_chosen() {
+    const GOVERNOR: &str = "/sys/devices/system/cpu/cpu2/cpufreq/scaling_governor";
+    let mut guest = Guest::runs_with("isolate_cpus: { cpus: '2-3' }\ncpu_power: { governor: performance }\n");
+    let path = guest.machine.path(GOVERNOR);
+    let governor = || fs::read_to_string(&path).unwrap().trim().to_owned();
+    assert_eq!(governor(), "performance");
+    let set = |value: &str| fs::write(&path, format!("{value}\n")).unwrap();
+    let after = |guest: &mut Guest, notice: Notice, later: u64| {
+        guest.keeper.noticed(&mut guest.host, notice);
+        guest.keeper.timers(&guest.host, Instant::now() + Duration::from_millis(later));
+        guest.settle();
+    };
+    set("powersave");
+    after(&mut guest, Notice::SystemdReloaded, 5000);
+    assert_eq!(governor(), "powersave", "nothing but a CPU that comes back undoes it");
+    after(&mut guest, Notice::HostWokeUp, 0);
+    assert_eq!(governor(), "powersave", "others may follow");
+    after(&mut guest, Notice::HostWokeUp, 5000);
+    assert_eq!(governor(), "performance");
+    assert_eq!(guest.keeper.cpus_came_back.due(), None);
+
+    set("schedutil");
+    after(&mut guest, Notice::HostWokeUp, 5000);
+    assert_eq!(governor(), "schedutil");
+}
+
+/// One that cannot be read when they come back is tried again.
+#[test]
+fn what_cannot_be_set_again_after_a_sleep_is_tried_again() {
+    const GOVERNOR: &str = "/sys/devices/system/cpu/cpu2/cpufreq/scaling_governor";
+    let mut guest = Guest::runs_with("isolate_cpus: { cpus: '2-3' }\ncpu_power: { governor: performance }\n");
+    let path = guest.machine.path(GOVERNOR);
+    fs::write(&path, "powersave\n").unwrap();
+    guest.faults.refuse(GOVERNOR, Errno::EIO);
+    guest.keeper.noticed(&mut guest.host, Notice::HostWokeUp);
+    guest.much_later();
+    guest.settle();
+    assert!(guest.keeper.cpus_came_back.due().is_some());
+    guest.faults.clear();
+    guest.much_later();
+    guest.settle();
+    assert_eq!(fs::read_to_string(&path).unwrap().trim(), "performance");
+    assert_eq!(guest.keeper.cpus_came_back.due(), None);
+}
+
+/// Also where a guest has moved nothing else, interrupts least of all.
+#[test]
+fn threads_of_the_kernel_that_come_later_are_moved_too() {
+    let yaml = "isolate_cpus: { cpus: '2-3', units: false, irqs: false, workqueues: false }\n";
+    let mut guest = Guest::runs_with(yaml);
+    guest.machine.add(&kernel_thread(99, "xfsaild/sda1", 0, "0-31"));
+    guest.much_later();
+    guest.settle();
+    for pid in [15, 99] {
+        let status = fs::read_to_string(guest.machine.path(&format!("/proc/{pid}/status"))).unwrap();
+        assert!(status.contains("Cpus_allowed_list: 0-1,4-31\n"), "{status}");
+    }
 }
 
 #[test]

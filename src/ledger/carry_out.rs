@@ -1,16 +1,17 @@
-//! Carrying a plan out: the ledger first, then each change, then the ledger again.
+//! Carrying a plan out: what is taken, set again, and given back, in their order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 
-use super::combine::combine;
+use super::any_entry::AnyEntry;
+use super::claim::TakingTerms;
+use super::entry::Change;
 use super::error::LedgerError;
-use super::foreign::adopt_foreign_change;
-use super::knob::{Knob, OnRefusal, Pace, Settles, Turn};
 use super::open::Ledger;
-use super::plan::{Change, Note, Plan};
-use super::record::{Entry, Lease, Pending, Phase};
-use super::value::Value;
-use crate::deadline::Deadline;
+use super::plan::{Note, On, Plan};
+use super::record::{Lease, LeaseState};
+use super::setting::{Locking, OnRefusal, Phase, Place, ReadBack};
+use super::settings::{PagePoolSize, SettingKey};
 use crate::event::Operation;
 use crate::guest::GuestUuid;
 
@@ -21,8 +22,10 @@ pub struct Outcome {
     pub changes: Vec<Change>,
     /// What a person should know.
     pub notes: Vec<Note>,
-    /// Knobs that could not be given back or set again; they stay in the ledger for the next try.
+    /// Settings that could not be given back or set again; they stay in the ledger for the next try.
     pub failures: Vec<String>,
+    /// How many settings are left alone until it is known whether a CPU has just come online.
+    pub undecided: usize,
 }
 
 impl Outcome {
@@ -31,53 +34,47 @@ impl Outcome {
         self.changes.extend(other.changes);
         self.notes.extend(other.notes);
         self.failures.extend(other.failures);
+        self.undecided += other.undecided;
     }
 }
 
 impl Ledger<'_> {
-    /// Announces a plan: after this the file holds all baselines, claims and values to come.
-    pub(super) fn announce(
-        &mut self,
-        plan: &Plan,
-        beneficiary: Option<GuestUuid>,
-    ) -> Result<(), LedgerError> {
-        self.record = plan.record.clone();
-        for change in &plan.changes {
-            if let Some(entry) = self.record.entry_mut(&change.knob) {
-                entry.pending = Some(Pending { value: change.then.clone(), beneficiary });
-            }
-        }
-        self.store()
-    }
-
     pub(super) fn carry_out_taking(
         &mut self,
         uuid: GuestUuid,
         mut plan: Plan,
-        on_shortage: OnRefusal,
     ) -> Result<Outcome, LedgerError> {
         let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
-        self.announce(&plan, Some(uuid))?;
+        let mut terms = TakingTerms::new(mem::take(&mut plan.terms));
+        self.announce(&plan.record)?;
         let (turns, known_notes) = (self.turns, self.recovered.notes.len());
-        let mut of_turn = |turn| plan.changes.extract_if(.., |change| change.knob.turn() == turn).collect();
-        let (around, cards, within): (Vec<_>, Vec<_>, Vec<_>) =
-            (of_turn(Turn::AroundCommands), of_turn(Turn::Cards), of_turn(Turn::WithinCommands));
-        self.write_each(uuid, around, &mut outcome)?;
-        self.run_commands(uuid, Operation::Prepare, "", &mut outcome)?;
-        self.take_cards(uuid, cards, &mut outcome)?;
-        self.gather_pages(uuid, &within, on_shortage, &mut outcome)?;
-        outcome.notes.extend(self.recovered.notes.drain(known_notes..));
-        let within = if self.turns == turns {
-            within.into_iter().filter(|change| !matches!(change.knob, Knob::PagePool(_))).collect()
-        } else {
-            self.announce_again(uuid, within, &mut outcome)?
+        let mut of_phase = |phase| -> Vec<Change> {
+            plan.changes.extract_if(.., |change| change.setting.traits().phase == phase).collect()
         };
-        self.write_each(uuid, within, &mut outcome)?;
-        for entry in self.record.entries.iter_mut().filter(|entry| matches!(entry.knob, Knob::PagePool(_))) {
-            entry.pending = None;
+        let (mut around, cards, within) =
+            (of_phase(Phase::AroundCommands), of_phase(Phase::Cards), of_phase(Phase::WithinCommands));
+        // What runs for the guest may need what stepped aside for it out of the way.
+        around.sort_by_key(Change::starts_unit);
+        self.write_each(uuid, around, &mut terms, &mut outcome)?;
+        self.run_commands(uuid, Operation::Prepare, "", &mut outcome)?;
+        let (kernel, within): (Vec<Change>, Vec<Change>) =
+            within.into_iter().partition(|change| change.setting.place() == Place::Kernel);
+        let kernel =
+            if self.turns == turns { kernel } else { self.announce_again(uuid, kernel, &mut outcome)? };
+        self.write_each(uuid, kernel, &mut terms, &mut outcome)?;
+        self.take_cards(uuid, cards, &mut terms, &mut outcome)?;
+        self.make_repairs(uuid, mem::take(&mut plan.repairs), &mut outcome)?;
+        self.gather_pages(uuid, &within, &mut terms, &mut outcome)?;
+        outcome.notes.extend(self.recovered.notes.drain(known_notes..));
+        let others = within.into_iter().filter(|change| !is_pool(&change.setting)).collect();
+        let within =
+            if self.turns == turns { others } else { self.announce_again(uuid, others, &mut outcome)? };
+        self.write_each(uuid, within, &mut terms, &mut outcome)?;
+        for entry in self.record.each_mut::<PagePoolSize>() {
+            entry.withdraw();
         }
         let lease = self.record.leases.get_mut(&uuid).ok_or(LedgerError::GivenBack)?;
-        lease.phase = Phase::Prepared;
+        lease.phase = LeaseState::Prepared;
         self.store()?;
         Ok(outcome)
     }
@@ -87,53 +84,83 @@ impl Ledger<'_> {
         &mut self,
         uuid: GuestUuid,
         changes: Vec<Change>,
+        terms: &mut TakingTerms,
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
-        for change in changes {
+        let mut left = VecDeque::from(changes);
+        while let Some(first) = left.front() {
             if self.deadline.has_passed() {
                 return Err(LedgerError::TimedOut("taking what the guest needs".to_owned()));
             }
-            let written = match change.knob.pace() {
-                Pace::Quick => self.write(&change),
-                Pace::Slow => self.write_unlocked(uuid, &change),
+            let written = match first.setting.traits().locking {
+                Locking::Held => vec![self.execute(&first.setting)],
+                Locking::Released => self.write_released(uuid, &batch(&left), terms)?,
             };
-            match written {
-                Ok(()) => outcome.changes.push(change),
-                Err(LedgerError::Host(error)) if change.knob.on_refusal(&error) == OnRefusal::Skip => {
-                    let text = format!("{} left alone: {error}", change.knob);
-                    // A host that refuses is normal here; a daemon that hangs is not.
-                    let hangs = error.kind() == Some(std::io::ErrorKind::TimedOut);
-                    outcome.notes.push(if hangs { Note::warning(text) } else { Note::info(text) });
-                    self.forget_claim(uuid, &change.knob);
+            for (change, written) in left.drain(..written.len()).zip(written) {
+                match written {
+                    Ok(()) => outcome.changes.push(change),
+                    Err(LedgerError::Host(error))
+                        if terms.of(&change.setting).on_refusal == OnRefusal::Skip
+                            || self.on_refusal(&change.setting, &error) == OnRefusal::Skip =>
+                    {
+                        let text = format!("{} left alone: {error}", change.setting);
+                        // A host that refuses is normal here; a daemon that hangs is not.
+                        let hangs = error.kind() == Some(std::io::ErrorKind::TimedOut);
+                        outcome.notes.push(if hangs { Note::warning(text) } else { Note::info(text) });
+                        self.forget_claim(uuid, &change.setting);
+                    }
+                    Err(error) => return Err(error.asked_by(&terms.of(&change.setting))),
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Sets again what is upheld, and takes what was added to a lease. A refusal is told, ends nothing, and is tried
+    fn on_refusal(&self, setting: &SettingKey, error: &crate::host::HostError) -> OnRefusal {
+        self.record.any(setting).map_or(OnRefusal::Refuse, |entry| entry.on_refusal(error))
+    }
+
+    /// Writes that may take seconds, up to the first that fails: others get at the ledger meanwhile.
+    fn write_released(
+        &mut self,
+        uuid: GuestUuid,
+        settings: &[SettingKey],
+        terms: &mut TakingTerms,
+    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        let Some(first) = settings.first() else { return Ok(Vec::new()) };
+        let limit = terms.time_limit(first, self.deadline);
+        let written = self.execute_released(settings, || limit.deadline())?;
+        if written.iter().all(Result::is_ok) && !self.record.leases.contains_key(&uuid) {
+            return Err(LedgerError::GivenBack);
+        }
+        Ok(written.into_iter().map(|written| written.map_err(LedgerError::from)).collect())
+    }
+
+    /// Sets again what was found changed, and takes what was added to a lease. A refusal is told, ends nothing, and is tried
     /// again.
-    pub(super) fn carry_out_upholding(
+    pub(super) fn carry_out_reconciling(
         &mut self,
         uuid: GuestUuid,
         plan: Plan,
     ) -> Result<Outcome, LedgerError> {
-        let mut outcome = Outcome { notes: plan.notes.clone(), ..Outcome::default() };
+        let (notes, undecided) = (plan.notes.clone(), plan.undecided);
+        let mut outcome = Outcome { notes, undecided, ..Outcome::default() };
         if plan.is_empty() && plan.record == self.record {
             return Ok(outcome);
         }
-        self.announce(&plan, Some(uuid))?;
+        self.announce(&plan.record)?;
         for change in plan.changes {
-            match self.write(&change) {
+            match self.execute(&change.setting) {
                 Ok(()) => outcome.changes.push(change),
-                Err(LedgerError::Host(error)) if change.knob.on_refusal(&error) == OnRefusal::Skip => {
-                    self.forget_claim(uuid, &change.knob);
+                Err(LedgerError::Host(error))
+                    if self.on_refusal(&change.setting, &error) == OnRefusal::Skip =>
+                {
+                    self.forget_claim(uuid, &change.setting);
                 }
                 Err(error) => {
-                    outcome.failures.push(format!("{} not set again: {error}", change.knob));
-                    if let Some(entry) = self.record.entry_mut(&change.knob) {
-                        entry.pending = None;
+                    outcome.failures.push(format!("{} not set again: {error}", change.setting));
+                    if let Some(entry) = self.record.any_mut(&change.setting) {
+                        entry.withdraw();
                     }
                 }
             }
@@ -142,7 +169,7 @@ impl Ledger<'_> {
         Ok(outcome)
     }
 
-    /// While the lock was given up others may have come, gone or changed a knob: what is not written yet is computed
+    /// While the lock was given up others may have come, gone or changed a setting: what is not written yet is computed
     /// and announced again.
     fn announce_again(
         &mut self,
@@ -151,149 +178,137 @@ impl Ledger<'_> {
         outcome: &mut Outcome,
     ) -> Result<Vec<Change>, LedgerError> {
         let online = self.host.online_cpus()?;
+        let on = On { host: &self.host, online: &online, deadline: self.deadline };
         let mut changes = Vec::with_capacity(planned.len());
-        let is_pool = |change: &Change| matches!(change.knob, Knob::PagePool(_));
-        for mut change in planned.into_iter().filter(|change| !is_pool(change)) {
-            let Some(entry) = self.record.entry_mut(&change.knob) else { continue };
-            let now = match change.knob.settles() {
-                Settles::Later => Ok(entry.written.clone()),
-                _ => change.knob.read(self.host, self.deadline),
-            };
-            // A knob that cannot be read now says why when it is written.
-            if let Ok(now) = now {
-                outcome.notes.extend(adopt_foreign_change(entry, &now));
-                // Conflicts were found when each of the guests made its plan.
-                change.then = combine(entry, &now, &online).unwrap_or(change.then);
-                change.now = now;
-            }
-            if change.then.means_the_same(&change.now) {
-                entry.written = change.now;
-                entry.pending = None;
-            } else {
-                entry.pending = Some(Pending { value: change.then.clone(), beneficiary: Some(uuid) });
-                changes.push(change);
-            }
+        for change in planned {
+            let Some(entry) = self.record.any_mut(&change.setting) else { continue };
+            changes.extend(entry.recompute(uuid, &on, &mut outcome.notes));
         }
         self.store()?;
         Ok(changes)
     }
 
     /// Gives back as much as the host takes: one refusal does not keep the rest from coming back. Leases that end with it
-    /// stay until then, as being given back by this process, so that who looks meanwhile sees whose they are.
+    /// stay until then, as being given back by this process, so that it can be seen meanwhile whose they are.
     pub(super) fn carry_out_giving_back(&mut self, mut plan: Plan) -> Result<Outcome, LedgerError> {
         let mut outcome =
             Outcome { notes: plan.notes.clone(), failures: plan.failures.clone(), ..Outcome::default() };
-        let ending = self.keep_ending_leases(&mut plan);
-        self.announce(&plan, None)?;
+        let mut ending = self.keep_ending_leases(&mut plan);
+        let owners: BTreeMap<SettingKey, GuestUuid> = plan
+            .changes
+            .iter()
+            .filter_map(|change| {
+                let owner = self.record.any(&change.setting)?.owner_among(&plan.leaving)?;
+                Some((change.setting.clone(), owner))
+            })
+            .collect();
+        if let Err(error) = self.announce(&plan.record) {
+            return Err(self.give_back_unrecorded(plan.changes, error));
+        }
         for change in plan.changes {
-            match self.write(&change) {
-                Ok(()) => {
-                    outcome.changes.push(change);
+            let owner = owners.get(&change.setting).copied();
+            // It tries again what could not be given back.
+            if let SettingKey::Keeper(keeper) = &change.setting
+                && (self.record.owed_by(keeper.0).next().is_some() || self.record.has_due_undos(keeper.0))
+            {
+                self.owe(&change.setting, owner);
+                continue;
+            }
+            match self.execute(&change.setting) {
+                Ok(()) => outcome.changes.push(change),
+                Err(LedgerError::Host(error)) if error.is_absent() => {
+                    let note = format!("{} is gone, nothing to give back: {error}", change.setting);
+                    outcome.notes.push(Note::info(note));
+                    self.record.remove(&change.setting);
                 }
                 Err(error) => {
-                    self.remember_stuck(&change.knob, &error);
-                    outcome.failures.push(format!("{} not given back: {error}", change.knob));
+                    self.remember_stuck(&change.setting, &error);
+                    self.owe(&change.setting, owner);
+                    outcome.failures.push(format!("{} not given back: {error}", change.setting));
                 }
             }
         }
         let (host, deadline) = (&*self.host, self.deadline);
-        // One that does not say what it holds may still hold what was given back.
-        let is_seen_back = |entry: &Entry| match entry.knob.read(host, deadline) {
-            Ok(now) => now == entry.baseline,
-            Err(error) => error.is_absent(),
-        };
-        let mut entries = std::mem::take(&mut self.record.entries);
-        entries.retain(|entry| {
-            !entry.claims.is_empty()
-                || entry.pending.is_some()
-                || (entry.is_fading() && !is_seen_back(entry))
-                || self.record.is_quarantined(&entry.knob)
+        let quarantined: BTreeSet<SettingKey> = self
+            .record
+            .entries()
+            .map(AnyEntry::key)
+            .filter(|setting| self.record.is_quarantined(setting))
+            .collect();
+        self.record.retain(|entry| {
+            entry.is_claimed()
+                || entry.is_pending()
+                || (entry.is_fading() && !entry.is_seen_back(host, deadline))
+                || quarantined.contains(&entry.key())
         });
-        self.record.entries = entries;
+        let is_owing = |uuid: &GuestUuid| {
+            self.record.owed_by(*uuid).next().is_some() || self.record.has_due_undos(*uuid)
+        };
+        let owing: BTreeSet<GuestUuid> = ending.iter().copied().filter(is_owing).collect();
+        for uuid in owing {
+            ending.remove(&uuid);
+            if let Some(lease) = self.record.leases.get_mut(&uuid) {
+                lease.phase = LeaseState::Unfinished;
+            }
+        }
         self.record.leases.retain(|uuid, _| !ending.contains(uuid));
         self.store()?;
+        for uuid in ending {
+            self.forget_dead_keeper(uuid);
+        }
         Ok(outcome)
     }
 
-    /// Keeps what a plan takes out of the ledger for as long as it is carried out. Without a change to be made nobody has
-    /// anything to see.
-    fn keep_ending_leases(&self, plan: &mut Plan) -> BTreeSet<GuestUuid> {
-        if plan.is_empty() {
-            return BTreeSet::new();
+    fn owe(&mut self, setting: &SettingKey, owner: Option<GuestUuid>) {
+        if let Some(entry) = self.record.any_mut(setting) {
+            entry.owe(owner);
         }
+    }
+
+    /// Keeps what a plan takes out of the ledger for as long as it is carried out. Without a change to be made there is
+    /// nothing to see.
+    fn keep_ending_leases(&self, plan: &mut Plan) -> BTreeSet<GuestUuid> {
         let by = self.host.this_process();
         let staying: BTreeSet<GuestUuid> = plan.record.leases.keys().copied().collect();
         let ending = self.record.leases.iter().filter(|(uuid, _)| !staying.contains(*uuid));
+        let has_undos = ending.clone().any(|(uuid, _)| self.record.has_due_undos(*uuid));
+        if plan.is_empty() && plan.failures.is_empty() && !has_undos {
+            return BTreeSet::new();
+        }
         for (uuid, lease) in ending.clone() {
-            plan.record.leases.insert(*uuid, Lease { phase: Phase::GivingBack(by), ..lease.clone() });
+            plan.record.leases.insert(*uuid, Lease { phase: LeaseState::GivingBack(by), ..lease.clone() });
         }
         ending.map(|(uuid, _)| *uuid).collect()
     }
 
-    /// Whoever comes next leaves alone what the kernel hangs in, and does not keep the others from the ledger with it.
-    pub(super) fn remember_stuck(&mut self, knob: &Knob, error: &LedgerError) {
-        if let (LedgerError::Host(error), Some(entry)) = (error, self.record.entry_mut(knob)) {
-            entry.stuck = error.stuck_process();
+    /// A setting that refused is not held by the guest. Its entry stays if another guest holds it, if an earlier one
+    /// could not give it back, or if it may still turn out not to have refused.
+    fn forget_claim(&mut self, uuid: GuestUuid, setting: &SettingKey) {
+        let Some(entry) = self.record.any_mut(setting) else { return };
+        entry.drop_claim(uuid);
+        entry.withdraw();
+        let is_at_baseline = entry.traits().read_back != ReadBack::Later && entry.is_at_baseline();
+        if !entry.is_claimed() && is_at_baseline {
+            self.record.remove(setting);
         }
     }
+}
 
-    /// The one place where a knob is written.
-    fn write(&mut self, change: &Change) -> Result<(), LedgerError> {
-        change.knob.write(self.host, &change.then, self.deadline)?;
-        // The kernel may keep less than it was given (pages in use, CPUs that went offline): what it kept is what
-        // later is compared with.
-        let kept = match change.knob.settles() {
-            Settles::Now => change.knob.read_back(self.host, self.deadline)?,
-            Settles::OutOfSight | Settles::Later => change.then.clone(),
-        };
-        if let Some(entry) = self.record.entry_mut(&change.knob) {
-            entry.written = kept;
-            entry.pending = None;
-        }
-        Ok(())
+/// The first of these changes that are written with one announcement: attributes of devices, which take no time where
+/// nothing is wrong, together, and anything else alone.
+pub(super) fn batch<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Vec<SettingKey> {
+    let mut changes = changes.into_iter().map(|change| &change.setting).peekable();
+    let Some(first) = changes.next() else { return Vec::new() };
+    let mut batch = vec![first.clone()];
+    let is_of_device = |setting: &SettingKey| setting.place() == Place::Devices;
+    while is_of_device(first)
+        && let Some(next) = changes.next_if(|next| is_of_device(next))
+    {
+        batch.push(next.clone());
     }
+    batch
+}
 
-    /// A write that may take seconds: others get at the ledger meanwhile.
-    fn write_unlocked(&mut self, uuid: GuestUuid, change: &Change) -> Result<(), LedgerError> {
-        let deadline = match change.knob {
-            Knob::Service(_) | Knob::Trigger(_) => self.unit_deadline,
-            Knob::CardUsers(_) | Knob::GraphicalSessions => Deadline::after(self.card_patience.users),
-            _ => Deadline::after(self.card_patience.drivers),
-        };
-        let deadline = deadline.earlier(self.deadline);
-        let kept = self.unlocked(|host, end| {
-            change.knob.write(host, &change.then, deadline)?;
-            // Whoever waited for something to end may have no patience left, but has to see that it did.
-            change.knob.read_back(host, end)
-        })?;
-        if !self.record.leases.contains_key(&uuid) {
-            return Err(LedgerError::GivenBack);
-        }
-        if let Some(entry) = self.record.entry_mut(&change.knob) {
-            entry.written = kept?;
-            entry.pending = None;
-        }
-        Ok(())
-    }
-
-    /// Grows or shrinks a pool as announced; what came of it is in the entry.
-    pub(super) fn write_pool(&mut self, knob: &Knob, then: u64) -> Result<(), LedgerError> {
-        let now = knob.read(self.host, self.deadline)?;
-        self.write(&Change { knob: knob.clone(), now, then: Value::Pages(then) })
-    }
-
-    /// A knob that refused is not held by the guest. Its entry stays if another guest holds it, if an earlier one could
-    /// not give it back, or if it may still turn out not to have refused.
-    fn forget_claim(&mut self, uuid: GuestUuid, knob: &Knob) {
-        if let Some(entry) = self.record.entry_mut(knob) {
-            entry.claims.remove(&uuid);
-            entry.pending = None;
-        }
-        let is_at_baseline = |entry: &Entry| {
-            entry.knob.settles() != Settles::Later && entry.written.means_the_same(&entry.baseline)
-        };
-        self.record
-            .entries
-            .retain(|entry| entry.knob != *knob || !entry.claims.is_empty() || !is_at_baseline(entry));
-    }
+pub(super) fn is_pool(setting: &SettingKey) -> bool {
+    matches!(setting, SettingKey::PagePool(_))
 }

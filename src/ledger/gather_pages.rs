@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::carry_out::Outcome;
-use super::combine::pages_of;
-use super::error::{LedgerError, Shortage};
-use super::foreign::adopt_foreign_pages;
-use super::knob::{Knob, OnRefusal};
+use super::claim::{ClaimTerms, TakingTerms};
+use super::entry::Change;
+use super::error::{GivenUp, LedgerError, Shortage};
+use super::executor::RepairKind;
 use super::open::Ledger;
-use super::plan::{Change, Note};
-use super::promises::{available_pages, page_shortfall};
-use super::record::Pending;
-use super::value::{NodeBinding, PageShare, Value, Want};
+use super::page_reservations::{available_pages, page_shortfall};
+use super::plan::Note;
+use super::setting::{OnRefusal, Setting};
+use super::settings::{Listed, NodeBinding, PagePoolSize, PageShare, SettingKey, adopt_external_pages};
 use crate::cpuset::NodeSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
-use crate::host::{Host, LOCK_RETRY, PagePool};
+use crate::host::{Host, LOCK_RETRY};
 use crate::pages::{MemorySize, PageSize};
 
 /// The most memory asked for in one write, so that no write lasts long.
@@ -43,37 +43,32 @@ impl Ledger<'_> {
         &mut self,
         uuid: GuestUuid,
         changes: &[Change],
-        on_shortage: OnRefusal,
+        terms: &mut TakingTerms,
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
-        self.page_deadline = Deadline::after(self.page_effort).earlier(self.deadline);
-        let before: BTreeMap<PagePool, Value> = changes
-            .iter()
-            .filter_map(|change| match change.knob {
-                Knob::PagePool(pool) => Some((pool, change.now.clone())),
-                _ => None,
-            })
-            .collect();
-        let sizes: std::collections::BTreeSet<PageSize> = before.keys().map(|pool| pool.size).collect();
-        for size in sizes {
-            match self.gather_pages_of_size(uuid, size, outcome) {
-                Err(LedgerError::Shortage(shortage)) if on_shortage == OnRefusal::Skip => {
+        let pools = changes.iter().filter_map(|change| PagePoolSize::of_key(&change.setting));
+        let before: BTreeMap<PagePoolSize, u64> =
+            pools.filter_map(|pool| Some((*pool, self.record.entry(pool)?.written))).collect();
+        // A size's pools are claimed on the same terms.
+        let sizes: BTreeMap<PageSize, SettingKey> =
+            before.keys().map(|pool| (pool.0.size, pool.key())).collect();
+        for (size, pool) in sizes {
+            let deadline = terms.time_limit(&pool, self.deadline).deadline();
+            let of_size = terms.of(&pool);
+            match self.gather_pages_of_size(uuid, size, deadline, outcome) {
+                Err(LedgerError::Shortage(shortage)) if of_size.on_refusal == OnRefusal::Skip => {
                     outcome.notes.push(Note::warning(shortage.to_string()));
                 }
-                gathered => gathered?,
+                gathered => gathered.map_err(|error| error.asked_by(&of_size))?,
             }
         }
-        for (knob, share) in self.shares_of(uuid, None) {
-            let Knob::PagePool(pool) = knob else { continue };
+        for (pool, share) in self.shares_of(uuid, None) {
             if share.added == 0 {
                 continue;
             }
-            let then = knob.read(self.host, self.deadline)?;
-            let now = before
-                .get(&pool)
-                .cloned()
-                .unwrap_or_else(|| Value::Pages(pages_of(&then).saturating_sub(share.added)));
-            outcome.changes.push(Change { knob, now, then });
+            let then = pool.read(&self.host, self.deadline)?;
+            let now = before.get(&pool).copied().unwrap_or_else(|| then.saturating_sub(share.added));
+            outcome.changes.push(Change::of(&pool, &now, &then));
         }
         Ok(())
     }
@@ -82,13 +77,13 @@ impl Ledger<'_> {
         &mut self,
         uuid: GuestUuid,
         size: PageSize,
+        deadline: Deadline,
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
-        let deadline = self.page_deadline;
         let started = std::time::Instant::now();
         let mut fruitless = 0;
         for round in 0_u32.. {
-            let gained = self.grow_pools(uuid, size)?;
+            let gained = self.grow_pools(uuid, size, deadline)?;
             let missing = self.missing(uuid, size)?;
             if missing.is_empty() {
                 if round > 0 {
@@ -102,9 +97,12 @@ impl Ledger<'_> {
             }
             fruitless = if gained > 0 { 0 } else { fruitless + 1 };
             if deadline.has_passed() || fruitless >= FRUITLESS_ROUNDS {
-                return Err(self.shortage(uuid, size)?.into());
+                let reason = if deadline.has_passed() { GivenUp::OutOfTime } else { GivenUp::NoneToBeHad };
+                return Err(Box::new(self.shortage(uuid, size, reason)?).into());
             }
-            self.unlocked(|host, overall| make_room(host, round, &missing, deadline.earlier(overall)))?;
+            self.repair(uuid, RepairKind::MakeRoom(size), |host, overall| {
+                make_room(host, round, &missing, deadline.earlier(overall));
+            })?;
             if !self.record.leases.contains_key(&uuid) {
                 return Err(LedgerError::GivenBack);
             }
@@ -114,51 +112,61 @@ impl Ledger<'_> {
 
     /// One attempt at every pool; what a pool cannot give goes to the next one that may take its place. Returns the
     /// pages gained.
-    fn grow_pools(&mut self, uuid: GuestUuid, size: PageSize) -> Result<u64, LedgerError> {
+    fn grow_pools(
+        &mut self,
+        uuid: GuestUuid,
+        size: PageSize,
+        deadline: Deadline,
+    ) -> Result<u64, LedgerError> {
         let mut gained = 0;
-        let mut homeless = 0;
+        let mut left_over = 0;
         let pools = self.shares_of(uuid, Some(size));
-        for (knob, share) in &pools {
-            gained += self.grow_pool(uuid, knob)?;
-            let short = self.shortfall(uuid, knob)?;
+        for (pool, share) in pools.iter().copied() {
+            gained += self.grow_pool(uuid, pool, deadline)?;
+            let short = self.shortfall(uuid, pool)?;
             if share.binding == NodeBinding::Movable && pools.len() > 1 {
-                self.promise_less(uuid, knob, short);
-                homeless += short;
+                self.reserve_less(uuid, pool, short);
+                left_over += short;
             }
         }
-        for (knob, share) in &pools {
-            if homeless == 0 || share.binding == NodeBinding::Bound {
+        for (pool, share) in pools.iter().copied() {
+            if left_over == 0 || share.binding == NodeBinding::Bound {
                 continue;
             }
-            self.promise_more(uuid, knob, homeless);
-            gained += self.grow_pool(uuid, knob)?;
-            let short = self.shortfall(uuid, knob)?.min(homeless);
-            self.promise_less(uuid, knob, short);
-            homeless = short;
+            self.reserve_more(uuid, pool, left_over);
+            gained += self.grow_pool(uuid, pool, deadline)?;
+            let short = self.shortfall(uuid, pool)?.min(left_over);
+            self.reserve_less(uuid, pool, short);
+            left_over = short;
         }
-        // Nobody has them yet: the first pool stays in their debt for the next round.
-        if let Some((knob, _)) = pools.iter().find(|(_, share)| share.binding == NodeBinding::Movable) {
-            self.promise_more(uuid, knob, homeless);
+        // No pool has room for them now. They are reserved in the first one, so that the next round asks for them again.
+        if let Some((pool, _)) = pools.iter().find(|(_, share)| share.binding == NodeBinding::Movable) {
+            let pool = *pool;
+            self.reserve_more(uuid, pool, left_over);
         }
         Ok(gained)
     }
 
-    /// Grows one pool in chunks until the guest's promise is kept or the kernel finds no more.
-    fn grow_pool(&mut self, uuid: GuestUuid, knob: &Knob) -> Result<u64, LedgerError> {
-        let Knob::PagePool(pool) = knob else { return Ok(0) };
-        let chunk = (CHUNK.bytes() / pool.size.bytes()).max(1);
+    /// Grows one pool in chunks until it has all that is reserved for the guest or the kernel finds no more.
+    fn grow_pool(
+        &mut self,
+        uuid: GuestUuid,
+        pool: PagePoolSize,
+        deadline: Deadline,
+    ) -> Result<u64, LedgerError> {
+        let chunk = (CHUNK.bytes() / pool.0.size.bytes()).max(1);
         let mut gained = 0;
         loop {
-            let short = self.shortfall(uuid, knob)?;
-            if short == 0 || self.page_deadline.has_passed() {
+            let short = self.shortfall(uuid, pool)?;
+            if short == 0 || deadline.has_passed() {
                 break;
             }
-            let before = pages_of(&knob.read(self.host, self.deadline)?);
-            self.announce_growth(uuid, knob, before, before + short)?;
-            self.write_pool(knob, before + short.min(chunk))?;
-            let got =
-                self.record.entry(knob).map_or(0, |entry| pages_of(&entry.written)).saturating_sub(before);
-            self.credit(uuid, knob, got);
+            let before = pool.read(&self.host, self.deadline)?;
+            self.announce_growth(uuid, pool, before, before + short)?;
+            // Less than was announced: a killed writer leaves a growth that the announcement explains.
+            self.execute_part(&pool, before + short.min(chunk))?;
+            let got = self.record.entry(&pool).map_or(0, |entry| entry.written).saturating_sub(before);
+            self.credit(uuid, pool, got);
             gained += got;
             if got < short.min(chunk) {
                 break;
@@ -174,102 +182,96 @@ impl Ledger<'_> {
     fn announce_growth(
         &mut self,
         uuid: GuestUuid,
-        knob: &Knob,
+        pool: PagePoolSize,
         before: u64,
         target: u64,
     ) -> Result<(), LedgerError> {
-        let Some(entry) = self.record.entry_mut(knob) else { return Err(LedgerError::GivenBack) };
+        let Some(entry) = self.record.entry_mut(&pool) else { return Err(LedgerError::GivenBack) };
         // While others had the lock an administrator may have changed the pool.
-        self.recovered.notes.extend(adopt_foreign_pages(entry, before));
-        let announced = entry.pending.as_ref().is_some_and(|pending| pages_of(&pending.value) >= target);
-        if announced && pages_of(&entry.written) == before {
+        self.recovered.notes.extend(adopt_external_pages(entry, before).map(Note::warning));
+        let announced = entry.pending().is_some_and(|pending| pending.value >= target);
+        if announced && entry.written == before {
             return Ok(());
         }
-        entry.written = Value::Pages(before);
-        entry.pending = Some(Pending { value: Value::Pages(target), beneficiary: Some(uuid) });
-        self.store()
+        self.announce_from(&pool, before, target, Some(uuid))
     }
 
-    fn credit(&mut self, uuid: GuestUuid, knob: &Knob, pages: u64) {
-        if let Some(share) = self.share_mut(uuid, knob) {
+    fn credit(&mut self, uuid: GuestUuid, pool: PagePoolSize, pages: u64) {
+        if let Some(share) = self.share_mut(uuid, pool) {
             share.added += pages;
         }
     }
 
     /// Pages that are not there yet are to come from this pool.
-    fn promise_more(&mut self, uuid: GuestUuid, knob: &Knob, pages: u64) {
-        if let Some(share) = self.share_mut(uuid, knob) {
-            share.promised += pages;
+    fn reserve_more(&mut self, uuid: GuestUuid, pool: PagePoolSize, pages: u64) {
+        if let Some(share) = self.share_mut(uuid, pool) {
+            share.reserved += pages;
             share.missing += pages;
         }
     }
 
     /// Pages that are not there will not come from this pool.
-    fn promise_less(&mut self, uuid: GuestUuid, knob: &Knob, pages: u64) {
-        if let Some(share) = self.share_mut(uuid, knob) {
-            share.promised = share.promised.saturating_sub(pages);
+    fn reserve_less(&mut self, uuid: GuestUuid, pool: PagePoolSize, pages: u64) {
+        if let Some(share) = self.share_mut(uuid, pool) {
+            share.reserved = share.reserved.saturating_sub(pages);
             share.missing = share.missing.saturating_sub(pages);
         }
     }
 
-    fn share_mut(&mut self, uuid: GuestUuid, knob: &Knob) -> Option<&mut PageShare> {
-        match self.record.entry_mut(knob)?.claims.get_mut(&uuid)? {
-            Want::Pages(share) => Some(share),
-            _ => None,
-        }
+    fn share_mut(&mut self, uuid: GuestUuid, pool: PagePoolSize) -> Option<&mut PageShare> {
+        self.record.entry_mut(&pool)?.claims.get_mut(&uuid)
     }
 
-    fn shares_of(&self, uuid: GuestUuid, size: Option<PageSize>) -> Vec<(Knob, PageShare)> {
-        let shares = self.record.entries_of(uuid).filter_map(|entry| {
-            let Knob::PagePool(pool) = entry.knob else { return None };
-            let share = entry.claims.get(&uuid)?.pages()?;
-            size.is_none_or(|size| size == pool.size).then(|| (entry.knob.clone(), share))
-        });
-        shares.collect()
+    fn shares_of(&self, uuid: GuestUuid, size: Option<PageSize>) -> Vec<(PagePoolSize, PageShare)> {
+        let shares = self.record.claims_of::<PagePoolSize>(uuid);
+        let shares = shares.map(|(entry, share)| (entry.setting, *share));
+        shares.filter(|(pool, _)| size.is_none_or(|size| size == pool.0.size)).collect()
     }
 
-    fn shortfall(&self, uuid: GuestUuid, knob: &Knob) -> Result<u64, LedgerError> {
-        let share = self.record.entry(knob).and_then(|entry| entry.claims.get(&uuid)).and_then(Want::pages);
-        match share {
-            Some(share) => page_shortfall(&self.record, self.host, knob, share, uuid),
+    fn shortfall(&self, uuid: GuestUuid, pool: PagePoolSize) -> Result<u64, LedgerError> {
+        match self.record.entry(&pool).and_then(|entry| entry.claims.get(&uuid)) {
+            Some(share) => page_shortfall(&self.record, &self.host, pool, *share, uuid),
             None => Err(LedgerError::GivenBack),
         }
     }
 
-    /// Notes what each pool still lacks; the nodes where room has to be made. Pages that may come from anywhere are one
-    /// pool's debt, but any node may pay it.
+    /// Notes what each pool still lacks; the nodes where room has to be made. Pages that may come from anywhere are counted
+    /// as lacking in one pool, but any node that the guest has a share on may give them.
     fn missing(&mut self, uuid: GuestUuid, size: PageSize) -> Result<NodeSet, LedgerError> {
         let mut lacking = Vec::new();
-        for (knob, _) in self.shares_of(uuid, Some(size)) {
-            let short = self.shortfall(uuid, &knob)?;
-            if let Some(share) = self.share_mut(uuid, &knob) {
+        for (pool, _) in self.shares_of(uuid, Some(size)) {
+            let short = self.shortfall(uuid, pool)?;
+            if let Some(share) = self.share_mut(uuid, pool) {
                 share.missing = short;
-                lacking.push((knob, *share));
+                lacking.push((pool, *share));
             }
         }
         let is_movable = |share: &PageShare| share.binding == NodeBinding::Movable;
         let any_node = lacking.iter().any(|(_, share)| is_movable(share) && share.missing > 0);
-        let nodes = lacking.iter().filter_map(|(knob, share)| match knob {
-            Knob::PagePool(pool) if share.missing > 0 || (any_node && is_movable(share)) => Some(pool.node),
-            _ => None,
-        });
-        Ok(nodes.collect())
+        let lacks = |share: &PageShare| share.missing > 0 || (any_node && is_movable(share));
+        Ok(lacking.iter().filter(|(_, share)| lacks(share)).map(|(pool, _)| pool.0.node).collect())
     }
 
-    fn shortage(&self, uuid: GuestUuid, size: PageSize) -> Result<Shortage, LedgerError> {
-        let mut shortage =
-            Shortage { size, wanted: 0, got: 0, nodes: NodeSet::default(), per_node: Vec::new() };
-        for (knob, share) in self.shares_of(uuid, Some(size)) {
-            let Knob::PagePool(pool) = knob else { continue };
-            let short = self.shortfall(uuid, &knob)?;
-            shortage.wanted += share.promised;
-            shortage.got += share.promised - short;
-            shortage.nodes.insert(pool.node);
+    fn shortage(&self, uuid: GuestUuid, size: PageSize, reason: GivenUp) -> Result<Shortage, LedgerError> {
+        let mut shortage = Shortage {
+            size,
+            wanted: 0,
+            got: 0,
+            nodes: NodeSet::default(),
+            per_node: Vec::new(),
+            reason,
+            terms: ClaimTerms::default(),
+        };
+        for (pool, share) in self.shares_of(uuid, Some(size)) {
+            let short = self.shortfall(uuid, pool)?;
+            shortage.wanted += share.reserved;
+            shortage.got += share.reserved - short;
+            shortage.nodes.insert(pool.0.node);
             shortage.per_node.push(format!(
                 "node {} has {} free pages and {} of memory to make more of",
-                pool.node,
-                available_pages(&self.record, self.host, pool, uuid)?,
-                self.host.node_mem_available(pool.node)?
+                pool.0.node,
+                available_pages(&self.record, &self.host, pool.0, uuid)?,
+                self.host.node_mem_available(pool.0.node)?
             ));
         }
         Ok(shortage)

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::any_entry::AnyEntry;
 use super::error::LedgerError;
 use super::open::{LOCK, Ledger};
-use super::record::{Entry, Phase, Record};
+use super::record::{LeaseState, Record};
 use crate::deadline::Deadline;
 use crate::host::Host;
 
@@ -45,8 +46,8 @@ impl Ledger<'_> {
 impl Glance {
     /// Whether a process that lives is about to settle an entry that is not at rest.
     #[must_use]
-    pub fn is_under_way(&self, entry: &Entry, host: &Host) -> bool {
-        let is_for_nobody = entry.pending.as_ref().is_none_or(|pending| pending.beneficiary.is_none());
+    pub fn is_under_way(&self, entry: &dyn AnyEntry, host: &Host) -> bool {
+        let is_for_nobody = entry.beneficiary().is_none();
         self.writer == Writer::AtWork || (is_for_nobody && !self.giving_back(host).is_empty())
     }
 
@@ -54,7 +55,7 @@ impl Glance {
     #[must_use]
     pub fn giving_back(&self, host: &Host) -> Vec<i32> {
         let of_lease = |phase| match phase {
-            Phase::GivingBack(by) if host.is_alive(by) => Some(by.pid),
+            LeaseState::GivingBack(by) if host.is_alive(by) => Some(by.pid),
             _ => None,
         };
         let mut processes: Vec<i32> =
@@ -67,16 +68,15 @@ impl Glance {
 
 #[cfg(test)]
 mod tests {
-    use crate::lifecycle::testing::{Machine, soon};
-
     use super::*;
+    use crate::ledger::testing::{Machine, soon};
 
     #[test]
     fn tells_whether_somebody_has_it_locked() {
         let machine = Machine::new();
         let host = machine.host();
         assert!(Ledger::glance(&host).unwrap().is_none());
-        machine.prepare().unwrap();
+        machine.lease_nothing();
         let writer = || Ledger::glance(&host).unwrap().unwrap().writer;
         assert_eq!(writer(), Writer::Nobody);
         let mut other = machine.host();

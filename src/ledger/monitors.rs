@@ -1,34 +1,43 @@
 //! Monitors that follow a guest: switched by its keeper once the guest is up, held there for a while, and switched back
 //! when it is gone. A claim on a monitor stays in the ledger until the monitor is back, so that nobody but the guest's
-//! keeper, or whoever ends the lease without one, ever talks to it.
+//! keeper, or the process that ends the lease without one, ever talks to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::carry_out::Outcome;
-use super::combine::combine;
+use super::entry::{Change, Entry};
 use super::error::LedgerError;
-use super::foreign::adopt_foreign_change;
-use super::knob::Knob;
+use super::executor::Kept;
 use super::open::Ledger;
-use super::plan::{Change, Note, Plan};
-use super::record::{Entry, Lease};
-use super::value::{MonitorClaim, MonitorTurn, Value, Want};
+use super::plan::Note;
+use super::record::{Lease, Record};
+use super::rule::Rule;
+use super::setting::Setting;
+use super::settings::{Evidence, Listed, MonitorClaim, MonitorSetting, MonitorTurn, Shown};
+use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::HostError;
 use crate::monitor::{MonitorFeature, Reading, VcpValue};
 
-/// How long one try may take, all monitors together.
+/// How long one try may take, all monitors together: the first of a card, and each further one, which may have to wait for
+/// those before it.
 const ONE_TRY: Duration = Duration::from_secs(3);
+const EACH_FURTHER: Duration = Duration::from_millis(300);
+
+fn one_try(monitors: usize) -> Duration {
+    ONE_TRY + EACH_FURTHER * u32::try_from(monitors.saturating_sub(1)).unwrap_or(u32::MAX).min(16)
+}
 
 /// What a guest wants of a monitor once it is up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonitorWish {
-    /// Of what.
+    /// The monitor, and which of its features.
     pub feature: MonitorFeature,
     /// The value.
     pub value: VcpValue,
@@ -47,7 +56,7 @@ pub struct MonitorWish {
 pub enum Try {
     /// It is: nothing is given up yet.
     Another,
-    /// It is not.
+    /// What does not succeed now is given up.
     Last,
 }
 
@@ -70,17 +79,37 @@ impl From<Outcome> for Tried {
 /// What a monitor says after a write.
 type Written = Result<Option<VcpValue>, HostError>;
 
+/// What is to be done with monitors.
+struct MonitorPlan {
+    /// The ledger while it is done.
+    record: Record,
+    changes: Vec<(MonitorSetting, Change)>,
+    notes: Vec<Note>,
+}
+
+impl MonitorPlan {
+    /// Has a monitor show something.
+    fn change(&mut self, setting: MonitorSetting, now: Shown, then: Shown, guest: GuestUuid) {
+        let change = Change::of(&setting, &now, &then);
+        if let Some(entry) = self.record.entry_mut(&setting) {
+            entry.announce(then, Some(guest));
+        }
+        self.changes.push((setting, change));
+    }
+}
+
 impl MonitorWish {
-    /// Its knob.
+    /// Its setting.
     #[must_use]
-    pub fn knob(&self) -> Knob {
-        Knob::MonitorFeature(self.feature.clone())
+    pub fn setting(&self) -> MonitorSetting {
+        MonitorSetting(self.feature.clone())
     }
 
-    /// A value as its knob holds it.
+    /// The change that it is, from what the monitor shows.
     #[must_use]
-    pub fn holds(&self, value: VcpValue) -> Value {
-        self.knob().value_of_vcp(value)
+    pub fn change(&self, now: Option<VcpValue>) -> Change {
+        let setting = self.setting();
+        Change::of(&setting, &setting.shown_or_unknown(now), &setting.shown(self.value))
     }
 }
 
@@ -101,7 +130,7 @@ impl Ledger<'_> {
         let asked: Vec<MonitorFeature> = lease
             .monitors
             .iter()
-            .filter(|wish| wish.before.is_none() && self.record.entry(&wish.knob()).is_none())
+            .filter(|wish| wish.before.is_none() && self.record.entry(&wish.setting()).is_none())
             .map(|wish| wish.feature.clone())
             .collect();
         let seen = self.look_at_monitors(&asked)?;
@@ -125,37 +154,43 @@ impl Ledger<'_> {
         attempt: Try,
     ) -> Result<Tried, LedgerError> {
         let Some(lease) = self.record.leases.get(&uuid) else { return Ok(Tried::default()) };
-        let due: Vec<MonitorFeature> = lease
-            .monitors
-            .iter()
-            .filter(|wish| wish.delay <= up_since)
-            .map(|wish| wish.feature.clone())
-            .collect();
-        let seen = self.look_at_monitors(&due)?;
+        let due: Vec<&MonitorWish> = lease.monitors.iter().filter(|wish| wish.delay <= up_since).collect();
+        // What is not relied on is of use only where nothing else says what to show afterwards.
+        let is_of_use = |wish: &&&MonitorWish| {
+            wish.feature.control.reading == Reading::Reliable || wish.afterwards.or(wish.before).is_none()
+        };
+        let asked: Vec<MonitorFeature> =
+            due.iter().filter(is_of_use).map(|wish| wish.feature.clone()).collect();
+        let due: Vec<MonitorFeature> = due.into_iter().map(|wish| wish.feature.clone()).collect();
+        let seen = self.look_at_monitors(&asked)?;
+        let mut seen: BTreeMap<MonitorFeature, Result<VcpValue, HostError>> =
+            asked.into_iter().zip(seen).collect();
         let mut plan = self.plan();
         let mut tried = Tried::default();
-        for (feature, seen) in due.into_iter().zip(seen) {
+        for feature in due {
+            let seen = seen.remove(&feature);
             // Others had the ledger meanwhile.
             let Some(lease) = plan.record.leases.get_mut(&uuid) else { return Ok(tried) };
             let Some(at) = lease.monitors.iter().position(|wish| wish.feature == feature) else { continue };
             match seen {
-                Err(error) if error.is_absent() && attempt == Try::Another => tried.unfinished += 1,
-                Err(error) if error.is_absent() => {
+                Some(Err(error)) if error.is_absent() && attempt == Try::Another => tried.unfinished += 1,
+                Some(Err(error)) if error.is_absent() => {
                     lease.monitors.remove(at);
                     plan.notes.push(Note::warning(format!("{feature} not switched: {error}")));
                 }
                 seen => {
                     let wish = lease.monitors.remove(at);
-                    claim_monitor(&mut plan, uuid, wish, seen.ok());
+                    claim_monitor(&mut plan, uuid, wish, seen.and_then(Result::ok));
                 }
             }
         }
-        for (change, written) in self.write_monitors(uuid, plan, &mut tried.outcome)? {
+        for (_, change, written) in self.write_monitors(plan, &mut tried.outcome)? {
             match written {
                 Ok(_) => tried.outcome.changes.push(change),
-                // It is claimed: whoever holds it writes it again.
+                // It is claimed: the guest that holds it writes it again.
                 Err(error) => {
-                    tried.outcome.notes.push(Note::info(format!("{} not switched yet: {error}", change.knob)))
+                    let note = format!("{} not switched yet: {error}", change.setting);
+                    tried.outcome.notes.push(Note::info(note));
                 }
             }
         }
@@ -168,53 +203,71 @@ impl Ledger<'_> {
     /// # Errors
     /// The ledger cannot be written.
     pub fn hold_monitors(&mut self, uuid: GuestUuid, attempt: Try) -> Result<Tried, LedgerError> {
-        let held: Vec<MonitorFeature> = self.monitors_of(uuid).cloned().collect();
+        let is_written = |entry: &Entry<MonitorSetting>| entry.pending().is_none();
+        let held: Vec<MonitorFeature> = self
+            .monitors_of(uuid)
+            .filter(|feature| {
+                // What a monitor says that is not relied on is not asked either.
+                let entry = self.record.entry(&MonitorSetting((*feature).clone()));
+                feature.control.reading == Reading::Reliable || !entry.is_some_and(is_written)
+            })
+            .cloned()
+            .collect();
         let seen = self.look_at_monitors(&held)?;
         let mut plan = self.plan();
         let mut tried = Tried::default();
         for (feature, seen) in held.into_iter().zip(seen) {
-            let knob = Knob::MonitorFeature(feature);
-            let Some(entry) = plan.record.entry_mut(&knob) else { continue };
+            let setting = MonitorSetting(feature);
+            let Some(entry) = plan.record.entry_mut(&setting) else { continue };
             let Some(wanted) = wanted_by(entry, uuid) else { continue };
-            let shown = seen.map(|value| knob.value_of_vcp(value));
-            let is_written = entry.pending.is_none();
-            if is_written && !is_reliable(&knob) {
+            let shown = seen.map(|value| setting.shown(value));
+            let is_written = is_written(entry);
+            if is_written && !is_reliable(&setting) {
                 continue;
+            }
+            if shown.as_ref().is_ok_and(|shown| *shown == wanted) {
+                entry.note_evidence();
             }
             match (shown, attempt) {
                 (Ok(shown), _) if shown == wanted || (is_written && shown == entry.written) => {
-                    entry.written = shown;
-                    entry.pending = None;
+                    entry.confirm(shown);
                 }
                 (shown, Try::Another) => {
                     tried.unfinished += 1;
                     let went_back = shown.as_ref().is_ok_and(|shown| *shown == entry.baseline);
                     if went_back || !is_written {
-                        let now = shown.unwrap_or(Value::Unknown);
-                        plan.changes.push(Change { knob, now, then: wanted });
+                        plan.change(setting, shown.unwrap_or(Shown::Unknown), wanted, uuid);
                     }
                 }
                 (Err(error), Try::Last) if !is_written => {
-                    plan.notes.push(Note::warning(format!("{knob} not switched: {error}")));
-                    entry.pending = None;
+                    plan.notes.push(Note::warning(format!("{setting} not switched: {error}")));
+                    entry.withdraw();
                 }
                 (Ok(shown), Try::Last) if shown == entry.baseline => {
-                    plan.notes.push(Note::warning(format!(
-                        "{knob} goes back to {shown} each time: has the guest a picture there?"
-                    )));
-                    entry.pending = None;
+                    plan.notes.push(Note::warning(match entry.evidence() {
+                        Evidence::Seen => {
+                            format!(
+                                "{setting} goes back to {shown} each time: has the guest a picture there?"
+                            )
+                        }
+                        Evidence::None => format!(
+                            "{setting} reads {shown} after each write, so it is not verifiable: either it \
+                             goes back each time (has the guest a picture there?), or it says so of every \
+                             input"
+                        ),
+                    }));
+                    entry.withdraw();
                 }
                 (Ok(shown), Try::Last) => {
-                    plan.notes.push(Note::info(format!("{knob} reads {shown} instead of {wanted}")));
-                    entry.written = shown;
-                    entry.pending = None;
+                    plan.notes.push(Note::info(format!("{setting} reads {shown} instead of {wanted}")));
+                    entry.confirm(shown);
                 }
                 (Err(error), Try::Last) => {
-                    plan.notes.push(Note::info(format!("{knob} cannot be verified: {error}")));
+                    plan.notes.push(Note::info(format!("{setting} cannot be verified: {error}")));
                 }
             }
         }
-        for (change, written) in self.write_monitors(uuid, plan, &mut tried.outcome)? {
+        for (_, change, written) in self.write_monitors(plan, &mut tried.outcome)? {
             if written.is_ok() {
                 tried.outcome.changes.push(change);
             }
@@ -240,39 +293,51 @@ impl Ledger<'_> {
             return Ok(tried);
         }
         for feature in &going {
-            if let Some(entry) = self.record.entry_mut(&Knob::MonitorFeature(feature.clone()))
-                && let Some(Want::Monitor(claim)) = entry.claims.get_mut(&uuid)
-            {
+            let entry = self.record.entry_mut(&MonitorSetting(feature.clone()));
+            if let Some(claim) = entry.and_then(|entry| entry.claims.get_mut(&uuid)) {
                 claim.turn = MonitorTurn::Over;
             }
         }
-        let seen = self.look_at_monitors(&going)?;
+        let asked: Vec<MonitorFeature> =
+            going.iter().filter(|feature| self.tells_what_it_shows(feature)).cloned().collect();
+        let seen = self.look_at_monitors(&asked)?;
+        let seen: BTreeMap<MonitorFeature, VcpValue> =
+            asked.into_iter().zip(seen).filter_map(|(feature, seen)| Some((feature, seen.ok()?))).collect();
         let mut plan = self.plan();
-        for (feature, seen) in going.into_iter().zip(seen) {
-            self.plan_return(&mut plan, uuid, feature, seen.ok())?;
+        for feature in going {
+            let seen = seen.get(&feature).copied();
+            self.plan_return(&mut plan, uuid, feature, seen);
         }
-        for (change, written) in self.write_monitors(uuid, plan, &mut tried.outcome)? {
-            let Knob::MonitorFeature(feature) = &change.knob else { continue };
+        for (setting, change, written) in self.write_monitors(plan, &mut tried.outcome)? {
+            // Before anything of its reading is known, it may say this without showing it.
+            let tells = self.tells_what_it_shows(&setting.0);
             let is_back = match &written {
-                Ok(Some(value)) => change.knob.value_of_vcp(*value) == change.then,
-                Ok(None) => feature.control.reading != Reading::Reliable,
+                Ok(Some(value)) => setting.shown(*value).to_string() == change.then,
+                Ok(None) => !is_reliable(&setting),
                 Err(_) => false,
             };
             if is_back {
-                self.drop_monitor(uuid, &change.knob);
+                if is_reliable(&setting) && !tells {
+                    tried.outcome.notes.push(Note::info(format!(
+                        "{setting} was told to show {}, which is not verifiable: its reading never followed \
+                         what it was told",
+                        change.then
+                    )));
+                }
+                drop_claim(&mut self.record, uuid, &setting);
                 tried.outcome.changes.push(change);
             } else if attempt == Try::Another {
                 tried.unfinished += 1;
             } else {
-                self.drop_monitor(uuid, &change.knob);
+                drop_claim(&mut self.record, uuid, &setting);
                 let reason = match written {
-                    Ok(Some(value)) => format!("it reads {}", change.knob.value_of_vcp(value)),
+                    Ok(Some(value)) => format!("it reads {}", setting.shown(value)),
                     Ok(None) => "it was told to, but does not answer".to_owned(),
                     Err(error) => error.to_string(),
                 };
                 tried.outcome.notes.push(Note::warning(format!(
-                    "{} may not be back at {}: {reason}; the monitor's own button brings it there",
-                    change.knob, change.then
+                    "{setting} may not be back at {}: {reason}; the monitor's own button brings it there",
+                    change.then
                 )));
             }
         }
@@ -292,14 +357,16 @@ impl Ledger<'_> {
         self.monitors_of(uuid).any(|feature| !but.contains(feature))
     }
 
-    fn monitors_of(&self, uuid: GuestUuid) -> impl Iterator<Item = &MonitorFeature> {
-        self.record.entries_of(uuid).filter_map(|entry| match &entry.knob {
-            Knob::MonitorFeature(feature) => Some(feature),
-            _ => None,
-        })
+    fn tells_what_it_shows(&self, feature: &MonitorFeature) -> bool {
+        let entry = self.record.entry(&MonitorSetting(feature.clone()));
+        entry.is_some_and(Entry::tells_what_it_shows)
     }
 
-    /// The value of each feature that can be relied on; others get at the ledger meanwhile.
+    fn monitors_of(&self, uuid: GuestUuid) -> impl Iterator<Item = &MonitorFeature> {
+        self.record.claims_of::<MonitorSetting>(uuid).map(|(entry, _)| &entry.setting.0)
+    }
+
+    /// The values of features; others get at the ledger meanwhile.
     fn look_at_monitors(
         &mut self,
         features: &[MonitorFeature],
@@ -308,172 +375,180 @@ impl Ledger<'_> {
             return Ok(Vec::new());
         }
         self.unlocked(|host, deadline| {
-            host.vcp_features(features, Deadline::after(ONE_TRY).earlier(deadline))
+            host.vcp_features(features, Deadline::after(one_try(features.len())).earlier(deadline))
         })
     }
 
     fn plan_return(
         &self,
-        plan: &mut Plan,
+        plan: &mut MonitorPlan,
         uuid: GuestUuid,
         feature: MonitorFeature,
         seen: Option<VcpValue>,
-    ) -> Result<(), LedgerError> {
-        let online = self.host.online_cpus()?;
-        let knob = Knob::MonitorFeature(feature);
-        let Some(entry) = plan.record.entry_mut(&knob) else { return Ok(()) };
+    ) {
+        let setting = MonitorSetting(feature);
+        let Some(entry) = plan.record.entry_mut(&setting) else { return };
         // A new life of the guest wants it again.
-        if !matches!(entry.claims.get(&uuid), Some(Want::Monitor(claim)) if claim.turn == MonitorTurn::Over) {
-            return Ok(());
+        if entry.claims.get(&uuid).is_none_or(|claim| claim.turn != MonitorTurn::Over) {
+            return;
         }
-        let now = match seen.filter(|_| is_reliable(&knob)) {
+        let no_cpus = CpuSet::new();
+        let now = match seen {
             Some(value) => {
-                let now = knob.value_of_vcp(value);
-                let was_told = entry.written.means_the_same(&entry.baseline);
-                if !entry.is_ours(&now) && was_told {
-                    let note = format!("{knob} reads {now} instead of {}: left alone", entry.baseline);
+                let now = setting.shown(value);
+                let was_told = entry.written == entry.baseline;
+                if !entry.is_ours(&now, &no_cpus) && was_told {
+                    let note = format!("{setting} reads {now} instead of {}: left alone", entry.baseline);
                     plan.notes.push(Note::info(note));
-                    drop_claim(&mut plan.record.entries, uuid, &knob);
-                    return Ok(());
+                    drop_claim(&mut plan.record, uuid, &setting);
+                    return;
                 }
-                if let Some(note) = adopt_foreign_change(entry, &now) {
-                    plan.notes.push(note);
-                    drop_claim(&mut plan.record.entries, uuid, &knob);
-                    return Ok(());
+                if let Some(note) = entry.adopt_external(&now, &no_cpus) {
+                    plan.notes.push(Note::warning(note));
+                    drop_claim(&mut plan.record, uuid, &setting);
+                    return;
                 }
                 now
             }
-            None => Value::Unknown,
+            None => Shown::Unknown,
         };
+        let then = <MonitorSetting as Setting>::Rule::combine(&entry.combining(&now, &no_cpus));
         // Turns cannot conflict.
-        let then = combine(entry, &now, &online).unwrap_or(Value::Unknown);
-        if then == Value::Unknown {
+        let then = then.unwrap_or(Shown::Unknown);
+        if then == Shown::Unknown {
             plan.notes.push(Note::warning(format!(
-                "{knob} is left as it is: what it was before could not be read; `host` in the YAML file can say"
+                "{setting} is left as it is: what it was before could not be read; `host` in the YAML file \
+                 can say"
             )));
         }
-        if then == now || then == Value::Unknown {
-            drop_claim(&mut plan.record.entries, uuid, &knob);
+        if then == now || then == Shown::Unknown {
+            drop_claim(&mut plan.record, uuid, &setting);
         } else {
-            plan.changes.push(Change { knob, now, then });
+            plan.change(setting, now, then, uuid);
         }
-        Ok(())
     }
 
-    fn plan(&self) -> Plan {
-        Plan::without_changes(&self.record)
+    fn plan(&self) -> MonitorPlan {
+        MonitorPlan { record: self.record.clone(), changes: Vec::new(), notes: Vec::new() }
     }
 
     /// Announces changes of monitors, makes them all at once, and says what each monitor says then. Others get at the
     /// ledger meanwhile.
     fn write_monitors(
         &mut self,
-        uuid: GuestUuid,
-        plan: Plan,
+        mut plan: MonitorPlan,
         outcome: &mut Outcome,
-    ) -> Result<Vec<(Change, Written)>, LedgerError> {
-        outcome.notes.extend(plan.notes.iter().cloned());
+    ) -> Result<Vec<(MonitorSetting, Change, Written)>, LedgerError> {
+        outcome.notes.extend(mem::take(&mut plan.notes));
         if plan.changes.is_empty() && plan.record == self.record {
             return Ok(Vec::new());
         }
-        self.announce(&plan, Some(uuid))?;
-        let (changes, orders): (Vec<Change>, Vec<(MonitorFeature, VcpValue)>) = plan
-            .changes
-            .into_iter()
-            .filter_map(|change| match (&change.knob, &change.then) {
-                (Knob::MonitorFeature(feature), Value::Input(value) | Value::Vcp(value)) => {
-                    let order = (feature.clone(), *value);
-                    Some((change, order))
-                }
-                _ => None,
-            })
-            .unzip();
-        if orders.is_empty() {
+        self.announce(&plan.record)?;
+        let settings: Vec<MonitorSetting> = plan.changes.iter().map(|(setting, _)| setting.clone()).collect();
+        if settings.is_empty() {
             return Ok(Vec::new());
         }
-        let written = self.unlocked(|host, deadline| {
-            let deadline = Deadline::after(ONE_TRY).earlier(deadline);
-            let set = host.set_vcp_features(&orders, deadline);
-            let asked: Vec<MonitorFeature> = orders
-                .iter()
-                .zip(&set)
-                .filter(|((feature, _), set)| set.is_ok() && feature.control.reading == Reading::Reliable)
-                .map(|((feature, _), _)| feature.clone())
-                .collect();
-            let values = host.vcp_features(&asked, deadline);
-            let seen: BTreeMap<&MonitorFeature, VcpValue> = asked
-                .iter()
-                .zip(values)
-                .filter_map(|(feature, value)| Some((feature, value.ok()?)))
-                .collect();
-            let shown = orders.iter().map(|(feature, _)| seen.get(feature).copied());
-            set.into_iter().zip(shown).map(|(set, shown)| set.map(|()| shown)).collect::<Vec<Written>>()
-        })?;
-        for (change, written) in changes.iter().zip(&written) {
-            let Some(entry) = self.record.entry_mut(&change.knob) else { continue };
-            let is_announced = entry.pending.as_ref().is_some_and(|pending| pending.value == change.then);
+        let written = self.execute_together(&settings, |host, orders, deadline| {
+            let deadline = Deadline::after(one_try(orders.len())).earlier(deadline);
+            let value = |(setting, shown): &(MonitorSetting, Shown)| Some((setting.0.clone(), shown.vcp()?));
+            let orders: Vec<(MonitorFeature, VcpValue)> = orders.iter().filter_map(value).collect();
             // What it says right after is often still what it was: only a later look tells.
-            if is_announced && written.is_ok() {
-                entry.written = change.then.clone();
-                entry.pending = None;
+            let set = host.set_and_read_vcp_features(&orders, deadline);
+            set.into_iter().map(|set| set.map(|shown| (Kept::AsAnnounced, shown))).collect()
+        })?;
+        let changes = plan.changes.into_iter().zip(written);
+        let changes: Vec<_> =
+            changes.map(|((setting, change), written)| (setting, change, written)).collect();
+        let mut is_new = false;
+        for (setting, _, written) in &changes {
+            let Some(entry) = self.record.entry_mut(setting) else { continue };
+            let is_wanted = |value| entry.claims.values().any(|claim| claim.value == value);
+            if written.as_ref().is_ok_and(|value| value.is_some_and(is_wanted)) {
+                is_new |= entry.evidence() == Evidence::None;
+                entry.note_evidence();
             }
         }
-        self.store()?;
-        Ok(changes.into_iter().zip(written).collect())
-    }
-
-    fn drop_monitor(&mut self, uuid: GuestUuid, knob: &Knob) {
-        drop_claim(&mut self.record.entries, uuid, knob);
+        if is_new {
+            self.store()?;
+        }
+        Ok(changes)
     }
 }
 
-fn is_reliable(knob: &Knob) -> bool {
-    matches!(knob, Knob::MonitorFeature(feature) if feature.control.reading == Reading::Reliable)
+fn is_reliable(setting: &MonitorSetting) -> bool {
+    setting.0.control.reading == Reading::Reliable
+}
+
+impl Entry<MonitorSetting> {
+    /// What the reading is worth, by all that guests have seen of it.
+    fn evidence(&self) -> Evidence {
+        let has_seen = self.claims.values().any(|claim| claim.evidence == Evidence::Seen);
+        if has_seen { Evidence::Seen } else { Evidence::None }
+    }
+
+    fn note_evidence(&mut self) {
+        self.claims.values_mut().for_each(|claim| claim.evidence = Evidence::Seen);
+    }
+
+    /// Whether what the monitor says tells what it shows: its reading is relied on, and has once followed what was
+    /// written. Else it may say the host's input all the time, also while it shows the guest's.
+    #[must_use]
+    pub fn tells_what_it_shows(&self) -> bool {
+        is_reliable(&self.setting) && self.evidence() == Evidence::Seen
+    }
 }
 
 /// What a guest wants of a feature, if it is its turn.
-fn wanted_by(entry: &Entry, uuid: GuestUuid) -> Option<Value> {
-    let claim = entry.claims.get(&uuid).and_then(Want::monitor)?;
-    let last = entry.claims.values().filter_map(Want::monitor).map(|claim| claim.turn).max()?;
-    (claim.turn != MonitorTurn::Over && claim.turn == last).then(|| entry.knob.value_of_vcp(claim.value))
+fn wanted_by(entry: &Entry<MonitorSetting>, uuid: GuestUuid) -> Option<Shown> {
+    let claim = entry.claims.get(&uuid)?;
+    let last = entry.claims.values().map(|claim| claim.turn).max()?;
+    (claim.turn != MonitorTurn::Over && claim.turn == last).then(|| entry.setting.shown(claim.value))
 }
 
-fn claim_monitor(plan: &mut Plan, uuid: GuestUuid, wish: MonitorWish, seen: Option<VcpValue>) {
-    let knob = wish.knob();
-    let value = |vcp: Option<VcpValue>| vcp.map_or(Value::Unknown, |value| knob.value_of_vcp(value));
-    let now = value(seen);
-    let mut entry = match plan.record.entry(&knob) {
+fn claim_monitor(plan: &mut MonitorPlan, uuid: GuestUuid, wish: MonitorWish, seen: Option<VcpValue>) {
+    let setting = wish.setting();
+    let now = setting.shown_or_unknown(seen);
+    let mut entry = match plan.record.entry(&setting) {
         Some(entry) => entry.clone(),
-        None => Entry {
-            baseline: value(wish.afterwards.or(wish.before).or(seen)),
-            ..Entry::new(knob.clone(), now.clone())
-        },
+        None => {
+            let mut entry = Entry::new(setting.clone(), now);
+            entry.baseline = setting.shown_or_unknown(wish.afterwards.or(wish.before).or(seen));
+            entry
+        }
     };
-    if entry.baseline == Value::Unknown {
+    if entry.baseline == Shown::Unknown {
         plan.notes.push(Note::warning(format!(
-            "{knob} cannot be read now, and so not be brought back by itself; `host` in the YAML file can say to what"
+            "{setting} cannot be read now, and so not be brought back by itself; `host` in the YAML file can \
+             say to what"
         )));
     }
-    let turns = entry.claims.values().filter_map(Want::monitor).map(|claim| claim.turn);
-    let turn = turns.max().map_or(MonitorTurn::FIRST, MonitorTurn::next);
-    entry.claims.insert(uuid, Want::Monitor(MonitorClaim { value: wish.value, turn }));
-    let then = knob.value_of_vcp(wish.value);
-    if then == now {
-        entry.written = now.clone();
-        entry.pending = None;
+    let turn = entry.claims.values().map(|claim| claim.turn).max();
+    let turn = turn.map_or(MonitorTurn::FIRST, MonitorTurn::next);
+    // One that says another input than before follows what it does.
+    let has_changed = matches!((wish.before, seen), (Some(before), Some(seen)) if before != seen);
+    let evidence = if has_changed && is_reliable(&setting) { Evidence::Seen } else { entry.evidence() };
+    entry.claims.insert(uuid, MonitorClaim { value: wish.value, turn, evidence });
+    let then = setting.shown(wish.value);
+    // Where it is to show something else afterwards, its word that it shows this already has to be worth something.
+    let is_sure = evidence == Evidence::Seen || entry.baseline == then;
+    if then == now && is_sure {
+        entry.confirm(now);
+        plan.record.put(entry);
+    } else if then == now {
+        plan.record.put(entry);
+        plan.change(setting, Shown::Unknown, then, uuid);
     } else {
-        plan.changes.push(Change { knob: knob.clone(), now, then });
+        plan.record.put(entry);
+        plan.change(setting, now, then, uuid);
     }
-    plan.record.entries.retain(|other| other.knob != knob);
-    plan.record.entries.push(entry);
-    plan.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
 }
 
 /// A guest has nothing more to do with a monitor. Other guests may.
-fn drop_claim(entries: &mut Vec<Entry>, uuid: GuestUuid, knob: &Knob) {
-    if let Some(entry) = entries.iter_mut().find(|entry| entry.knob == *knob) {
-        entry.claims.remove(&uuid);
-        entry.pending = None;
+fn drop_claim(record: &mut Record, uuid: GuestUuid, setting: &MonitorSetting) {
+    let Some(entry) = record.entry_mut(setting) else { return };
+    entry.claims.remove(&uuid);
+    entry.withdraw();
+    if entry.claims.is_empty() {
+        record.remove(&setting.clone().key());
     }
-    entries.retain(|entry| entry.knob != *knob || !entry.claims.is_empty());
 }

@@ -3,33 +3,31 @@
 
 use std::collections::BTreeSet;
 
+use super::any_entry::AnyEntry;
 use super::carry_out::Outcome;
+use super::entry::Entry;
 use super::error::LedgerError;
-use super::knob::Knob;
 use super::open::Ledger;
-use super::plan::{Extent, Plan};
-use super::record::{Entry, Pending};
-use super::value::Value;
-use crate::cpuset::CpuSet;
+use super::plan::Extent;
+use super::settings::{DefaultIrqAffinity, IrqAffinity};
 use crate::guest::GuestUuid;
 use crate::host::Interrupt;
 
 /// The default as guests have narrowed it, and the interrupts that do not come from it.
 pub(super) struct NarrowedDefault {
-    entry: Entry,
-    cpus: CpuSet,
+    entry: Entry<DefaultIrqAffinity>,
     there_before: BTreeSet<(u32, String)>,
 }
 
 impl Ledger<'_> {
     /// None where nobody has narrowed it.
     pub(super) fn narrowed_default(&self) -> Option<NarrowedDefault> {
-        let entry = self.record.entry(&Knob::DefaultIrqAffinity).filter(|entry| entry.is_settled())?.clone();
-        let Value::Cpus(cpus) = entry.written.clone() else { return None };
+        let is_settled = |entry: &&Entry<DefaultIrqAffinity>| (*entry as &dyn AnyEntry).is_settled();
+        let entry = self.record.entry(&DefaultIrqAffinity).filter(is_settled)?.clone();
         let interrupts = self.record.leases.values().filter_map(|lease| lease.interrupts.as_ref());
         let there_before =
             interrupts.flat_map(|interrupts| interrupts.there_before.iter().cloned()).collect();
-        Some(NarrowedDefault { entry, cpus, there_before })
+        Some(NarrowedDefault { entry, there_before })
     }
 
     /// Enters new interrupts that were given the narrowed default: the guests that narrowed it claim them too. Nothing
@@ -55,30 +53,36 @@ impl Ledger<'_> {
         for entry in &mut new {
             entry.claims.remove(&leaving);
             // An open write has it computed and written like everything that was left half done.
-            entry.pending = Some(Pending { value: entry.baseline.clone(), beneficiary: None });
+            entry.announce(entry.baseline.clone(), None);
         }
         self.enter(new);
         let nobody = BTreeSet::new();
-        let plan = Plan::give_back(&self.record, self.host, &nobody, Extent::Whole, self.deadline)?;
+        let plan = self.plan_to_give_back(&nobody, Extent::Whole)?;
         self.carry_out_giving_back(plan)
     }
 
     /// Where they cannot be read they stay as they are: what else is to be done matters more.
-    fn new_interrupts(&self, default: &NarrowedDefault) -> Vec<Entry> {
+    fn new_interrupts(&self, default: &NarrowedDefault) -> Vec<Entry<IrqAffinity>> {
         let interrupts = self.host.movable_interrupts().unwrap_or_default();
         let entry = |Interrupt { number, actions, affinity }| {
-            let is_new = affinity == default.cpus
+            let is_new = affinity == default.entry.written
                 && !actions.starts_with("vfio-")
                 && !default.there_before.contains(&(number, actions.clone()));
-            let knob = Knob::IrqAffinity { number, actions };
-            let is_new = is_new && self.record.entry(&knob).is_none();
-            is_new.then(|| Entry { knob, ..default.entry.clone() })
+            let setting = IrqAffinity { number, actions };
+            let is_new = is_new && self.record.entry(&setting).is_none();
+            is_new.then(|| {
+                let mut entry = Entry::new(setting, default.entry.written.clone());
+                entry.baseline = default.entry.baseline.clone();
+                entry.claims = default.entry.claims.clone();
+                entry
+            })
         };
         interrupts.into_iter().filter_map(entry).collect()
     }
 
-    fn enter(&mut self, entries: Vec<Entry>) {
-        self.record.entries.extend(entries);
-        self.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+    fn enter(&mut self, entries: Vec<Entry<IrqAffinity>>) {
+        for entry in entries {
+            self.record.put(entry);
+        }
     }
 }

@@ -1,44 +1,34 @@
 //! What an event leads to: shown by `vfio-hook test`, carried out by the hook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
-use super::combine::{combine, pages_of};
+use super::claim::{Claim, ClaimTerms};
 use super::commands::Commands;
+use super::entry::{Change, Entry};
 use super::error::LedgerError;
-use super::foreign::adopt_foreign_change;
-use super::knob::{CombineRule, Knob, NONE, OnRefusal, Settles, Turn};
+use super::guest_schedule::GuestSchedule;
 use super::monitors::MonitorWish;
-use super::promises::{ownerless_pages, page_shortfall};
-use super::record::{Entry, Lease, Pending, Record};
-use super::value::{Value, Want};
+use super::record::{Basis, Lease, Purpose, Record};
+use super::room_for_memory::PlannedRepair;
+use super::rule::{Conflict, Rule};
+use super::setting::{Admission, Admitted, Occasion, OnRefusal, Phase, ReadBack};
+use super::settings::{Listed, ListedClaim, SettingKey};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::Host;
 
-/// What one guest wants of one knob.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The knob.
-    pub knob: Knob,
-    /// What is wanted of it.
-    pub want: Want,
-    /// What it holds, where that was looked at already.
-    pub now: Option<Value>,
-}
-
-/// One knob's way from what it holds to what it will hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The knob.
-    pub knob: Knob,
-    /// What it holds.
-    pub now: Value,
-    /// What it will hold.
-    pub then: Value,
+/// What a plan is made on.
+#[expect(missing_debug_implementations, reason = "the host has none")]
+pub struct On<'a> {
+    pub(super) host: &'a Host,
+    /// The CPUs of the host.
+    pub(super) online: &'a CpuSet,
+    /// By when each setting has to say what it holds.
+    pub(super) deadline: Deadline,
 }
 
 /// Something a person should know.
@@ -58,6 +48,8 @@ pub enum NoteLevel {
     Info,
     /// Not what was asked for, or not what is best.
     Warning,
+    /// A card is given to no guest and no driver of the host until a person has looked at it.
+    Quarantine,
 }
 
 /// How much of a lease is given back.
@@ -67,6 +59,8 @@ pub enum Extent {
     BeforeCommands,
     /// What is left of the cards once their drivers are back; the guest keeps its lease.
     Cards,
+    /// What may take its time and any process may look after, of one phase; the guest keeps its lease.
+    Slow(Phase),
     /// All but the monitors, which the guest's next life goes on using; the guest keeps its lease.
     ButMonitors,
     /// Everything.
@@ -80,10 +74,18 @@ pub struct Plan {
     pub(super) record: Record,
     /// The changes.
     pub changes: Vec<Change>,
+    /// What is done beside them that is no setting, between the cards and the pages.
+    pub repairs: Vec<PlannedRepair>,
     /// What a person should know.
     pub notes: Vec<Note>,
-    /// Knobs that cannot be looked at, so that nothing is planned for them.
+    /// Settings that cannot be looked at, so that nothing is planned for them.
     pub failures: Vec<String>,
+    /// How many settings are left alone until it is known whether a CPU has just come online.
+    pub undecided: usize,
+    /// The guests whose claims it takes out.
+    pub(super) leaving: BTreeSet<GuestUuid>,
+    /// How its claims are taken.
+    pub(super) terms: BTreeMap<SettingKey, ClaimTerms>,
 }
 
 impl Note {
@@ -98,35 +100,73 @@ impl Note {
     pub fn warning(text: impl Into<String>) -> Self {
         Self { level: NoteLevel::Warning, text: text.into() }
     }
+
+    /// A card is in quarantine.
+    #[must_use]
+    pub fn quarantine(text: impl Into<String>) -> Self {
+        Self { level: NoteLevel::Quarantine, text: text.into() }
+    }
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} -> {}", self.knob, self.now.beside(&self.then), self.then.beside(&self.now))
+impl Extent {
+    /// Whether the rest of the lease is given back after it.
+    fn is_first_part(self) -> bool {
+        matches!(self, Self::BeforeCommands | Self::Cards | Self::Slow(_))
+    }
+
+    /// Whether a setting comes back with it.
+    fn covers(self, setting: &SettingKey) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::BeforeCommands => {
+                setting.traits().phase == Phase::WithinCommands && !setting.traits().is_slow()
+            }
+            Self::Cards => setting.traits().phase == Phase::Cards,
+            Self::Slow(phase) => setting.traits().phase == phase && setting.traits().is_slow(),
+            Self::ButMonitors => !matches!(setting, SettingKey::MonitorFeature(_)),
+        }
     }
 }
 
 impl Plan {
     pub(super) fn without_changes(record: &Record) -> Self {
-        Self { record: record.clone(), changes: Vec::new(), notes: Vec::new(), failures: Vec::new() }
+        Self {
+            record: record.clone(),
+            changes: Vec::new(),
+            repairs: Vec::new(),
+            notes: Vec::new(),
+            failures: Vec::new(),
+            undecided: 0,
+            leaving: BTreeSet::new(),
+            terms: BTreeMap::new(),
+        }
     }
 
     /// Adds a guest's claims to the ledger.
     ///
     /// # Errors
-    /// A knob cannot be read; another guest wants something else of it.
+    /// A setting cannot be read; another guest wants something else of it.
     pub fn take(
         record: &Record,
         host: &Host,
         uuid: GuestUuid,
-        lease: Lease,
-        claims: &[Claim],
+        mut lease: Lease,
+        claims: &[ListedClaim],
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
         let mut plan = Self::without_changes(record);
+        if let Some(earlier) = record.leases.get(&uuid) {
+            lease.commands.inherit_undos(&earlier.commands);
+        }
         plan.record.leases.insert(uuid, lease);
         plan.add_claims(host, uuid, claims, deadline)?;
         Ok(plan)
+    }
+
+    /// The same, with these repairs.
+    #[must_use]
+    pub fn with_repairs(self, repairs: Vec<PlannedRepair>) -> Self {
+        Self { repairs, ..self }
     }
 
     /// Adds claims to a lease that a guest has.
@@ -137,7 +177,7 @@ impl Plan {
         record: &Record,
         host: &Host,
         uuid: GuestUuid,
-        claims: &[Claim],
+        claims: &[ListedClaim],
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
         let mut plan = Self::without_changes(record);
@@ -149,213 +189,154 @@ impl Plan {
         &mut self,
         host: &Host,
         uuid: GuestUuid,
-        claims: &[Claim],
+        claims: &[ListedClaim],
         deadline: Deadline,
     ) -> Result<(), LedgerError> {
         let online = host.online_cpus()?;
+        let on = On { host, online: &online, deadline };
         for claim in claims {
-            let now = match claim.now.clone().map_or_else(|| claim.knob.read(host, deadline), Ok) {
-                Ok(now) => now,
-                Err(error) if error.is_absent() || claim.knob.on_refusal(&error) == OnRefusal::Skip => {
-                    self.notes.push(Note::warning(format!("{} left alone: {error}", claim.knob)));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            self.claim(host, uuid, claim, now, &online)?;
+            claim.add_to(self, uuid, &on).map_err(|error| error.asked_by(claim.terms()))?;
+            self.terms.insert(claim.key(), claim.terms().clone());
         }
-        self.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
-        self.changes.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+        self.changes.sort_by(|left, right| left.setting.cmp(&right.setting));
         Ok(())
     }
 
-    /// Adds claims to a lease that a guest has, and sets again what is upheld and was found changed. A knob that is
+    /// Adds claims to a lease that a guest has, and sets again what was found changed. A setting that is
     /// gone is passed over; an interrupt that is gone is forgotten.
     ///
     /// # Errors
-    /// A knob cannot be read.
-    pub fn uphold(
+    /// A setting cannot be read.
+    pub fn reconcile(
         record: &Record,
         host: &Host,
         uuid: GuestUuid,
-        claims: &[Claim],
+        claims: &[ListedClaim],
+        occasion: Occasion,
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
         let mut plan = Self::without_changes(record);
-        let again = record.entries_of(uuid).filter(|entry| entry.knob.is_upheld() && entry.is_settled());
-        let mut wanted: Vec<Claim> = claims.to_vec();
-        for entry in again {
-            let Some(want) = entry.claims.get(&uuid) else { continue };
-            match entry.knob.read(host, deadline) {
-                Ok(now) if now.means_the_same(&entry.written) => {}
-                // A reload brings an old value back; one that nobody knows was chosen by somebody.
-                Ok(now) if matches!(entry.knob, Knob::AllowedCpus(_)) && !entry.is_ours(&now) => {
-                    let entry = plan.record.entries.iter_mut().find(|other| other.knob == entry.knob);
-                    plan.notes.extend(entry.and_then(|entry| adopt_foreign_change(entry, &now)));
-                }
-                Ok(now) => {
-                    wanted.push(Claim { knob: entry.knob.clone(), want: want.clone(), now: Some(now) });
-                }
-                Err(error) if error.is_absent() => {
-                    // Should a device make it anew, it is another interrupt, and taken in as such.
-                    if matches!(entry.knob, Knob::IrqAffinity { .. } | Knob::VfioIrqAffinity { .. }) {
-                        plan.record.entries.retain(|other| other.knob != entry.knob);
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
+        let online = host.online_cpus()?;
+        let on = On { host, online: &online, deadline };
+        let reconciled = record
+            .entries_of(uuid)
+            .filter(|entry| entry.traits().reconciling.applies_on(occasion) && entry.is_settled());
+        for entry in reconciled {
+            entry.reconcile(uuid, occasion, &mut plan, &on)?;
         }
-        plan.add_claims(host, uuid, &wanted, deadline)?;
+        plan.add_claims(host, uuid, claims, deadline)?;
         Ok(plan)
     }
 
-    fn claim(
+    /// Adds one claim.
+    pub(super) fn claim<S: Listed>(
         &mut self,
-        host: &Host,
         uuid: GuestUuid,
-        claim: &Claim,
-        now: Value,
-        online: &CpuSet,
+        claim: &Claim<S>,
+        on: &On<'_>,
     ) -> Result<(), LedgerError> {
-        let mut entry = match (self.record.entry(&claim.knob), claim.knob.rule()) {
-            (Some(entry), _) => entry.clone(),
-            // Nothing is put back.
-            (None, CombineRule::Emptied) => Entry::new(claim.knob.clone(), Value::word(NONE)),
-            (None, _) => Entry::new(claim.knob.clone(), now.clone()),
+        let setting = &claim.setting;
+        let now = match claim.now.clone().map_or_else(|| setting.read(on.host, on.deadline), Ok) {
+            Ok(now) => now,
+            Err(error)
+                if error.is_absent()
+                    || claim.terms.on_refusal == OnRefusal::Skip
+                    || setting.on_refusal(&error) == OnRefusal::Skip =>
+            {
+                self.notes.push(Note::warning(format!("{setting} left alone: {error}")));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         };
-        let now = if entry.knob.settles() == Settles::Later { entry.written.clone() } else { now };
-        if entry.knob.rule() != CombineRule::Emptied
-            && let Some(note) = adopt_foreign_change(&mut entry, &now)
-        {
-            self.notes.push(note);
-        }
+        let new = || Entry::new(setting.clone(), now.clone());
+        let mut entry = self.record.entry(setting).cloned().unwrap_or_else(new);
+        let settles_later = setting.traits().read_back == ReadBack::Later;
+        let now = if settles_later { entry.written.clone() } else { now };
+        self.notes.extend(S::Rule::adopt(&mut entry, &now, on.online).map(Note::warning));
         // Whether what was announced before was written, `now` tells, or else it is written again.
-        let was_announced = entry.pending.take().is_some();
+        let was_announced = entry.withdraw().is_some();
         if was_announced {
             entry.written = now.clone();
         }
-        let in_doubt = was_announced && entry.knob.settles() == Settles::Later;
-        let mut want = claim.want.clone();
-        if let Want::Pages(share) = &mut want {
-            share.added = ownerless_pages(&entry, uuid, pages_of(&now)).min(share.promised);
-            share.missing = page_shortfall(&self.record, host, &claim.knob, *share, uuid)?;
-        }
-        entry.claims.insert(uuid, want.clone());
-        let then = match want {
-            Want::Pages(share) => Value::Pages(pages_of(&now) + share.missing),
-            _ => combine(&entry, &now, online).map_err(|conflict| LedgerError::Conflict {
-                knob: claim.knob.to_string(),
-                holder: self
-                    .record
-                    .leases
-                    .get(&conflict.holder)
-                    .map_or_else(|| conflict.holder.to_string(), |lease| lease.name.clone()),
-                held: conflict.held,
-                wanted: conflict.wanted,
-            })?,
+        let admission = Admission { uuid, now: &now, record: &self.record, host: on.host };
+        let Admitted { want, then } = S::admit(&entry, &claim.want, &admission)?;
+        entry.claims.insert(uuid, want);
+        let then = match then {
+            Some(then) => then,
+            None => S::Rule::combine(&entry.combining(&now, on.online))
+                .map_err(|conflict| self.conflict(setting, conflict))?,
         };
-        let knob = &claim.knob;
-        self.record.entries.retain(|other| other.knob != *knob);
-        self.record.entries.push(entry);
-        if in_doubt || !then.means_the_same(&now) {
-            self.changes.push(Change { knob: knob.clone(), now, then });
+        let in_doubt = was_announced && settles_later;
+        if in_doubt || !S::is_same(&then, &now) {
+            self.changes.push(Change::of(setting, &now, &then));
+            entry.announce(then, Some(uuid));
         }
+        self.record.put(entry);
         Ok(())
     }
 
-    /// Takes these guests' claims out of the ledger, and settles whatever a killed process left half done.
+    /// Writes what a setting held for a guest once more.
+    pub(super) fn set_again<S: Listed>(&mut self, uuid: GuestUuid, entry: &Entry<S>, now: &S::Value) {
+        let mut entry = entry.clone();
+        self.changes.push(Change::of(&entry.setting, now, &entry.written));
+        entry.announce(entry.written.clone(), Some(uuid));
+        self.record.put(entry);
+    }
+
+    fn conflict(&self, setting: &impl fmt::Display, conflict: Conflict) -> LedgerError {
+        let Conflict { holder, held, wanted } = conflict;
+        let name = self.record.leases.get(&holder).map(|lease| lease.name.clone());
+        let holder = name.unwrap_or_else(|| holder.to_string());
+        LedgerError::Conflict { setting: setting.to_string(), holder, held, wanted, key: None }
+    }
+
+    /// Takes these guests' claims out of the ledger, and settles whatever a killed process left half done: in an event
+    /// of a guest only what is that guest's or cannot hang.
     ///
     /// # Errors
-    /// The CPUs that are online cannot be read. A knob that cannot be read stays in the ledger, as a failure.
+    /// The CPUs that are online cannot be read. A setting that cannot be read stays in the ledger, as a failure.
     pub fn give_back(
         record: &Record,
         host: &Host,
+        event_of: Option<GuestUuid>,
         leaving: &BTreeSet<GuestUuid>,
         extent: Extent,
         deadline: Deadline,
     ) -> Result<Self, LedgerError> {
         let mut plan = Self::without_changes(record);
         let online = host.online_cpus()?;
+        let on = On { host, online: &online, deadline };
+        plan.leaving.clone_from(leaving);
         if extent == Extent::Whole {
             plan.record.leases.retain(|uuid, _| !leaving.contains(uuid));
         }
-        let mut entries = std::mem::take(&mut plan.record.entries);
-        entries.sort_unstable_by(|left, right| right.knob.cmp(&left.knob));
-        for mut entry in entries {
-            let was_at_rest = record.is_at_rest(&entry, host);
-            let before = entry.claims.len();
-            let is_leaving = match extent {
-                Extent::Whole => true,
-                Extent::BeforeCommands => entry.knob.turn() == Turn::WithinCommands,
-                Extent::Cards => entry.knob.turn() == Turn::Cards,
-                Extent::ButMonitors => !matches!(entry.knob, Knob::MonitorFeature(_)),
-            };
-            if is_leaving {
-                entry.claims.retain(|uuid, _| !leaving.contains(uuid));
+        // A card in quarantine stays as it is, however the process that was at work on it came to its end.
+        for entry in record.entries().rev().filter(|entry| !record.is_quarantined(&entry.key())) {
+            let is_leaving = extent.covers(&entry.key()) && leaving.iter().any(|uuid| entry.has_claim(*uuid));
+            let is_owed = extent.covers(&entry.key())
+                && entry.beneficiary().is_some_and(|uuid| leaving.contains(&uuid));
+            // Computed again with its claim, it would be taken once more just before it is given back.
+            let comes_later = extent.is_first_part()
+                && !extent.covers(&entry.key())
+                && leaving.iter().any(|uuid| entry.concerns(*uuid));
+            let is_left_half_done = !comes_later
+                && !record.is_at_rest(entry, host)
+                && !event_of.is_some_and(|uuid| record.is_left_to_others(entry, uuid));
+            if is_leaving || is_owed || is_left_half_done {
+                let leaving = if extent.covers(&entry.key()) { leaving } else { &BTreeSet::new() };
+                entry.release(leaving, &mut plan, &on);
             }
-            if was_at_rest && entry.claims.len() == before {
-                plan.record.entries.push(entry);
-                continue;
-            }
-            plan.release(host, entry, &online, deadline);
         }
-        plan.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
         Ok(plan)
     }
 
-    fn release(&mut self, host: &Host, mut entry: Entry, online: &CpuSet, deadline: Deadline) {
-        if entry.knob.rule() == CombineRule::Emptied {
-            if !entry.claims.is_empty() {
-                self.record.entries.push(entry);
+    /// Leaves settings as they are, to be given back for a guest later.
+    pub(super) fn leave_owed(&mut self, settings: &BTreeSet<SettingKey>, uuid: GuestUuid) {
+        self.changes.retain(|change| !settings.contains(&change.setting));
+        for setting in settings {
+            if let Some(entry) = self.record.any_mut(setting) {
+                entry.owe(Some(uuid));
             }
-            return;
-        }
-        let now = match entry.knob.read(host, deadline) {
-            Ok(now) => now,
-            // These go with QEMU.
-            Err(error) if error.is_absent() && matches!(entry.knob, Knob::VfioIrqAffinity { .. }) => return,
-            Err(error) if error.is_absent() => {
-                self.notes.push(Note::info(format!("{} is gone, nothing to give back: {error}", entry.knob)));
-                return;
-            }
-            Err(error) => {
-                self.failures.push(format!("{} not given back: {error}", entry.knob));
-                entry.stuck = error.stuck_process();
-                // An open write keeps the entry, and has it computed again by the next event.
-                let value = combine(&entry, &entry.written, online).unwrap_or_else(|_| entry.written.clone());
-                entry.pending = Some(Pending { value, beneficiary: None });
-                self.record.entries.push(entry);
-                return;
-            }
-        };
-        let settles = entry.knob.settles();
-        if entry.is_fading() {
-            if now != entry.baseline {
-                self.changes.push(Change { knob: entry.knob.clone(), now, then: entry.baseline.clone() });
-                self.record.entries.push(entry);
-            }
-            return;
-        }
-        let now = if settles == Settles::Later { entry.written.clone() } else { now };
-        if let Some(note) = adopt_foreign_change(&mut entry, &now) {
-            self.notes.push(note);
-        }
-        // The announced write may have been made before its writer was killed.
-        let announced = entry.pending.take();
-        let in_doubt = announced.is_some() && settles == Settles::Later;
-        let was_made = announced.is_some_and(|pending| pending.value.means_the_same(&now));
-        if was_made || entry.knob.rule() == CombineRule::Shares {
-            entry.written = now.clone();
-        }
-        // Words cannot conflict when a claim goes away.
-        let then = combine(&entry, &now, online).unwrap_or_else(|_| now.clone());
-        let stale = settles == Settles::OutOfSight && !entry.written.means_the_same(&then);
-        let changed = stale || in_doubt || then != now;
-        if changed {
-            self.changes.push(Change { knob: entry.knob.clone(), now, then });
-        }
-        if changed || !entry.claims.is_empty() {
-            self.record.entries.push(entry);
         }
     }
 
@@ -365,10 +346,24 @@ impl Plan {
         self.record.leases.get(&uuid).map(|lease| &lease.commands)
     }
 
+    /// Says what a guest's lease is taken for, and by what.
+    pub fn set_purpose(&mut self, uuid: GuestUuid, purpose: Purpose, basis: Basis) {
+        if let Some(lease) = self.record.leases.get_mut(&uuid) {
+            lease.purpose = purpose;
+            lease.basis = Some(basis);
+        }
+    }
+
     /// The monitors that are to be switched once a guest is up.
     #[must_use]
     pub fn monitors(&self, uuid: GuestUuid) -> &[MonitorWish] {
         self.record.leases.get(&uuid).map_or(&[], |lease| &lease.monitors)
+    }
+
+    /// How a guest's threads are to be scheduled once QEMU runs.
+    #[must_use]
+    pub fn schedule(&self, uuid: GuestUuid) -> Option<&GuestSchedule> {
+        self.record.leases.get(&uuid)?.schedule.as_ref()
     }
 
     /// Whether nothing has to be written.

@@ -21,7 +21,7 @@ pub(super) fn make_reachable(
         return Ok(Outcome::default());
     }
     let lease = Lease::preparing(&guest.name, ledger.host().this_process());
-    Ok(ledger.take_early(guest.uuid, lease, &[actions::i2c_dev()])?)
+    Ok(ledger.take_before_commands(guest.uuid, lease, &[actions::i2c_dev()])?)
 }
 
 /// Before QEMU runs: what do the monitors show that the guest is going to have?
@@ -29,7 +29,7 @@ pub(super) fn make_reachable(
 /// # Errors
 /// The ledger cannot be used.
 pub fn note_monitors(host: &mut Host, uuid: GuestUuid, deadline: Deadline) -> Result<Tried, LifecycleError> {
-    in_ledger(host, deadline, |ledger| {
+    in_ledger(host, uuid, deadline, |ledger| {
         ledger.note_monitors(uuid)?;
         Ok(Tried::default())
     })
@@ -47,7 +47,7 @@ pub fn follow_monitors(
     attempt: Try,
     deadline: Deadline,
 ) -> Result<Tried, LifecycleError> {
-    in_ledger(host, deadline, |ledger| {
+    in_ledger(host, uuid, deadline, |ledger| {
         // A guest that runs may have been told to give everything back.
         if is_over(ledger.host(), ledger.record(), uuid) {
             return Ok(Tried::default());
@@ -69,7 +69,7 @@ pub fn return_monitors(
     attempt: Try,
     deadline: Deadline,
 ) -> Result<Tried, LifecycleError> {
-    in_ledger(host, deadline, |ledger| {
+    in_ledger(host, uuid, deadline, |ledger| {
         if !is_over(ledger.host(), ledger.record(), uuid) {
             return Ok(Tried::default());
         }
@@ -79,10 +79,11 @@ pub fn return_monitors(
 
 fn in_ledger(
     host: &mut Host,
+    uuid: GuestUuid,
     deadline: Deadline,
     step: impl FnOnce(&mut Ledger<'_>) -> Result<Tried, LifecycleError>,
 ) -> Result<Tried, LifecycleError> {
-    let mut ledger = Ledger::open(host, deadline)?;
+    let mut ledger = Ledger::open_for(host, uuid, deadline)?;
     let mut recovered = ledger.recovered().clone();
     let Tried { outcome, unfinished } = step(&mut ledger)?;
     recovered.absorb(outcome);

@@ -1,12 +1,18 @@
 //! `prepare`: all checks, the plan they lead to, and its taking.
 
-use super::{LifecycleError, LoadedConfig, end_earlier_life, load_host_config, monitors};
-use crate::actions::{self, Problem, Proposal, Situation};
-use crate::config::{ConfigErrors, ConfigSource, Diagnostic, HostConfig, Run};
+use super::basis::basis;
+use super::{
+    LifecycleError, LoadedConfig, end_earlier_life, hold, load_host_config, monitors, verify_cards,
+    verify_pages,
+};
+use crate::actions::{self, DeadCard, Problem, Proposal, Situation};
+use crate::config::{ConfigErrors, Diagnostic, HostConfig, Run};
 use crate::deadline::Deadline;
-use crate::guest::Guest;
+use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, xml_file};
-use crate::ledger::{Commands, Lease, Ledger, Note, Outcome, Plan, Record, Try};
+use crate::ledger::{
+    Lease, LeaseState, Ledger, ListedClaim, Note, Outcome, Plan, Progress, Purpose, Record, SettingPhase, Try,
+};
 
 /// What `prepare` would do.
 #[derive(Debug)]
@@ -15,6 +21,31 @@ pub struct PreparePlan {
     pub plan: Plan,
     /// What a person should know.
     pub notes: Vec<Note>,
+    /// What has to be done before the rest can be checked; none where everything was.
+    first: Option<FirstPart>,
+}
+
+/// The part of a `prepare` after which some checks are made again: units are stopped and commands run.
+#[derive(Debug)]
+struct FirstPart {
+    lease: Lease,
+    claims: Vec<ListedClaim>,
+}
+
+impl FirstPart {
+    /// What of a proposal comes before the checks that are put off; none where none is.
+    fn of(proposal: &Proposal) -> Option<Self> {
+        if proposal.put_off.is_empty() {
+            return None;
+        }
+        let claims = proposal.claims.iter();
+        let around = |claim: &&ListedClaim| claim.key().traits().phase == SettingPhase::AroundCommands;
+        // Cards and monitors are chosen once everything was checked.
+        let mut lease = proposal.lease.clone();
+        lease.cards.clear();
+        lease.monitors.clear();
+        Some(Self { lease, claims: claims.filter(around).cloned().collect() })
+    }
 }
 
 /// Builds the plan of `prepare`: all preflight checks of all actions, and the changes they lead to. Nothing is
@@ -35,32 +66,37 @@ pub fn plan_prepare(
         HostConfig::default()
     };
     let situation = Situation { guest, host, record, host_config: &host_config, deadline };
-    let proposal = actions::propose(&loaded.config, situation)?;
-    let Proposal { claims, commands, interrupts, monitors, cards, dead_cards, guest_reboot, notes, problems } =
-        proposal;
-    if let Some(errors) = refusal(&loaded.source, &problems) {
-        return Err(match dead_cards.is_empty() {
-            true => errors.into(),
-            false => LifecycleError::DeadCards { errors, cards: dead_cards },
+    let mut proposal = actions::propose(&loaded.config, situation)?;
+    if let Some(errors) = refusal(loaded, &proposal.problems) {
+        let cards: Vec<DeadCard> = proposal.dead_cards().cloned().collect();
+        return Err(match cards.is_empty() {
+            true => LifecycleError::Refused(errors),
+            false => LifecycleError::DeadCards { errors, cards },
         });
     }
-    let commands = Commands::new(commands);
-    let lease = Lease {
-        commands,
-        interrupts,
-        monitors,
-        cards,
-        guest_reboot,
-        ..Lease::preparing(&guest.name, host.this_process())
-    };
-    let plan = Plan::take(record, host, guest.uuid, lease, &claims, deadline)?;
-    Ok(PreparePlan { plan, notes })
+    for (command, key) in proposal.lease.commands.list.iter_mut().zip(&proposal.command_keys) {
+        command.place = Some(loaded.place_of(key));
+    }
+    let first = FirstPart::of(&proposal);
+    let Proposal { mut lease, claims, repairs, mut notes, .. } = proposal;
+    notes.extend(actions::origins_in_words(&loaded.from_groups).into_iter().map(Note::info));
+    if let Some(begun) = begun_by_this_process(record, host, guest) {
+        lease.commands = begun.commands.clone();
+    }
+    let plan = Plan::take(record, host, guest.uuid, lease, &claims, deadline)?.with_repairs(repairs);
+    Ok(PreparePlan { plan, notes, first })
 }
 
-fn refusal(source: &ConfigSource, problems: &[Problem]) -> Option<ConfigErrors> {
+/// The lease whose commands of `prepare` this process has run already: they are not run again.
+fn begun_by_this_process<'r>(record: &'r Record, host: &Host, guest: &Guest) -> Option<&'r Lease> {
+    let lease = record.leases.get(&guest.uuid)?;
+    let is_this_process = lease.phase == LeaseState::Preparing(host.this_process());
+    (is_this_process && lease.commands.progress == Progress::Begun).then_some(lease)
+}
+
+fn refusal(loaded: &LoadedConfig, problems: &[Problem]) -> Option<ConfigErrors> {
     let diagnose = |problem: &Problem| -> Diagnostic {
-        let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
-        source.diagnose(&path, problem.message.clone(), Some(problem.help.clone()))
+        loaded.diagnose(&problem.at, &problem.message, Some(problem.help.clone()))
     };
     ConfigErrors::new(problems.iter().map(diagnose).collect(), 0)
 }
@@ -76,14 +112,31 @@ pub fn prepare(
     xml: &[u8],
     deadline: Deadline,
 ) -> Result<Outcome, LifecycleError> {
+    if let Some(loaded) = loaded
+        && let Some(adopted) = hold::adopt(host, loaded, guest, deadline)?
+    {
+        return Ok(adopted);
+    }
+    prepare_for(Purpose::Start, host, loaded, guest, xml, deadline)
+}
+
+/// The same, for a purpose, and without a look at what is held by hand.
+pub(super) fn prepare_for(
+    purpose: Purpose,
+    host: &mut Host,
+    loaded: Option<&LoadedConfig>,
+    guest: &Guest,
+    xml: &[u8],
+    deadline: Deadline,
+) -> Result<Outcome, LifecycleError> {
     let mut report = Outcome::default();
     let wants_monitors = loaded.is_some_and(|loaded| loaded.config.switch_input.is_some());
-    let heir = wants_monitors.then(|| host.this_process());
-    end_earlier_life(host, guest.uuid, heir, deadline, &mut report)?;
+    let restarted_by = wants_monitors.then(|| host.this_process());
+    end_earlier_life(host, guest.uuid, restarted_by, deadline, &mut report)?;
     let Some(loaded) = loaded else { return Ok(report) };
     // A card that hangs takes its time to be found out: nobody shall wait for the ledger meanwhile.
     let looked = look_for_dead_cards(host, loaded, guest, deadline);
-    let mut ledger = Ledger::open(host, deadline)?;
+    let mut ledger = Ledger::open_for(host, guest.uuid, deadline)?;
     report.absorb(ledger.recovered().clone());
     if let Err(error) = looked {
         quarantine_dead_cards(&mut ledger, guest, &error)?;
@@ -91,7 +144,10 @@ pub fn prepare(
     }
     ledger.adopt_new_interrupts();
     let plan = match plan_to_take(&mut ledger, loaded, guest, xml, deadline, &mut report) {
-        Ok(plan) => plan,
+        Ok(mut plan) => {
+            plan.set_purpose(guest.uuid, purpose, basis(loaded, guest));
+            plan
+        }
         Err(error) => {
             // What the checks needed, and the monitors of the guest's life before.
             if ledger.record().leases.contains_key(&guest.uuid) {
@@ -101,7 +157,7 @@ pub fn prepare(
             return Err(error);
         }
     };
-    let taken = ledger.take(guest.uuid, plan, actions::effort(&loaded.config));
+    let taken = ledger.take(guest.uuid, plan);
     drop(ledger);
     match taken {
         Ok(outcome) => report.absorb(outcome),
@@ -111,6 +167,15 @@ pub fn prepare(
         }
     }
     Ok(report)
+}
+
+/// Whether the host still has what a guest holds, as at its start.
+///
+/// # Errors
+/// It has not.
+pub(super) fn verify(ledger: &Ledger<'_>, uuid: GuestUuid, deadline: Deadline) -> Result<(), LifecycleError> {
+    verify_pages(ledger.host(), ledger.record(), uuid)?;
+    verify_cards(ledger.host(), ledger.record(), uuid, deadline)
 }
 
 /// Where not even the lease could be written down, nothing else removes the XML that was kept for it.
@@ -137,10 +202,9 @@ fn look_for_dead_cards(
     let host_config = load_host_config(host)?;
     let situation = Situation { guest, host, record: &record, host_config: &host_config, deadline };
     let proposal = actions::propose_cards(config, situation)?;
-    match refusal(&loaded.source, &proposal.problems) {
-        Some(errors) if !proposal.dead_cards.is_empty() => {
-            Err(LifecycleError::DeadCards { errors, cards: proposal.dead_cards })
-        }
+    let cards: Vec<DeadCard> = proposal.dead_cards().cloned().collect();
+    match refusal(loaded, &proposal.problems) {
+        Some(errors) if !cards.is_empty() => Err(LifecycleError::DeadCards { errors, cards }),
         _ => Ok(()),
     }
 }
@@ -158,7 +222,8 @@ fn quarantine_dead_cards(
     Ok(())
 }
 
-/// As [`plan_prepare`], with what the checks need, and without what only the guest's life before needed.
+/// As [`plan_prepare`], with what the checks need, and without what only the guest's life before needed. What has to be
+/// done before the last of the checks is done here.
 fn plan_to_take(
     ledger: &mut Ledger<'_>,
     loaded: &LoadedConfig,
@@ -177,6 +242,10 @@ fn plan_to_take(
     }
     if loaded.config.run.as_ref().is_some_and(Run::wants_xml) {
         ledger.keep_xml(guest.uuid, xml)?;
+    }
+    if let Some(FirstPart { lease, claims }) = prepared.first.take() {
+        report.absorb(ledger.take_with_commands(guest.uuid, lease, &claims)?);
+        prepared = plan(ledger)?;
     }
     report.notes.extend(prepared.notes);
     Ok(prepared.plan)

@@ -4,11 +4,12 @@ use std::fmt;
 
 use super::LifecycleError;
 use crate::deadline::Deadline;
-use crate::gpu::{MOST_RESTARTS, RESTARTS_WITHIN, RestartVerdict, Restarts};
+use crate::gpu::{MOST_RESTARTS, RESTARTS_WITHIN, RestartAnswer, Restarts};
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{GuestEnd, Host, HostError};
 use crate::ledger::Ledger;
 use crate::pci::PciFunctions;
+use crate::restart;
 
 /// libvirt's reasons (`virDomainShutoffReason`) for which a guest stays off, whatever it was about to do itself.
 const STAYS_OFF: [&str; 6] = ["destroyed", "crashed", "failed", "saved", "migrated", "from snapshot"];
@@ -55,13 +56,13 @@ pub fn start_again_after_reboot(
     if let Some(lost) = lost {
         return Ok(AfterTheEnd::CannotGoOn(format!("{} is in quarantine", lost.terms.name)));
     }
-    if admit_restart(host, guest)? == RestartVerdict::TooMany {
+    if admit_restart(host, guest)? == RestartAnswer::TooMany {
         return Ok(AfterTheEnd::CannotGoOn(format!(
             "it was started again {MOST_RESTARTS} times in {} minutes",
             RESTARTS_WITHIN.as_secs() / 60
         )));
     }
-    host.start_again(guest, name, deadline)?;
+    restart::hand_over(host, guest, name, deadline)?;
     Ok(AfterTheEnd::StartsAgain)
 }
 
@@ -70,17 +71,17 @@ pub fn start_again_after_reboot(
 ///
 /// # Errors
 /// It cannot be remembered: then nobody could count.
-fn admit_restart(host: &mut Host, guest: GuestUuid) -> Result<RestartVerdict, HostError> {
+fn admit_restart(host: &mut Host, guest: GuestUuid) -> Result<RestartAnswer, HostError> {
     let name = file(guest);
     let now = host.uptime()?;
     let bytes = host.read_state(&name)?.unwrap_or_default();
     // One that is damaged counts nothing.
     let mut restarts: Restarts = serde_json::from_slice(&bytes).unwrap_or_default();
-    let verdict = restarts.admit(now);
-    if verdict == RestartVerdict::Allowed {
+    let answer = restarts.admit(now);
+    if answer == RestartAnswer::Allowed {
         host.replace_state(&name, &serde_json::to_vec(&restarts).unwrap_or_default())?;
     }
-    Ok(verdict)
+    Ok(answer)
 }
 
 /// Forgets how often a guest was started again: it ended otherwise.
@@ -121,16 +122,16 @@ mod tests {
             |second: u64| fs::write(folder.path().join("proc/uptime"), format!("{second}.5 1\n")).unwrap();
         for second in [10, 20, 30] {
             at(second);
-            assert_eq!(admit_restart(&mut host, guest).unwrap(), RestartVerdict::Allowed);
+            assert_eq!(admit_restart(&mut host, guest).unwrap(), RestartAnswer::Allowed);
         }
-        assert_eq!(admit_restart(&mut host, guest).unwrap(), RestartVerdict::TooMany);
-        assert_eq!(admit_restart(&mut host, other).unwrap(), RestartVerdict::Allowed);
+        assert_eq!(admit_restart(&mut host, guest).unwrap(), RestartAnswer::TooMany);
+        assert_eq!(admit_restart(&mut host, other).unwrap(), RestartAnswer::Allowed);
         let file = folder.path().join(format!("run/vfio-hook/{GUEST}.restarts"));
         assert_eq!(fs::read_to_string(&file).unwrap(), "[10,20,30]");
         forget_restarts(&mut host, guest).unwrap();
         forget_restarts(&mut host, guest).unwrap();
         assert!(!file.exists());
-        assert_eq!(admit_restart(&mut host, guest).unwrap(), RestartVerdict::Allowed);
+        assert_eq!(admit_restart(&mut host, guest).unwrap(), RestartAnswer::Allowed);
     }
 
     #[test]
@@ -140,7 +141,7 @@ mod tests {
         fs::write(folder.path().join("proc/uptime"), "10.0 1\n").unwrap();
         let file = folder.path().join(format!("run/vfio-hook/{GUEST}.restarts"));
         fs::write(&file, "[1, 2,").unwrap();
-        assert_eq!(admit_restart(&mut host, GUEST.parse().unwrap()).unwrap(), RestartVerdict::Allowed);
+        assert_eq!(admit_restart(&mut host, GUEST.parse().unwrap()).unwrap(), RestartAnswer::Allowed);
         assert_eq!(fs::read_to_string(&file).unwrap(), "[10]");
     }
 }

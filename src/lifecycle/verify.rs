@@ -8,7 +8,7 @@ use crate::deadline::Deadline;
 use crate::gpu::Severity;
 use crate::guest::GuestUuid;
 use crate::host::{Binding, DriverName, Host};
-use crate::ledger::{Knob, Note, Record, Value, Want, available_pages};
+use crate::ledger::{Note, PagePoolSize, PciBindings, Record, Setting, UnitCpus, available_pages};
 use crate::pci::PciFunctions;
 
 /// The longest look at the running programs after a start.
@@ -19,14 +19,12 @@ const LOOK_AT_TASKS: Duration = Duration::from_millis(700);
 /// # Errors
 /// They are not.
 pub fn verify_pages(host: &Host, record: &Record, uuid: GuestUuid) -> Result<(), LifecycleError> {
-    for entry in record.entries_of(uuid) {
-        let Knob::PagePool(pool) = entry.knob else { continue };
-        let Some(share) = entry.claims.get(&uuid).and_then(Want::pages) else { continue };
-        let available = available_pages(record, host, pool, uuid)?;
+    for (entry, share) in record.claims_of::<PagePoolSize>(uuid) {
+        let available = available_pages(record, host, entry.setting.0, uuid)?;
         let set_aside = share.set_aside();
         if available < set_aside {
-            let knob = entry.knob.to_string();
-            return Err(LifecycleError::PagesGone { knob, set_aside, available });
+            let pool = entry.setting.to_string();
+            return Err(LifecycleError::PagesGone { pool, set_aside, available });
         }
     }
     Ok(())
@@ -43,11 +41,8 @@ pub fn verify_cards(
     uuid: GuestUuid,
     deadline: Deadline,
 ) -> Result<(), LifecycleError> {
-    for entry in record.entries_of(uuid) {
-        let (Knob::PciBindings(_), Value::Bindings(was)) = (&entry.knob, &entry.written) else {
-            continue;
-        };
-        let Value::Bindings(now) = entry.knob.read(host, deadline)? else { continue };
+    for (entry, _) in record.claims_of::<PciBindings>(uuid) {
+        let (was, now) = (&entry.written, entry.setting.read(host, deadline)?);
         let pairs = was.0.iter().filter_map(|(function, was)| Some((*function, was, now.0.get(function)?)));
         let different: Vec<_> = pairs.filter(|(_, was, now)| was != now).collect();
         if let Some(card) = PciFunctions::new(different.iter().map(|(function, ..)| *function)) {
@@ -91,15 +86,15 @@ fn listed(words: impl Iterator<Item = String>) -> String {
 /// What the kernel has said of a guest's cards since they were handed over: one that died when QEMU reset it does not
 /// keep QEMU from running, without a picture.
 #[must_use]
-pub fn signs_of_trouble(host: &Host, record: &Record, uuid: GuestUuid) -> Vec<Note> {
+pub fn trouble_with_cards(host: &Host, record: &Record, uuid: GuestUuid) -> Vec<Note> {
     let cards = record.leases.get(&uuid).map_or(&[][..], |lease| &lease.cards);
     let mut notes = Vec::new();
     for terms in cards {
-        for sign in terms.signs(host) {
-            let text = format!("{}: {sign}", terms.name);
-            notes.push(match sign.severity {
+        for line in terms.lines_of_trouble(host) {
+            let text = format!("{}: {line}", terms.name);
+            notes.push(match line.severity {
                 Severity::Wedged => Note::warning(format!("{text}; the guest may not get a picture from it")),
-                Severity::Suspicious => Note::info(text),
+                Severity::Suspicious | Severity::Recovered | Severity::Harmless => Note::info(text),
             });
         }
     }
@@ -111,11 +106,8 @@ pub fn signs_of_trouble(host: &Host, record: &Record, uuid: GuestUuid) -> Vec<No
 pub fn verify_isolation(host: &Host, record: &Record, uuid: GuestUuid, deadline: Deadline) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut cpus = CpuSet::new();
-    for entry in record.entries_of(uuid) {
-        let (Knob::AllowedCpus(unit), Some(Want::Cpus(claimed))) = (&entry.knob, entry.claims.get(&uuid))
-        else {
-            continue;
-        };
+    for (entry, claimed) in record.claims_of::<UnitCpus>(uuid) {
+        let unit = &entry.setting.0;
         cpus = cpus.union(claimed);
         if let Ok(Some(effective)) = host.cpuset_cpus_effective(unit.as_str())
             && effective.intersects(claimed)

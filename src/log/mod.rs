@@ -3,25 +3,25 @@
 //! A line is handed to a thread of its own ([`writer`]) and never waited for: a journald that does not read delays
 //! nothing. What the queue cannot hold is counted, and the next line that is written says how many were lost.
 
+pub(crate) mod message_id;
 mod writer;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::deadline::Deadline;
+use crate::event::Operation;
 use crate::guest::{GuestName, GuestUuid};
-use crate::host::write_to_stderr;
-use crate::ledger::{NoteLevel, Outcome};
+use crate::host::{IDENTIFIER, write_to_stderr};
+use crate::log_level::LogLevel;
 use writer::{Journal, Line, Writer};
-
-/// The name under which the journal files every line, whatever the hook is installed as.
-pub const IDENTIFIER: &str = "vfio-hook";
 
 /// How long the end of a process may wait until its last lines are written.
 const LAST_LINES: Duration = Duration::from_millis(20);
@@ -32,47 +32,61 @@ const STDERR: Duration = Duration::from_millis(20);
 /// The thread that writes; none before [`open`].
 static WRITER: OnceLock<Writer> = OnceLock::new();
 
+/// The least important lines that it gets; none before [`open`].
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
 /// Lines for standard error, kept until the call ends: the first line there is the reason of a refusal.
 static KEPT: Mutex<String> = Mutex::new(String::new());
 
-/// Opens the log; every line carries the guest's name and UUID as fields. Waits for nothing.
-pub(crate) fn open(guest: &GuestName, uuid: Option<GuestUuid>) {
-    let fields = vec![
-        ("VFIO_HOOK_GUEST", guest.to_string()),
-        ("VFIO_HOOK_GUEST_UUID", uuid.map(|uuid| uuid.to_string()).unwrap_or_default()),
-    ];
+/// Opens the log; every line carries the guest's name and UUID, and libvirt's event, as fields of the names that commands
+/// have them under in their environment. Waits for nothing.
+pub(crate) fn open(guest: &GuestName, uuid: Option<GuestUuid>, event: Option<Operation>) {
+    let subject = guest.to_string();
+    let mut fields = vec![("VFIO_HOOK_GUEST", guest.to_string())];
+    fields.extend(uuid.map(|uuid| ("VFIO_HOOK_UUID", uuid.to_string())));
+    fields.extend(event.map(|event| ("VFIO_HOOK_EVENT", event.as_str().to_owned())));
     // Connecting says something to journald: it may hang as any other line may.
     let connect = move || {
         let journal = tracing_journald::layer().ok()?;
         let journal = journal.with_syslog_identifier(IDENTIFIER.to_owned());
-        Some(Journal::new(journal.with_field_prefix(None).with_custom_fields(fields)))
+        // As `journalctl -p` names them; the crate's own are one higher for `info` and `debug`.
+        let journal = journal.with_priority_mappings(PriorityMappings {
+            info: Priority::Informational,
+            debug: Priority::Debug,
+            ..PriorityMappings::new()
+        });
+        Some(Journal::new(journal.with_field_prefix(None).with_custom_fields(fields), subject))
     };
     if WRITER.set(Writer::start(connect, keep)).is_ok() {
-        let _ = tracing_subscriber::registry().with(ToWriter.with_filter(LevelFilter::INFO)).try_init();
+        let (level, handle) = reload::Layer::new(LevelFilter::INFO);
+        let _ = LEVEL.set(handle);
+        let _ = tracing_subscriber::registry().with(ToWriter.with_filter(level)).try_init();
     }
+}
+
+/// Has the log take more lines, or fewer.
+pub(crate) fn set_level(level: LogLevel) {
+    let filter = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    if let Some(handle) = LEVEL.get() {
+        // Only a subscriber that is gone refuses.
+        let _ = handle.reload(filter);
+    }
+}
+
+/// Has a person's command say on standard error what it does, details too.
+pub(crate) fn open_for_a_person() {
+    let _ = tracing_subscriber::registry().with(ToStderr.with_filter(LevelFilter::DEBUG)).try_init();
 }
 
 /// Has the log say this at that moment, if the process still runs then: what ends it may be unable to.
 pub(crate) fn announce_at(moment: Deadline, text: String) {
     if let Some(writer) = WRITER.get() {
         writer.announce_at(moment, text);
-    }
-}
-
-/// One entry in the journal for all changes of an event.
-pub(crate) fn report(event: &str, outcome: &Outcome) {
-    for note in &outcome.notes {
-        match note.level {
-            NoteLevel::Info => tracing::info!("{}", note.text),
-            NoteLevel::Warning => tracing::warn!("{}", note.text),
-        }
-    }
-    for failure in &outcome.failures {
-        tracing::error!("{failure}");
-    }
-    if !outcome.changes.is_empty() {
-        let changes: String = outcome.changes.iter().map(|change| format!("\n  {change}")).collect();
-        tracing::info!("{event}: {} changes{changes}", outcome.changes.len());
     }
 }
 
@@ -103,6 +117,19 @@ pub(crate) fn print_to_stderr(text: &str) {
     }
 }
 
+/// Prints every event of this program's on standard error at once.
+struct ToStderr;
+
+impl<S: Subscriber> Layer<S> for ToStderr {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let is_own = event.metadata().target().starts_with(env!("CARGO_CRATE_NAME"));
+        if is_own {
+            let line = Line::of(event);
+            print_to_stderr(&format!("{}: {}\n", line.level(), line.message()));
+        }
+    }
+}
+
 /// Keeps a line for standard error.
 fn keep(line: &Line) {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,6 +141,10 @@ struct ToWriter;
 
 impl<S: Subscriber> Layer<S> for ToWriter {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let is_own = event.metadata().target().starts_with(env!("CARGO_CRATE_NAME"));
+        if !is_own {
+            return;
+        }
         let Some(writer) = WRITER.get() else { return };
         writer.write(Line::of(event));
     }

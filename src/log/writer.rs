@@ -13,6 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use crate::deadline::Deadline;
+use crate::printable::count;
 
 /// How many lines wait while journald is busy: all that one event of a guest says, several times over.
 const QUEUE: usize = 256;
@@ -48,8 +49,11 @@ impl Line {
     }
 
     pub(super) fn message(&self) -> &str {
-        let index = self.metadata.fields().field("message").map(|field| field.index());
-        index.and_then(|index| self.values.get(index)?.as_deref()).unwrap_or_default()
+        self.message_index().and_then(|index| self.values.get(index)?.as_deref()).unwrap_or_default()
+    }
+
+    fn message_index(&self) -> Option<usize> {
+        self.metadata.fields().field("message").map(|field| field.index())
     }
 }
 
@@ -64,18 +68,27 @@ impl Visit for Line {
 }
 
 /// journald, as the thread has it.
-pub(super) struct Journal(Dispatch);
+pub(super) struct Journal {
+    dispatch: Dispatch,
+    /// What stands before each message: `journalctl` shows no field but that.
+    subject: String,
+}
 
 impl Journal {
-    pub(super) fn new(layer: tracing_journald::Layer) -> Self {
-        Self(Dispatch::new(tracing_subscriber::registry().with(layer)))
+    pub(super) fn new(layer: tracing_journald::Layer, subject: String) -> Self {
+        Self { dispatch: Dispatch::new(tracing_subscriber::registry().with(layer)), subject }
     }
 
     fn write(&self, line: &Line) {
-        let values: Vec<Option<&dyn Value>> =
-            line.values.iter().map(|value| value.as_ref().map(|value| value as &dyn Value)).collect();
+        let message = format!("{}: {}", self.subject, line.message());
+        let is_message = |index| line.message_index() == Some(index);
+        let values = line.values.iter().enumerate().map(|(index, value)| match value {
+            Some(_) if is_message(index) => Some(&message as &dyn Value),
+            value => value.as_ref().map(|value| value as &dyn Value),
+        });
+        let values: Vec<Option<&dyn Value>> = values.collect();
         let values = line.metadata.fields().value_set_all(&values);
-        self.0.event(&Event::new(line.metadata, &values));
+        self.dispatch.event(&Event::new(line.metadata, &values));
     }
 }
 
@@ -205,8 +218,8 @@ fn write_all(orders: &Receiver<Order>, progress: &Progress, mut sink: impl FnMut
 }
 
 fn say_lost(lost: usize, sink: &mut impl FnMut(&Line)) {
-    let lines = if lost == 1 { "line" } else { "lines" };
-    through(sink, || tracing::warn!("{lost} {lines} lost: the journal did not take them in time"));
+    let lines = count(lost, "line");
+    through(sink, || tracing::warn!("{lines} lost: the journal did not take them in time"));
 }
 
 fn announce(text: String, sink: &mut impl FnMut(&Line)) {

@@ -1,6 +1,6 @@
 //! How a monitor differs from the standard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -32,10 +32,10 @@ pub enum Reading {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExtraStep {
-    /// It is not.
+    /// The standard asks for no such step.
     #[default]
     Skip,
-    /// It is.
+    /// The monitor needs it.
     Make,
 }
 
@@ -62,13 +62,15 @@ pub struct Deviation {
     pub control: FeatureControl,
     /// Names of inputs that have other values than the standard's, or that it does not have.
     pub inputs: BTreeMap<InputName, VcpValue>,
+    /// Names for which the monitor has another value than the standard's, which is not known.
+    pub not_known: BTreeSet<InputName>,
 }
 
 /// One feature of one monitor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonitorFeature {
-    /// Which monitor.
+    /// The monitor that deviates.
     pub monitor: MonitorKey,
     /// Which feature, and how it is reached.
     pub control: FeatureControl,
@@ -103,7 +105,7 @@ impl Deviation {
     /// The value that stands for an input, if the name is known.
     #[must_use]
     pub fn value_of(&self, input: &InputName) -> Option<VcpValue> {
-        let is_standard = self.control.feature == VcpFeature::INPUT_SOURCE;
+        let is_standard = self.control.feature == VcpFeature::INPUT_SOURCE && !self.not_known.contains(input);
         self.inputs.get(input).copied().or_else(|| is_standard.then(|| input.standard_value()).flatten())
     }
 
@@ -114,7 +116,8 @@ impl Deviation {
         let is_standard = self.control.feature == VcpFeature::INPUT_SOURCE;
         let standard = || input_name(value).filter(|_| is_standard).map(str::to_owned);
         // A name that has another value here is not given to this one.
-        let is_free = |name: &String| !self.inputs.keys().any(|own| own.as_str() == name);
+        let is_free =
+            |name: &String| !self.inputs.keys().chain(&self.not_known).any(|own| own.as_str() == name);
         own.or_else(|| standard().filter(is_free))
     }
 }

@@ -15,6 +15,8 @@ struct KnownDeviation {
     name: &'static str,
     control: FeatureControl,
     inputs: &'static [(&'static str, u16)],
+    /// Names that the standard has a value for and these monitors another one, which is not known.
+    not_known: &'static [&'static str],
 }
 
 /// The standard's way, as a constant.
@@ -26,7 +28,7 @@ const STANDARD: FeatureControl = FeatureControl {
     reading: Reading::Reliable,
 };
 
-const KNOWN: [KnownDeviation; 4] = [
+const KNOWN: [KnownDeviation; 9] = [
     KnownDeviation {
         name: "lg-f4",
         // LG monitors that ignore feature 0x60 but listen to 0xf4, as LG's own programs set it
@@ -41,6 +43,7 @@ const KNOWN: [KnownDeviation; 4] = [
             ..STANDARD
         },
         inputs: &[("hdmi-1", 0x90), ("hdmi-2", 0x91), ("dp-1", 0xd0), ("dp-2", 0xd1), ("usb-c", 0xd1)],
+        not_known: &[],
     },
     KnownDeviation {
         name: "save-settings",
@@ -48,13 +51,55 @@ const KNOWN: [KnownDeviation; 4] = [
         // https://github.com/rockowitz/ddcutil/issues/136, .../236
         control: FeatureControl { save_settings: ExtraStep::Make, ..STANDARD },
         inputs: &[],
+        not_known: &[],
     },
     KnownDeviation {
         name: "samsung",
-        // Samsung monitors with numbers of their own for HDMI, which may also tell another input than is shown
+        // Samsung monitors with numbers of their own for HDMI, which may also tell another input than is shown. Those of
+        // DisplayPort differ from model to model: 0x0f, 0x03, 0x09 (see below), so none is claimed
         // https://github.com/rockowitz/ddcutil/issues/343
         control: FeatureControl { reading: Reading::Unreliable, ..STANDARD },
+        inputs: &[("hdmi-1", 0x05), ("hdmi-2", 0x06)],
+        not_known: &["dp-1", "dp-2"],
+    },
+    KnownDeviation {
+        name: "samsung-u32h750",
+        // ddcutil's author of his own monitor
+        // https://github.com/rockowitz/ddcutil/issues/343, .../226
+        control: FeatureControl { reading: Reading::Unreliable, ..STANDARD },
         inputs: &[("hdmi-1", 0x05), ("hdmi-2", 0x06), ("dp-1", 0x0f)],
+        not_known: &["dp-2"],
+    },
+    KnownDeviation {
+        name: "samsung-g95nc",
+        // Odyssey Neo G9, 57 inches: HDMI-3 cannot be reached, and the same is read whatever input is shown
+        // https://github.com/fiddyschmitt/SimpleKVM/issues/28, https://github.com/rockowitz/ddcutil/issues/397
+        control: FeatureControl { reading: Reading::Unreliable, ..STANDARD },
+        inputs: &[("hdmi-1", 0x05), ("hdmi-2", 0x06), ("dp-1", 0x0f)],
+        not_known: &["dp-2"],
+    },
+    KnownDeviation {
+        name: "samsung-c49rg9",
+        // CRG9, C49RG90 and C49RG94: what is read makes no sense
+        // https://github.com/rockowitz/ddcutil/issues/226, https://github.com/ddccontrol/ddccontrol-db/pull/196
+        control: FeatureControl { reading: Reading::WriteOnly, ..STANDARD },
+        inputs: &[("hdmi-1", 0x06), ("dp-1", 0x09), ("dp-2", 0x03)],
+        not_known: &["hdmi-2"],
+    },
+    KnownDeviation {
+        name: "samsung-odyssey-g7",
+        // https://github.com/rockowitz/ddcutil/issues/388; what its EDID says is not told there
+        control: FeatureControl { reading: Reading::Unreliable, ..STANDARD },
+        inputs: &[("hdmi-1", 0x06), ("dp-1", 0x03), ("dp-2", 0x09)],
+        not_known: &["hdmi-2"],
+    },
+    KnownDeviation {
+        name: "hp-z27n",
+        // the host's input is read whatever input is shown
+        // https://github.com/rockowitz/ddcutil/issues/549
+        control: FeatureControl { reading: Reading::Unreliable, ..STANDARD },
+        inputs: &[],
+        not_known: &[],
     },
     KnownDeviation {
         name: "dell-swap",
@@ -62,13 +107,20 @@ const KNOWN: [KnownDeviation; 4] = [
         // https://github.com/rockowitz/ddcutil/issues/268, .../328
         control: FeatureControl { feature: VcpFeature(0xe5), reading: Reading::WriteOnly, ..STANDARD },
         inputs: &[("swap", 0xf000)],
+        not_known: &[],
     },
 ];
 
 /// Maker and model as the EDID has them, and the name of the deviation.
-const AUTOMATIC: [(&str, &str, &str); 1] = [
-    // ddcutil's author of his own monitor, in #343.
-    ("SAM", "U32H750", "samsung"),
+const AUTOMATIC: [(&str, &str, &str); 4] = [
+    // ddcutil's author of his own monitor, in #343
+    ("SAM", "U32H750", "samsung-u32h750"),
+    // hyprctl and BetterDisplay of several owners, and ddccontrol-db's SAM7476
+    ("SAM", "Odyssey G95NC", "samsung-g95nc"),
+    // SAM0F99 and SAM0F9C of ddccontrol-db and of linux-hardware.org
+    ("SAM", "C49RG9x", "samsung-c49rg9"),
+    // the monitors.xml of GNOME; a Z27n G2 calls itself so
+    ("HWP", "HP Z27n", "hp-z27n"),
 ];
 
 impl KnownDeviation {
@@ -86,7 +138,11 @@ impl KnownDeviation {
         Some(NamedDeviation {
             name: self.name.parse().ok()?,
             monitors: monitors.collect(),
-            deviation: Deviation { control: self.control, inputs: inputs.collect() },
+            deviation: Deviation {
+                control: self.control,
+                inputs: inputs.collect(),
+                not_known: self.not_known.iter().filter_map(|name| name.parse().ok()).collect(),
+            },
         })
     }
 }
@@ -113,6 +169,7 @@ mod tests {
                 "{}: an input is no name",
                 known.name
             );
+            assert_eq!(named.deviation.not_known.len(), known.not_known.len(), "{}", known.name);
             assert_eq!(KNOWN.iter().filter(|other| other.name == known.name).count(), 1);
         }
         let automatic: usize = built_in.iter().map(|named| named.monitors.len()).sum();
@@ -138,11 +195,44 @@ mod tests {
         assert_eq!(samsung.value_of(&hdmi), Some(VcpValue(0x05)));
         assert_eq!(samsung.name_of(VcpValue(0x05)).as_deref(), Some("hdmi-1"));
         assert_eq!(samsung.name_of(VcpValue(0x11)), None, "its number for HDMI is another one");
-        assert_eq!(samsung.name_of(VcpValue(0x10)).as_deref(), Some("dp-2"));
-        for other in [identity("SAM", "U32H751"), identity("GSM", "U32H750"), identity("GSM", "LG ULTRAGEAR")]
-        {
+        assert_eq!(samsung.name_of(VcpValue(0x10)), None, "no input of it is known to have this number");
+        let crg9 = found(&identity("SAM", "C49RG9x")).unwrap();
+        let g95nc = found(&identity("SAM", "Odyssey G95NC")).unwrap();
+        let dp: InputName = "dp-1".parse().unwrap();
+        assert_eq!((crg9.value_of(&dp), g95nc.value_of(&dp)), (Some(VcpValue(0x09)), Some(VcpValue(0x0f))));
+        assert_eq!(found(&identity("HWP", "HP Z27n")).unwrap().control.reading, Reading::Unreliable);
+        for other in [
+            identity("SAM", "U32H751"),
+            identity("GSM", "U32H750"),
+            identity("GSM", "LG ULTRAGEAR"),
+            identity("GSM", "45GX950A"),
+            identity("SAM", "LC32G7xT"),
+            identity("SAM", "Odyssey G7"),
+            identity("HWP", "HP Z27n G2"),
+        ] {
             assert_eq!(found(&other), None);
         }
+    }
+
+    #[test]
+    fn where_models_of_a_maker_differ_no_value_is_claimed() {
+        let built_in = built_in_deviations();
+        let named = |name: &str| {
+            let named = built_in.iter().find(|named| named.name.as_str() == name).unwrap();
+            named.deviation.clone()
+        };
+        let input = |name: &str| -> InputName { name.parse().unwrap() };
+        let samsung = named("samsung");
+        assert_eq!(samsung.value_of(&input("hdmi-1")), Some(VcpValue(0x05)));
+        for dp in ["dp-1", "dp-2"] {
+            assert_eq!(samsung.value_of(&input(dp)), None, "{dp}");
+        }
+        let g7 = named("samsung-odyssey-g7");
+        for (name, value) in [("hdmi-1", 0x06), ("dp-1", 0x03), ("dp-2", 0x09)] {
+            assert_eq!(g7.value_of(&input(name)), Some(VcpValue(value)));
+            assert_eq!(g7.name_of(VcpValue(value)).as_deref(), Some(name));
+        }
+        assert_eq!(g7.value_of(&input("vga-1")), Some(VcpValue(0x01)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct MonitorPlace {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonitorKey {
-    /// Who it is.
+    /// The identity that its EDID gives.
     pub identity: EdidIdentity,
     /// Where it is connected.
     pub place: MonitorPlace,
@@ -84,7 +84,7 @@ impl FromStr for ManufacturerId {
 }
 
 impl ConnectorName {
-    /// The name.
+    /// As sysfs has it, without the card: `DP-1`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -35,7 +35,7 @@ const STANDARD: [(&str, VcpValue); 19] = [
 pub struct InputName(String);
 
 impl InputName {
-    /// The name.
+    /// As files have it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -76,4 +76,90 @@ pub fn input_name(value: VcpValue) -> Option<&'static str> {
     standard_inputs().find(|(_, standard)| *standard == value).map(|(name, _)| name)
 }
 
+/// An input that a number without `0x` stands for where all numbers are hexadecimal, as in many guides and in tools such
+/// as VFIO-Tools: `12` is 0x12 there, and 0x0c here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HexadecimalInput {
+    /// What the number means there, to be written to the monitor.
+    pub value: VcpValue,
+    /// Its name, where MCCS has one.
+    pub name: Option<&'static str>,
+    /// What the number is in decimal, if it is one.
+    pub decimal: Option<VcpValue>,
+}
+
+/// What LG's own feature 0xf4 has for HDMI and DisplayPort (<https://github.com/rockowitz/ddcutil/issues/100>).
+const OF_LG: [VcpValue; 4] = [VcpValue(0x90), VcpValue(0x91), VcpValue(0xd0), VcpValue(0xd1)];
+
+/// The HDMI, DisplayPort or USB-C input that a number without `0x` may mean; none where it is the same in decimal, or no
+/// such input in hexadecimal.
+#[must_use]
+pub fn hexadecimal_input(bare: &str) -> Option<HexadecimalInput> {
+    let is_bare = (1..=2).contains(&bare.len()) && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let value = is_bare.then(|| u16::from_str_radix(bare, 16).ok())?.map(VcpValue)?;
+    let decimal = bare.parse().ok().map(VcpValue);
+    let name = input_name(value);
+    let of_standard =
+        name.is_some_and(|name| ["hdmi-", "dp-", "usb-c"].iter().any(|kind| name.starts_with(kind)));
+    let is_ambiguous = decimal != Some(value) && (of_standard || OF_LG.contains(&value));
+    is_ambiguous.then_some(HexadecimalInput { value, name, decimal })
+}
+
+impl HexadecimalInput {
+    /// What is wrong with such a number.
+    #[must_use]
+    pub fn problem(&self, bare: &str) -> String {
+        let input = self.name.map_or_else(String::new, |name| format!(", {name},"));
+        match self.decimal {
+            Some(decimal) => {
+                format!("`{bare}` is {decimal} in decimal, and {}{input} in hexadecimal", self.value)
+            }
+            None => format!("`{bare}` is no number: one in hexadecimal begins with `0x`"),
+        }
+    }
+
+    /// What to write in its place.
+    #[must_use]
+    pub fn help(&self) -> String {
+        let name = self.name.map_or_else(String::new, |name| format!(" or `{name}`"));
+        let decimal =
+            self.decimal.map_or_else(String::new, |decimal| format!(", or `{decimal}` if that is meant"));
+        format!("write `{}`{name}{decimal}", self.value)
+    }
+}
+
 serde_as_text!(InputName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_mean_an_input_in_hexadecimal_are_known() {
+        for (bare, meant) in [
+            ("0f", Some((0x0f, Some("dp-1")))),
+            ("F", Some((0x0f, Some("dp-1")))),
+            ("10", Some((0x10, Some("dp-2")))),
+            ("11", Some((0x11, Some("hdmi-1")))),
+            ("12", Some((0x12, Some("hdmi-2")))),
+            ("1b", Some((0x1b, Some("usb-c")))),
+            ("90", Some((0x90, None))),
+            ("91", Some((0x91, None))),
+            ("d1", Some((0xd1, None))),
+            ("0x12", None),
+            ("9", None),
+            ("05", None),
+            ("15", None),
+            ("16", None),
+            ("17", None),
+            ("18", None),
+            ("012", None),
+            ("", None),
+            ("xy", None),
+            ("-1", None),
+        ] {
+            let found = hexadecimal_input(bare).map(|input| (input.value.0, input.name));
+            assert_eq!(found, meant, "{bare:?}");
+        }
+    }
+}

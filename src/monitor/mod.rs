@@ -15,7 +15,7 @@ pub use deviation::{Deviation, ExtraStep, FeatureControl, MonitorFeature, Readin
 pub use deviations::built_in_deviations;
 pub use edid::{EDID_BLOCK, EdidError, make_edid, parse_edid};
 pub use identity::{ConnectorName, EdidIdentity, ManufacturerId, MonitorKey, MonitorPlace};
-pub use input::{InputName, input_name, standard_inputs};
+pub use input::{HexadecimalInput, InputName, hexadecimal_input, input_name, standard_inputs};
 pub use named::{DeviationName, MonitorName, NamedDeviation};
 pub use selector::MonitorSelector;
 pub use vcp::{ParseVcpError, VcpFeature, VcpValue};

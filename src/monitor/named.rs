@@ -20,16 +20,16 @@ pub struct DeviationName(String);
 /// A deviation that files can name, and the monitors that are known to have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedDeviation {
-    /// Its name.
+    /// What a guest's file calls it.
     pub name: DeviationName,
     /// The monitors it is applied to by itself; none where a guest's file has to name it.
     pub monitors: Vec<MonitorSelector>,
-    /// What it is.
+    /// How the monitors differ from the standard.
     pub deviation: Deviation,
 }
 
 impl MonitorName {
-    /// The name.
+    /// As files have it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -37,7 +37,7 @@ impl MonitorName {
 }
 
 impl DeviationName {
-    /// The name.
+    /// As files have it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

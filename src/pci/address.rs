@@ -107,22 +107,62 @@ impl FromStr for PciSlot {
     }
 }
 
+/// A number of at most eight digits.
 fn hexadecimal(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
-    if !digits.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !digits.contains(&text.len()) {
         return None;
     }
-    u32::from_str_radix(text, 16).ok()
+    text.chars().try_fold(0, |number, digit| Some(number << 4 | digit.to_digit(16)?))
 }
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.slot, self.function)
+        let mut text = AddressText::of(self.slot());
+        text.push(b'.');
+        text.push_hexadecimal(self.function.into(), 1);
+        text.fmt(f)
     }
 }
 
 impl fmt::Display for PciSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}", self.domain, self.bus, self.slot)
+        AddressText::of(*self).fmt(f)
+    }
+}
+
+/// An address while it is written. Every path of a function has one in it, and the formatter takes 1,300 instructions
+/// for the four numbers, most of them for the zeros in front.
+struct AddressText {
+    /// Room for the longest: `ffffffff:ff:1f.7`.
+    bytes: [u8; 16],
+    length: usize,
+}
+
+impl AddressText {
+    fn of(slot: PciSlot) -> Self {
+        let mut text = Self { bytes: [0; 16], length: 0 };
+        let domain_digits = (u32::BITS - slot.domain.leading_zeros()).div_ceil(4);
+        text.push_hexadecimal(slot.domain, domain_digits.max(4));
+        for number in [slot.bus, slot.slot] {
+            text.push(b':');
+            text.push_hexadecimal(number.into(), 2);
+        }
+        text
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    fn push_hexadecimal(&mut self, number: u32, digits: u32) {
+        for digit in (0..digits).rev() {
+            self.push(b"0123456789abcdef"[(number >> (4 * digit) & 0xf) as usize]);
+        }
+    }
+
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.bytes[..self.length]).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -149,6 +189,11 @@ mod tests {
     fn reads_and_writes_sysfs_names() {
         for text in ["0000:0b:00.1", "0000:00:1f.7", "10000:e1:00.0"] {
             assert_eq!(text.parse::<PciAddress>().unwrap().to_string(), text);
+        }
+        for domain in [0, 1, 0xffff, 0x1_0000, 0xabcd_ef01, u32::MAX] {
+            let address = PciAddress::new(domain, 0xa, 31, 7).unwrap();
+            assert_eq!(address.to_string(), format!("{domain:04x}:0a:1f.7"));
+            assert_eq!(address.to_string().parse(), Ok(address));
         }
     }
 

@@ -24,6 +24,9 @@ pub struct ParsePciIdError(String);
 impl PciId {
     /// AMD's graphics, which came from ATI.
     pub const AMD: u16 = 0x1002;
+
+    /// What AMD's processors and chipsets have beside graphics.
+    pub const AMD_PLATFORM: u16 = 0x1022;
 }
 
 impl FromStr for PciId {
@@ -68,6 +71,18 @@ impl PciClass {
         self.0 >> 8 == 0x0604
     }
 
+    /// Base class 06: bridges of any kind, which are no device that a guest could have.
+    #[must_use]
+    pub const fn is_bridge_of_any_kind(self) -> bool {
+        self.0 >> 16 == 0x06
+    }
+
+    /// Subclass 80 of base class 10, as the security processor of AMD's processors has; no graphics card has one.
+    #[must_use]
+    pub const fn is_encryption(self) -> bool {
+        self.0 >> 8 == 0x1080
+    }
+
     /// Subclasses 01 (audio) and 03 (HD audio) of base class 04.
     #[must_use]
     pub const fn is_sound(self) -> bool {
@@ -97,5 +112,7 @@ mod tests {
         assert_eq!(kind(0x040300), (false, true, false));
         assert_eq!(kind(0x060400), (false, false, true));
         assert_eq!(kind(0x060000), (false, false, false));
+        assert!(PciClass(0x060100).is_bridge_of_any_kind() && !PciClass(0x0c0330).is_bridge_of_any_kind());
+        assert!(PciClass(0x108000).is_encryption() && !PciClass(0x100000).is_encryption());
     }
 }

@@ -1,5 +1,8 @@
 //! A write that fails, at every place where there is one.
 
+use nix::errno::Errno;
+use vfio_hook::ledger::{KeeperProcess, LeaseState, SettingKey, SleepLock};
+
 use crate::support::{HOSTS, Machine, greedy};
 
 #[test]
@@ -50,7 +53,7 @@ fn what_a_failed_release_left_comes_back_with_the_next_event() {
                 0 => drop(machine.open_and_close()),
                 _ => drop(machine.release(&life).unwrap()),
             }
-            // Whoever opens the ledger settles what is open, but a lease goes only by name.
+            // Each process that opens the ledger settles what is open, but a lease goes only by name.
             machine.release(&life).unwrap();
             machine.assert_is(&before, &context);
             if !was_reached {
@@ -61,11 +64,11 @@ fn what_a_failed_release_left_comes_back_with_the_next_event() {
 }
 
 #[test]
-fn a_failure_in_the_rollback_of_a_failure_is_mended_by_the_next_event() {
+fn a_failure_in_the_rollback_of_a_failure_is_settled_by_the_next_event() {
     let machine = Machine::new("two-nodes");
     let before = machine.files();
     let life = greedy(&machine, 1, "2-3,6", 100);
-    let mut mended = 0;
+    let mut settled = 0;
     for first in 1.. {
         let mut first_was_reached = false;
         for second in first + 1.. {
@@ -75,11 +78,11 @@ fn a_failure_in_the_rollback_of_a_failure_is_mended_by_the_next_event() {
             machine.faults.clear();
             // The writer lives on in this test; the real one is gone by now.
             machine.forget_processes();
-            if machine.has_ledger()
+            if machine.record().is_some()
                 && let Err(error) = &result
             {
                 assert!(error.to_string().contains("not all that was taken for it is given back"), "{error}");
-                mended += 1;
+                settled += 1;
             }
             machine.open_and_close();
             machine.release(&life).unwrap();
@@ -93,7 +96,7 @@ fn a_failure_in_the_rollback_of_a_failure_is_mended_by_the_next_event() {
             break;
         }
     }
-    assert!(mended > 5, "{mended}");
+    assert!(settled > 5, "{settled}");
 }
 
 #[test]
@@ -137,10 +140,71 @@ fn what_cannot_be_read_at_release_comes_back_when_it_can() {
         assert_eq!(outcome.failures.len(), 1, "{path}: {outcome:?}");
         assert!(machine.has_ledger());
         machine.set(path, &taken);
+        // Events of others do not pay for it.
         machine.open_and_close();
         machine.release(&other).unwrap();
+        if index % 2 == 1 {
+            assert_eq!(machine.get(path), taken, "{path}");
+        }
+        let record = machine.record().unwrap();
+        assert_eq!(record.leases[&life.guest.uuid].phase, LeaseState::Unfinished, "{path}");
+        assert!(
+            record
+                .owed_by(life.guest.uuid)
+                .any(|entry| entry.key() == SettingKey::Keeper(KeeperProcess(life.guest.uuid)))
+        );
+        // Its keeper tries again, or its next event.
+        machine.release(&life).unwrap();
         machine.assert_is(&before, path);
     }
+}
+
+/// The next life of a guest goes on without what could not be given back, and takes it along: it stays that guest's.
+#[test]
+fn what_could_not_be_given_back_stays_with_its_guest() {
+    let machine = Machine::new("two-nodes");
+    let before = machine.files();
+    let path = "/proc/irq/32/smp_affinity_list";
+    let (life, other) = (greedy(&machine, 1, "2-3", 10), greedy(&machine, 2, "4-5", 10));
+    // Without interrupts: neither the next life nor the other guest asks anything of what is left.
+    let [next, other] =
+        [life.guest.clone(), other.guest].map(|guest| crate::support::life(guest, "hugepages: {}\n"));
+    machine.prepare(&life).unwrap();
+    let taken = machine.get(path);
+    machine.faults.refuse(path, Errno::EIO);
+    assert_eq!(machine.release(&life).unwrap().failures.len(), 1);
+    machine.prepare(&next).unwrap();
+    machine.started(&next).unwrap();
+    machine.faults.clear();
+    let is_owed = || {
+        let record = machine.record().unwrap();
+        record.owed_by(life.guest.uuid).any(|entry| matches!(entry.key(), SettingKey::IrqAffinity(_)))
+    };
+    machine.open_and_close();
+    machine.prepare(&other).unwrap();
+    machine.release(&other).unwrap();
+    assert!(is_owed());
+    assert_eq!(machine.get(path), taken);
+    machine.release(&next).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+/// A keeper that does not answer may hold what it was asked to hold.
+#[test]
+fn what_a_silent_keeper_holds_stays_written_down() {
+    let machine = Machine::new("two-nodes");
+    let life = greedy(&machine, 1, "2-3", 10);
+    let uuid = life.guest.uuid;
+    machine.prepare(&life).unwrap();
+    let keeper = format!("/simulated/keepers/{uuid}");
+    let answers = machine.get(&keeper);
+    machine.set(&keeper, "silence");
+    machine.started(&life).unwrap();
+    let holds = || machine.record().unwrap().entry(&SleepLock(uuid)).is_some();
+    assert!(holds());
+    machine.set(&keeper, &answers);
+    machine.started(&life).unwrap();
+    assert!(holds());
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn guests_may_leave_in_any_order() {
 fn guests_that_share_cpus_keep_them_until_the_last_one_leaves() {
     let machine = Machine::new("two-nodes");
     let before = machine.files();
-    let yaml = "isolate_cpus: {shared: true, governor: performance}";
+    let yaml = "isolate_cpus: {shared: true}\ncpu_power: {governor: performance}";
     let (first, second) = (life(guest(1, "2-4", ""), yaml), life(guest(2, "4-5", ""), yaml));
     machine.prepare(&first).unwrap();
     machine.prepare(&second).unwrap();

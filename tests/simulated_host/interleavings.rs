@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, RngSeed};
 use vfio_hook::cpuset::CpuSet;
 use vfio_hook::host::simulated::{Faults, SimulatedKernel};
 use vfio_hook::host::{AllowedCpus, DropIn, Host, UnitName};
-use vfio_hook::ledger::{Knob, Value, Want};
+use vfio_hook::ledger::PagePoolSize;
 
 use crate::support::{Files, Life, Machine, guest, life, pages, pages_on, soon};
 
@@ -34,7 +34,7 @@ enum Step {
     Prepare(usize, Trouble),
     Started(usize),
     Release(usize, Trouble),
-    Anybody(Trouble),
+    AnyCall(Trouble),
     Administrator(Whim),
 }
 
@@ -80,7 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0_usize..3, trouble()).prop_map(|(guest, trouble)| Step::Prepare(guest, trouble)),
         3 => (0_usize..3).prop_map(Step::Started),
         4 => (0_usize..3, trouble()).prop_map(|(guest, trouble)| Step::Release(guest, trouble)),
-        1 => trouble().prop_map(Step::Anybody),
+        1 => trouble().prop_map(Step::AnyCall),
         2 => whim().prop_map(Step::Administrator),
     ]
 }
@@ -101,11 +101,11 @@ impl World {
         let machine = Machine::new("two-nodes");
         // Some of the memory has to be gathered.
         machine.set("/sys/devices/system/node/node0/simulated_contiguous_kB", &(25 * 2048).to_string());
-        let isolate = "isolate_cpus: {shared: true, governor: performance}";
+        let isolate = "isolate_cpus: {shared: true}\ncpu_power: {governor: performance}";
         let lives = [
             life(guest(1, "2-3", &pages_on(30, 0)), &format!("{isolate}\nhugepages: {{}}")),
             life(guest(2, "4-5", &pages(40)), &format!("{isolate}\nhugepages: {{}}")),
-            life(guest(3, "5-6", ""), "isolate_cpus: {shared: true, resume_latency: none}"),
+            life(guest(3, "5-6", ""), "isolate_cpus: {shared: true}\ncpu_power: {resume_latency: none}"),
         ];
         let start = machine.files();
         let stages = [Stage::Off, Stage::Off, Stage::Off];
@@ -162,7 +162,7 @@ impl World {
                 let life = &self.lives[*index];
                 self.event(trouble, |machine| machine.release(life).is_ok());
             }
-            Step::Anybody(trouble) => {
+            Step::AnyCall(trouble) => {
                 self.event(trouble, |machine| {
                     let mut host = machine.host();
                     vfio_hook::ledger::Ledger::open(&mut host, soon()).is_ok()
@@ -191,7 +191,8 @@ impl World {
                 host.set_allowed_cpus(&UnitName::new(unit).unwrap(), &value, soon()).unwrap();
                 self.decree(format!("/simulated/systemd/{unit}/AllowedCPUs"));
                 self.decree(format!("/sys/fs/cgroup/{unit}/cpuset.cpus.effective"));
-                self.decree(format!("/run/systemd/system.control/{unit}.d/50-AllowedCPUs.conf"));
+                let folder = if *unit == "init.scope" { "transient" } else { "system.control" };
+                self.decree(format!("/run/systemd/{folder}/{unit}.d/50-AllowedCPUs.conf"));
             }
             Whim::MorePages(node, _) if self.is_growing(*node) => {}
             Whim::MorePages(node, count) => {
@@ -206,19 +207,14 @@ impl World {
         }
     }
 
-    /// Whether a program was killed while it let a pool grow: pages that somebody adds before the next event cannot be
+    /// Whether a program was killed while it let a pool grow: pages that an administrator adds before the next event cannot be
     /// told from those it had got so far.
     fn is_growing(&self, node: u32) -> bool {
-        let pages = |value: &Value| match value {
-            Value::Pages(pages) => *pages,
-            other => panic!("{other} in a pool"),
-        };
         let record = self.machine.record();
-        let mut entries = record.iter().flat_map(|record| &record.entries);
+        let mut entries = record.iter().flat_map(|record| record.each::<PagePoolSize>());
         entries.any(|entry| {
-            let pending = entry.pending.as_ref().map(|pending| &pending.value);
-            matches!(entry.knob, Knob::PagePool(pool) if pool.node == node)
-                && pending.is_some_and(|value| pages(value) > pages(&entry.written))
+            let pending = entry.pending().map(|pending| pending.value);
+            entry.setting.0.node == node && pending.is_some_and(|value| value > entry.written)
         })
     }
 
@@ -255,9 +251,8 @@ impl World {
         let (mut added, mut waiting) = (0, 0);
         for (stage, life) in self.stages.iter().zip(&self.lives) {
             let Some(record) = self.machine.record() else { continue };
-            for entry in record.entries_of(life.guest.uuid) {
-                let Some(Want::Pages(share)) = entry.claims.get(&life.guest.uuid) else { continue };
-                if !matches!(entry.knob, Knob::PagePool(pool) if pool.node == node) {
+            for (entry, share) in record.claims_of::<PagePoolSize>(life.guest.uuid) {
+                if entry.setting.0.node != node {
                     continue;
                 }
                 match stage {
@@ -270,7 +265,7 @@ impl World {
         }
         let persistent = file("nr") - file("surplus");
         assert!(persistent >= baseline + added, "node {node}: {persistent} < {baseline} + {added}");
-        assert!(file("free") >= waiting, "node {node}: {} free, {waiting} promised", file("free"));
+        assert!(file("free") >= waiting, "node {node}: {} free, {waiting} reserved", file("free"));
     }
 
     /// All guests leave without trouble.

@@ -18,7 +18,7 @@ fn message(error: &LifecycleError) -> String {
 fn with_ledger() -> (Machine, String) {
     let machine = Machine::new("two-nodes");
     machine.prepare(&greedy(&machine, 1, "2-3", 10)).unwrap();
-    let text = fs::read_to_string(machine.path(STATE_DIR).join(FILE)).unwrap();
+    let text = machine.keep_one_slot().unwrap();
     (machine, text)
 }
 
@@ -54,11 +54,11 @@ fn a_damaged_ledger_is_refused_and_kept() {
         ("empty", String::new()),
         ("cut off", good[..good.len() / 2].to_owned()),
         ("zeros", "\0".repeat(200)),
-        ("newer", good.replace("\"format\": 3", "\"format\": 4")),
+        ("newer", good.replace("\"format\":4", "\"format\":5")),
         ("newer and different", "{\"format\": 7, \"guests\": []}".to_owned()),
-        ("unknown field", good.replacen("\"boot_id\"", "\"colour\": 1, \"boot_id\"", 1)),
-        ("unknown knob", good.replace("default-irq-affinity", "moon-phase")),
-        ("nested without end", format!("{{\"format\": 3, \"leases\": {}", "[".repeat(500_000))),
+        ("another kind of value", good.replace("\"was\":\"schedutil\"", "\"was\":[1]")),
+        ("claims that are not there", good.replace("\"by\":7", "\"by\":70")),
+        ("nested without end", format!("{{\"format\": 4, \"leases\": {}", "[".repeat(500_000))),
         ("other UUID", good.replace("00000000-0000-4000", "zzzzzzzz-0000-4000")),
     ];
     let file = machine.path(STATE_DIR).join(FILE);
@@ -83,6 +83,32 @@ fn a_damaged_ledger_is_refused_and_kept() {
     }
     crate::support::assert_same(&machine.files(), &before, "refused");
     insta::assert_snapshot!(messages.join("\n\n"));
+}
+
+/// Of a version that adds settings and fields.
+#[test]
+fn what_a_newer_program_wrote_is_kept_as_it_is() {
+    let (machine, good) = with_ledger();
+    let moon = "{\"by\":3,\"of\":{\"planet\":3},\"set\":\"moon-phase\",\"tide\":7,\"was\":\"full\"}";
+    let unknown_row = "{\"by\":0,\"of\":{\"name\":\"vm.moon\"},\"set\":\"attribute\",\"was\":\"1\"}";
+    let newer = good
+        .replacen("\"boot_id\"", "\"colour\":1,\"boot_id\"", 1)
+        .replacen("\"name\":\"guest1\"", "\"name\":\"guest1\",\"mood\":\"good\"", 1)
+        .replacen("\"set\":\"keeper\"", "\"age\":9,\"set\":\"keeper\"", 1)
+        .replacen("\"entries\":[", &format!("\"entries\":[{moon},{unknown_row},"), 1);
+    let file = machine.path(STATE_DIR).join(FILE);
+    fs::write(&file, &newer).unwrap();
+    let (own, other) = (greedy(&machine, 1, "2-3", 10), greedy(&machine, 2, "4-5", 10));
+    machine.prepare(&other).unwrap();
+    let text = machine.keep_one_slot().unwrap();
+    for kept in ["\"colour\":1", "\"mood\":\"good\"", "\"age\":9", "\"tide\":7", "moon-phase", "vm.moon"] {
+        assert!(text.contains(kept), "{kept}: {text}");
+    }
+    machine.release(&other).unwrap();
+    machine.release(&own).unwrap();
+    // What it does not know it cannot give back, nor forget.
+    let text = machine.keep_one_slot().unwrap();
+    assert!(text.contains("moon-phase") && text.contains("vm.moon"), "{text}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vfio_hook::host::Host;
 use vfio_hook::host::simulated::Faults;
-use vfio_hook::ledger::Ledger;
+use vfio_hook::ledger::{Ledger, Occasion};
 use vfio_hook::lifecycle;
 
 use crate::support::{Life, Machine, config, greedy, guest, life, pages_on, soon};
@@ -19,7 +19,7 @@ const NR: &str = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_h
 fn waiting(machine: &Machine) -> Life {
     machine.set("/sys/devices/system/node/node0/simulated_contiguous_kB", &(60 * 2048).to_string());
     machine.set("/sys/devices/system/node/node0/simulated_fragmented_kB", &(600 * 2048).to_string());
-    let yaml = "hugepages: {}\nisolate_cpus: {governor: performance}\n";
+    let yaml = "hugepages: {}\nisolate_cpus: {}\ncpu_power: {governor: performance}\n";
     life(guest(1, "2-3", &pages_on(200, 0)), yaml)
 }
 
@@ -55,7 +55,7 @@ fn another_guest_comes() {
 
 /// The same guest, but with ordinary memory.
 fn life_without_pages(other: Life) -> Life {
-    Life { loaded: config("isolate_cpus: {governor: performance}"), ..other }
+    Life { loaded: config("isolate_cpus: {}\ncpu_power: {governor: performance}"), ..other }
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn the_program_is_killed_while_it_waits_and_another_guest_comes() {
 }
 
 #[test]
-fn somebody_keeps_the_lock() {
+fn another_process_keeps_the_lock() {
     let machine = Machine::new("two-nodes");
     let life = waiting(&machine);
     let before = machine.files();
@@ -175,7 +175,7 @@ fn somebody_keeps_the_lock() {
 fn the_time_runs_out_and_all_is_given_back_all_the_same() {
     let machine = Machine::new("two-nodes");
     let before = machine.files();
-    let yaml = "hugepages: {on_shortage: warn}\nisolate_cpus: {governor: performance}\n";
+    let yaml = "hugepages: {on_shortage: warn}\nisolate_cpus: {}\ncpu_power: {governor: performance}\n";
     let life = life(guest(1, "2-3", &pages_on(200, 0)), yaml);
     machine.faults.interrupt("/simulated/systemd/system.slice/AllowedCPUs", || {
         std::thread::sleep(std::time::Duration::from_millis(400));
@@ -189,8 +189,8 @@ fn the_time_runs_out_and_all_is_given_back_all_the_same() {
 
 #[test]
 fn what_a_reload_took_away_is_set_again_and_what_an_administrator_chose_is_not() {
-    let uphold = |machine: &Machine, life: &Life| {
-        lifecycle::uphold(&mut machine.host(), life.guest.uuid, soon()).unwrap()
+    let reconcile = |machine: &Machine, life: &Life| {
+        lifecycle::reconcile(&mut machine.host(), life.guest.uuid, Occasion::Usual, soon()).unwrap()
     };
     let machine = Machine::new("two-nodes");
     let life = life(guest(1, "2-3", ""), "isolate_cpus: {}\n");
@@ -200,14 +200,14 @@ fn what_a_reload_took_away_is_set_again_and_what_an_administrator_chose_is_not()
     let isolated = machine.get(UNIT);
     assert_ne!(isolated, unset);
     machine.set(UNIT, &unset);
-    assert_eq!(uphold(&machine, &life).changes.len(), 1);
+    assert_eq!(reconcile(&machine, &life).changes.len(), 1);
     assert_eq!(machine.get(UNIT), isolated);
 
     machine.set(UNIT, "0-4");
-    let outcome = uphold(&machine, &life);
+    let outcome = reconcile(&machine, &life);
     assert!(outcome.changes.is_empty(), "{outcome:?}");
-    assert!(outcome.notes[0].text.contains("system.slice was changed by somebody else"), "{outcome:?}");
-    assert!(uphold(&machine, &life).notes.is_empty(), "said once");
+    assert!(outcome.notes[0].text.contains("system.slice was changed from outside"), "{outcome:?}");
+    assert!(reconcile(&machine, &life).notes.is_empty(), "said once");
     machine.release(&life).unwrap();
     assert_eq!(machine.get(UNIT), "0-4");
 }

@@ -49,6 +49,20 @@ fn warnings(outcome: &Outcome) -> Vec<&str> {
     notes.map(|note| note.text.as_str()).collect()
 }
 
+/// The module is loaded before the checks, in a part of its own that runs no commands.
+#[test]
+fn commands_run_though_the_buses_had_no_device_nodes() {
+    let lg = SimulatedMonitor::lg("0000:03:00.0", "DP-1", 7);
+    let machine = Machine::with("two-nodes", &format!("/bin/sh = \n{}", lg.manifest()));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(machine.path("/bin/sh"), mode).unwrap();
+    let yaml = format!("{YAML}run: [{{when: prepare, command: [/bin/sh, -c, on]}}]\n");
+    let life = one(&yaml);
+    machine.prepare(&life).unwrap();
+    let ran = fs::read_to_string(machine.path("/simulated_commands")).unwrap_or_default();
+    assert_eq!(ran.matches("prepare: /bin/sh -c on").count(), 1, "{ran}");
+}
+
 fn with_card(number: u8) -> Guest {
     let mut guest = guest(number, "2-3", "");
     let xml = "<domain type='kvm'><name>g</name><uuid>00000000-0000-4000-8000-000000000001</uuid>\
@@ -110,7 +124,7 @@ fn an_input_that_the_person_chose_stays() {
     assert_eq!((tried.unfinished, machine.get(INPUT).as_str()), (0, "0x12"));
     assert_eq!(
         warnings(&tried.outcome),
-        ["input of LG ULTRAGEAR on DP-1 was changed by somebody else, from hdmi-1 to hdmi-2: left alone"]
+        ["input of LG ULTRAGEAR on DP-1 was changed from outside, from hdmi-1 to hdmi-2: left alone"]
     );
     machine.release(&life).unwrap();
     assert!(!machine.has_ledger());
@@ -134,10 +148,11 @@ fn the_input_that_the_file_names_is_shown_afterwards_and_other_features_come_bac
 #[test]
 fn one_that_goes_back_is_switched_again_and_in_the_end_told_of() {
     let machine = machine(&[]);
-    fs::write(machine.path("/simulated/i2c/i2c-7/bounces_to"), "0x0f\n").unwrap();
     let life = one(YAML);
     start(&machine, &life);
     follow(&machine, &life, Try::Another);
+    fs::write(machine.path("/simulated/i2c/i2c-7/bounces_to"), "0x0f\n").unwrap();
+    machine.set(INPUT, "0x0f");
     for _ in 0..3 {
         let tried = follow(&machine, &life, Try::Another);
         assert_eq!((tried.unfinished, tried.outcome.changes.len()), (1, 1));
@@ -334,5 +349,108 @@ fn a_keeper_killed_at_any_write_leaves_nothing_that_the_end_does_not_bring_back(
                 break;
             }
         }
+    }
+}
+
+/// What a monitor that says the same of every input really shows.
+const SAYS: &str = "/simulated/i2c/i2c-7/says";
+
+#[test]
+fn a_monitor_that_always_says_the_hosts_input_is_switched_and_comes_back() {
+    let machine = machine(&[]);
+    let life = one(YAML);
+    fs::write(machine.path(SAYS), "0x0f\n").unwrap();
+    let before = machine.files();
+    start(&machine, &life);
+    follow(&machine, &life, Try::Another);
+    assert_eq!(machine.get(INPUT), "0x11");
+    let last = follow(&machine, &life, Try::Last);
+    assert_eq!(
+        warnings(&last.outcome),
+        [
+            "input of LG ULTRAGEAR on DP-1 reads dp-1 after each write, so it is not verifiable: either it goes back each \
+          time (has the guest a picture there?), or it says so of every input"
+        ]
+    );
+    machine.qemu_is_gone();
+    let tried = bring_back(&machine, &life, Try::Another);
+    assert_eq!((tried.unfinished, machine.get(INPUT).as_str()), (0, "0x0f"), "what it says is no evidence");
+    let notes: Vec<&str> = tried.outcome.notes.iter().map(|note| note.text.as_str()).collect();
+    assert_eq!(
+        notes,
+        [
+            "input of LG ULTRAGEAR on DP-1 was told to show dp-1, which is not verifiable: its reading never followed what it \
+          was told"
+        ]
+    );
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+
+    // Without its keeper too, also when the guest is gone before anybody has looked.
+    start(&machine, &life);
+    follow(&machine, &life, Try::Another);
+    machine.qemu_is_gone();
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released without a look");
+}
+
+#[test]
+fn a_monitor_that_always_says_the_guests_input_is_switched_too() {
+    let machine = machine(&[]);
+    let life = one(&YAML.replace("guest:", "host: dp-1, guest:"));
+    fs::write(machine.path(SAYS), "0x11\n").unwrap();
+    let before = machine.files();
+    start(&machine, &life);
+    follow(&machine, &life, Try::Another);
+    assert_eq!(machine.get(INPUT), "0x11", "before anything was written its word counts for nothing");
+    machine.qemu_is_gone();
+    let tried = bring_back(&machine, &life, Try::Last);
+    assert_eq!(machine.get(INPUT), "0x0f");
+    assert!(warnings(&tried.outcome)[0].contains("may not be back at dp-1: it reads hdmi-1"), "{tried:?}");
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+/// One that has once said what it was told is believed: the person's choice stays.
+#[test]
+fn what_a_reading_is_worth_outlives_the_keeper() {
+    let machine = machine(&[]);
+    let life = one(YAML);
+    start(&machine, &life);
+    follow(&machine, &life, Try::Another);
+    // From here on it says what the host's input is.
+    machine.set(INPUT, "0x0f");
+    machine.qemu_is_gone();
+    let tried = bring_back(&machine, &life, Try::Another);
+    assert!(tried.outcome.changes.is_empty(), "it is back already: {tried:?}");
+    machine.release(&life).unwrap();
+    assert!(!machine.has_ledger());
+}
+
+#[test]
+fn a_monitor_that_is_known_to_say_anything_is_switched_unseen_and_back() {
+    for yaml in ["", "deviations: {mine: {monitors: {model: LG ULTRAGEAR}, reading: unreliable}}\n"] {
+        let mut monitor = SimulatedMonitor::lg("0000:03:00.0", "DP-1", 7);
+        if yaml.is_empty() {
+            monitor.identity.manufacturer = "HWP".parse().unwrap();
+            monitor.identity.model = Some("HP Z27n".to_owned());
+        }
+        let lines = format!("/sys/module/i2c_dev/initstate = live\n{}{SAYS} = 0x0f\n", monitor.manifest());
+        let machine = Machine::with("two-nodes", &lines);
+        if !yaml.is_empty() {
+            fs::create_dir_all(machine.path("/etc/vfio-hook")).unwrap();
+            fs::write(machine.path("/etc/vfio-hook/host.yaml"), yaml).unwrap();
+        }
+        let life = one("switch_input: {monitor: {connector: DP-1}, guest: hdmi-1, delay: 0s}\n");
+        let before = machine.files();
+        start(&machine, &life);
+        follow(&machine, &life, Try::Another);
+        assert_eq!(machine.get(INPUT), "0x11");
+        assert_eq!(warnings(&follow(&machine, &life, Try::Last).outcome), [""; 0]);
+        machine.qemu_is_gone();
+        let tried = bring_back(&machine, &life, Try::Another);
+        assert_eq!((tried.unfinished, machine.get(INPUT).as_str()), (0, "0x0f"));
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, "released");
     }
 }

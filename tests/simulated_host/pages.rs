@@ -135,7 +135,7 @@ fn free_pages_are_used_before_new_ones_are_made() {
     let before = machine.files();
     let few = wants(1, &pages(5));
     let changes = machine.prepare(&few).unwrap().changes;
-    assert!(changes.iter().all(|change| change.knob.to_string() == "keeper"), "{changes:?}");
+    assert!(changes.iter().all(|change| change.setting.to_string() == "keeper"), "{changes:?}");
     assert_eq!(pool(&machine, 0, "nr"), 7);
     machine.release(&few).unwrap();
     let some = wants(1, &pages_on(10, 0));
@@ -155,7 +155,7 @@ fn reserved_pages_are_not_used() {
 }
 
 #[test]
-fn promised_pages_are_not_promised_twice() {
+fn reserved_pages_are_not_reserved_twice() {
     let machine = Machine::new("two-nodes");
     let before = machine.files();
     let (first, second) = (wants(1, &pages_on(10, 0)), wants(2, &pages_on(20, 0)));
@@ -176,7 +176,7 @@ fn promised_pages_are_not_promised_twice() {
 }
 
 #[test]
-fn pages_that_somebody_took_are_missed_at_start() {
+fn pages_that_a_person_took_are_missed_at_start() {
     let machine = Machine::new("two-nodes");
     let life = wants(1, &pages_on(100, 0));
     machine.prepare(&life).unwrap();
@@ -196,6 +196,26 @@ fn pages_still_in_use_at_release_go_when_they_are_free() {
     machine.release(&life).unwrap();
     assert_eq!((pool(&machine, 0, "nr"), pool(&machine, 0, "surplus")), (30, 23));
     machine.qemu_exits(taken);
+    machine.assert_is(&before, "QEMU is gone");
+}
+
+/// The kernel keeps as many pages as there are in use, on all nodes, and does not count that some of these are surplus.
+#[test]
+fn free_pages_that_the_kernel_keeps_for_surplus_pages_of_another_node_go_later() {
+    let machine = Machine::new("two-nodes");
+    let before = machine.files();
+    let (one, other) = (wants(1, &pages_on(30, 0)), wants(2, &pages_on(64, 1)));
+    machine.prepare(&one).unwrap();
+    let taken = machine.qemu_takes_pages(one.guest.uuid);
+    machine.prepare(&other).unwrap();
+    // It runs on, and its pages are surplus.
+    machine.release(&one).unwrap();
+    assert_eq!(pool(&machine, 0, "surplus"), 23);
+    let outcome = machine.release(&other).unwrap();
+    assert_eq!((pool(&machine, 1, "nr"), pool(&machine, 1, "surplus")), (23, 23));
+    insta::assert_snapshot!(outcome.failures.join("\n"));
+    machine.qemu_exits(taken);
+    machine.release(&other).unwrap();
     machine.assert_is(&before, "QEMU is gone");
 }
 
@@ -226,7 +246,7 @@ fn pages_an_administrator_takes_away_stay_away() {
         resize(&machine, &nr, left);
         let outcome = machine.release(&life).unwrap();
         assert_eq!(pool(&machine, 0, "nr"), after_release, "left {left}");
-        assert!(outcome.notes.iter().any(|note| note.text.contains("changed by somebody else")));
+        assert!(outcome.notes.iter().any(|note| note.text.contains("changed from outside")));
         assert!(!machine.has_ledger());
     }
 }
@@ -248,7 +268,7 @@ fn an_administrators_pages_survive_a_release_that_failed() {
     assert_eq!(machine.release(&life).unwrap().failures.len(), 1);
     machine.faults.clear();
     resize(&machine, &nr, 20);
-    machine.open_and_close();
+    machine.release(&life).unwrap();
     assert_eq!(pool(&machine, 0, "nr"), 10);
     resize(&machine, &nr, 7);
     expected.insert(nr, "7\n".to_owned());

@@ -32,7 +32,7 @@ fn cpus_that_make_no_sense() {
         life(guest(1, "0-6", ""), "isolate_cpus: {}"),
         life(unpinned, "isolate_cpus: {}"),
         life(half_pinned, "isolate_cpus:\n  irqs: false\n"),
-        life(guest(1, "2-3", ""), "isolate_cpus:\n  governor: ondemand\n"),
+        life(guest(1, "2-3", ""), "isolate_cpus: {}\ncpu_power:\n  governor: ondemand\n"),
     ]
     .map(|life| refusal(&machine, &life));
     insta::assert_snapshot!(refusals.join("\n\n"));
@@ -75,9 +75,29 @@ fn memory_in_a_file_of_its_own_needs_no_mount() {
 fn a_folder_of_scripts_that_is_there_and_cannot_be_read() {
     let yaml = "run:\n- scripts: /srv/hooks\n";
     let machine = Machine::new("two-nodes");
+    insta::assert_snapshot!(refusal(&machine, &life(guest(1, "2-3", ""), yaml)), @"
+    /etc/vfio-hook/hooks.d/guest.yaml:2:12: there is no folder /srv/hooks: no script would be run
+    help: make it (`mkdir -p /srv/hooks`), or remove the entry
+    ");
+    std::fs::create_dir_all(machine.path("/srv/hook")).unwrap();
+    insta::assert_snapshot!(refusal(&machine, &life(guest(1, "2-3", ""), yaml)), @"
+    /etc/vfio-hook/hooks.d/guest.yaml:2:12: there is no folder /srv/hooks: no script would be run
+    help: did you mean `/srv/hook`?
+    ");
+    std::fs::create_dir_all(machine.path("/srv/hooks/Guest1")).unwrap();
     let report = machine.prepare(&life(guest(1, "2-3", ""), yaml)).unwrap();
     let notes: Vec<&str> = report.notes.iter().map(|note| note.text.as_str()).collect();
-    assert!(notes.contains(&"there is no folder /srv/hooks: none of its scripts are run"), "{notes:?}");
+    let none = "guest1 has no scripts: there is no folder /srv/hooks/guest1; did you mean /srv/hooks/Guest1?";
+    assert!(notes.contains(&none), "{notes:?}");
+
+    let machine = Machine::new("two-nodes");
+    let script = machine.path("/srv/hooks/guest1/prepare/begin/detach.sh");
+    std::fs::create_dir_all(script.parent().unwrap()).unwrap();
+    std::fs::write(&script, "#!/bin/sh\n# virsh is asked\nvirsh nodedev-detach pci_0000_03_00_0\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let report = machine.prepare(&life(guest(1, "2-3", ""), yaml)).unwrap();
+    let notes: Vec<&str> = report.notes.iter().map(|note| note.text.as_str()).collect();
+    assert!(notes.iter().any(|note| note.contains("detach.sh asks libvirt in line 3")), "{notes:?}");
 
     let machine = Machine::new("two-nodes");
     std::fs::create_dir_all(machine.path("/srv")).unwrap();
@@ -88,10 +108,58 @@ fn a_folder_of_scripts_that_is_there_and_cannot_be_read() {
     ");
 }
 
+/// What would be refused when its turn comes is refused before anything is touched.
+#[test]
+fn scripts_that_others_can_write() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let put = |machine: &Machine, event: &str| {
+        let script = machine.path(&format!("/srv/hooks/guest1/{event}/x.sh"));
+        std::fs::create_dir_all(script.parent().unwrap()).unwrap();
+        std::fs::write(&script, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o777)).unwrap();
+    };
+    let life = life(guest(1, "2-3", ""), "run: {scripts: /srv/hooks}\n");
+    let machine = Machine::new("two-nodes");
+    put(&machine, "prepare/begin");
+    let refusal = refusal(&machine, &life).replace(&*machine.path("/").to_string_lossy(), "/");
+    assert!(refusal.contains("/x.sh can be written by its group and everybody else"), "{refusal}");
+    assert!(refusal.contains("help: chmod go-w /srv/hooks/guest1/prepare/begin/x.sh"), "{refusal}");
+
+    let machine = Machine::new("two-nodes");
+    put(&machine, "release/end");
+    let report = machine.prepare(&life).unwrap();
+    let is_told = |note: &vfio_hook::ledger::Note| note.text.starts_with("at `release` it would not run: ");
+    assert!(report.notes.iter().any(is_told), "{:?}", report.notes);
+}
+
+#[test]
+fn commands_that_may_take_longer_than_prepare_are_told() {
+    let yaml = "run:\n  - {when: prepare, command: [/bin/sh, -c, x], timeout: 40s}\n  \
+                - {when: prepare, command: [/bin/sh, -c, x], timeout: 30s}\n  \
+                - {when: prepare, command: [/bin/sh, -c, x], timeout: 10min, background: true}\n";
+    let life = life(guest(1, "2-3", ""), yaml);
+    let machine = Machine::new("two-nodes");
+    let shell = machine.path("/bin/sh");
+    std::fs::create_dir_all(shell.parent().unwrap()).unwrap();
+    std::fs::write(&shell, "").unwrap();
+    std::fs::set_permissions(&shell, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let host = machine.host();
+    let record = vfio_hook::ledger::Record::empty(host.boot_id().unwrap());
+    let deadline = crate::support::soon();
+    let plan =
+        vfio_hook::lifecycle::plan_prepare(&host, &record, &life.loaded, &life.guest, deadline).unwrap();
+    let notes: Vec<&str> = plan.notes.iter().map(|note| note.text.as_str()).collect();
+    assert!(
+        notes.iter().any(|note| note.starts_with("the commands of `prepare` may take 70 s")),
+        "{notes:?}"
+    );
+}
+
 #[test]
 fn several_reasons_at_once() {
     let machine = Machine::new("two-nodes");
-    let yaml = "isolate_cpus:\n  cpus: 2-3\n  governor: turbo\nhugepages:\n  keep_free: 15GiB\n";
+    let yaml = "isolate_cpus:\n  cpus: 2-3\ncpu_power:\n  governor: turbo\nhugepages:\n  keep_free: 15GiB\n";
     insta::assert_snapshot!(refusal(&machine, &life(guest(1, "2-3", &pages(100)), yaml)));
 }
 
@@ -99,11 +167,11 @@ fn several_reasons_at_once() {
 fn what_another_guest_has() {
     let machine = Machine::new("two-nodes");
     let before = machine.files();
-    let first = life(guest(1, "2-4", ""), "isolate_cpus: {governor: performance}");
+    let first = life(guest(1, "2-4", ""), "isolate_cpus: {}\ncpu_power: {governor: performance}");
     machine.prepare(&first).unwrap();
     let refusals = [
-        life(guest(2, "4-5", ""), "isolate_cpus:\n  governor: performance\n"),
-        life(guest(2, "4-5", ""), "isolate_cpus:\n  shared: true\n  governor: powersave\n"),
+        life(guest(2, "4-5", ""), "isolate_cpus: {}\ncpu_power:\n  governor: performance\n"),
+        life(guest(2, "4-5", ""), "isolate_cpus: {shared: true}\ncpu_power:\n  governor: powersave\n"),
         life(guest(2, "0-1,5-7", ""), "isolate_cpus: {}"),
     ]
     .map(|life| refusal(&machine, &life));
@@ -111,6 +179,26 @@ fn what_another_guest_has() {
     // A refusal costs the guest that runs nothing.
     machine.release(&first).unwrap();
     machine.assert_is(&before, "released");
+}
+
+/// Scripts with `AllowedCPUs=` list what stays with the host.
+#[test]
+fn the_hosts_cpus_instead_of_the_guests() {
+    let machine = Machine::new("two-nodes");
+    let refusals = [
+        ("4-7", "0-3"),
+        // All but the guest's.
+        ("2-5", "0-1,6-7"),
+        // Cut at the wrong place: one vCPU of four is on the list.
+        ("4-7", "0-4"),
+    ]
+    .map(|(pins, list)| {
+        refusal(&machine, &life(guest(1, pins, ""), &format!("isolate_cpus:\n  cpus: {list}\n")))
+    });
+    insta::assert_snapshot!(refusals.join("\n\n"));
+    // One core for QEMU's own threads is left to the host on purpose.
+    let outcome = machine.prepare(&life(guest(1, "4-7", ""), "isolate_cpus: {cpus: 5-7}")).unwrap();
+    assert!(outcome.notes.iter().any(|note| note.text == "vCPUs are pinned to CPU 4, which is not isolated"));
 }
 
 #[test]
@@ -134,12 +222,15 @@ fn what_is_only_said() {
         "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='1' cpuset='6'/><emulatorpin cpuset='6-7'/></cputune>{device}"
     ));
     let all = [
-        notes("two-nodes", &life(with_device, "isolate_cpus: {epp: power}")),
+        notes("two-nodes", &life(with_device, "isolate_cpus: {}\ncpu_power: {epp: power}")),
         notes("two-nodes", &life(guest(1, "1-2,5-6", ""), "isolate_cpus: {}")),
         notes("no-systemd", &life(guest(1, "2,6", ""), "isolate_cpus: {}")),
         notes("cgroup-v1", &life(guest(1, "2,6", ""), "isolate_cpus: {}")),
         notes("isolcpus", &life(guest(1, "2,6", ""), "isolate_cpus: {}")),
-        notes("no-cpufreq", &life(guest(1, "2,6", ""), "isolate_cpus: {governor: performance}")),
+        notes(
+            "no-cpufreq",
+            &life(guest(1, "2,6", ""), "isolate_cpus: {}\ncpu_power: {governor: performance}"),
+        ),
         notes("no-cpufreq", &life(guest_with("<vcpu>2</vcpu>"), "isolate_cpus: {cpus: \"2,6\"}")),
     ];
     insta::assert_snapshot!(all.join("\n\n"));

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use vfio_hook::actions::GuestConfig;
 use vfio_hook::config::ConfigSource;
 use vfio_hook::deadline::Deadline;
 use vfio_hook::event::Operation;
 use vfio_hook::guest::{Guest, GuestUuid};
 use vfio_hook::host::simulated::{Faults, qemu_process, qemu_scope};
 use vfio_hook::host::{Host, STATE_DIR, manifest};
-use vfio_hook::ledger::{FILE, Ledger, Note, Outcome, Record};
+use vfio_hook::ledger::{FILE, Ledger, Note, Outcome, Record, SECOND};
 use vfio_hook::lifecycle::{self, LifecycleError, LoadedConfig};
 
 pub(crate) const HOSTS: &[&str] =
@@ -117,7 +118,18 @@ impl Machine {
         lifecycle::release(&mut self.host(), life.guest.uuid, "shutdown", soon())
     }
 
-    /// What any event of another guest, or `vfio-hook undo --stale`, does first.
+    /// What a guest's keeper does once it has been started for a lease that a killed process left: it gives the lease
+    /// back, and ends.
+    pub(crate) fn keeper_finishes(&self, life: &Life) {
+        let uuid = life.guest.uuid;
+        let keeper = self.path(&format!("/simulated/keepers/{uuid}"));
+        if keeper.exists() {
+            lifecycle::finish(&mut self.host(), uuid, "failed", None, soon()).unwrap();
+            let _ = fs::remove_file(keeper);
+        }
+    }
+
+    /// What `vfio-hook undo --stale` does first.
     pub(crate) fn open_and_close(&self) -> Outcome {
         let mut host = self.host();
         Ledger::open(&mut host, soon()).unwrap().recovered().clone()
@@ -139,8 +151,8 @@ impl Machine {
 
     /// Makes the ledger's writers dead ones: this test's process is the one that "was killed".
     pub(crate) fn forget_processes(&self) {
+        let Some(text) = self.keep_one_slot() else { return };
         let path = self.path(STATE_DIR).join(FILE);
-        let Ok(text) = fs::read_to_string(&path) else { return };
         let mut ledger: serde_json::Value = serde_json::from_str(&text).unwrap();
         for lease in ledger["leases"].as_object_mut().unwrap().values_mut() {
             for phase in ["preparing", "giving-back"] {
@@ -154,6 +166,14 @@ impl Machine {
 
     pub(crate) fn record(&self) -> Option<Record> {
         Ledger::peek(&self.host()).unwrap()
+    }
+
+    /// Leaves one slot of the ledger, in the first one's place: its text.
+    pub(crate) fn keep_one_slot(&self) -> Option<String> {
+        let bytes = self.record()?.to_bytes();
+        let _ = fs::remove_file(self.path(STATE_DIR).join(SECOND));
+        fs::write(self.path(STATE_DIR).join(FILE), &bytes).unwrap();
+        Some(String::from_utf8(bytes).unwrap())
     }
 
     pub(crate) fn has_ledger(&self) -> bool {
@@ -197,15 +217,13 @@ impl Machine {
     pub(crate) fn qemu_takes_pages(&self, uuid: GuestUuid) -> Vec<(String, u64)> {
         let mut taken = Vec::new();
         let Some(record) = self.record() else { return taken };
-        for entry in record.entries_of(uuid) {
-            let vfio_hook::ledger::Knob::PagePool(pool) = entry.knob else { continue };
-            let Some(share) = entry.claims.get(&uuid).and_then(|want| want.pages()) else { continue };
-            let path = pool.nr_hugepages_path();
+        for (entry, share) in record.claims_of::<vfio_hook::ledger::PagePoolSize>(uuid) {
+            let path = entry.setting.0.nr_hugepages_path();
             let folder = path.parent().unwrap().to_str().unwrap().to_owned();
             let free = format!("{folder}/free_hugepages");
-            let then = self.number(&free).checked_sub(share.promised).expect("QEMU found too few pages");
+            let then = self.number(&free).checked_sub(share.reserved).expect("QEMU found too few pages");
             self.set(&free, &then.to_string());
-            taken.push((folder, share.promised));
+            taken.push((folder, share.reserved));
         }
         taken
     }
@@ -310,8 +328,8 @@ pub(crate) fn pages_on(count: u64, node: u32) -> String {
 
 pub(crate) fn config(yaml: &str) -> LoadedConfig {
     let source = ConfigSource::new("/etc/vfio-hook/hooks.d/guest.yaml", yaml);
-    let config = source.parse().unwrap_or_else(|errors| panic!("{errors}"));
-    LoadedConfig { source, config }
+    let config = GuestConfig::read(&source).unwrap_or_else(|errors| panic!("{errors}"));
+    LoadedConfig::of_file(source, config)
 }
 
 pub(crate) fn life(guest: Guest, yaml: &str) -> Life {
@@ -320,11 +338,11 @@ pub(crate) fn life(guest: Guest, yaml: &str) -> Life {
 
 /// A guest that wants everything a host has to give.
 pub(crate) fn greedy(machine: &Machine, number: u8, cpus: &str, page_count: u64) -> Life {
-    let mut isolate = "isolate_cpus: {resume_latency: 20us".to_owned();
+    let mut power = "isolate_cpus: {}\ncpu_power: {resume_latency: 20us".to_owned();
     if machine.path("/sys/devices/system/cpu/cpu2/cpufreq").exists() {
-        isolate.push_str(", governor: performance");
+        power.push_str(", governor: performance");
     }
-    let mut yaml = format!("{isolate}}}\nhugepages: {{}}\n");
+    let mut yaml = format!("{power}}}\nhugepages: {{}}\n");
     if machine.path("/simulated/logind").exists() {
         yaml.push_str("block_sleep: {strength: mask, lid: ignore}\n");
     }
@@ -332,4 +350,34 @@ pub(crate) fn greedy(machine: &Machine, number: u8, cpus: &str, page_count: u64)
         yaml.push_str("services: {stop: ollama.service}\n");
     }
     life(guest(number, cpus, &pages(page_count)), &yaml)
+}
+
+/// Two guests come and go, the first one first, and the program is killed at each write of that in turn: whatever comes by
+/// afterwards, the host is what it was.
+pub(crate) fn killed_at_every_write(machine: &Machine, before: &Files, lives: &[Life; 2]) {
+    for nth in 1.. {
+        machine.faults.panic_at_write(nth);
+        let lived = machine.until_killed(|| {
+            for life in lives {
+                machine.prepare(life).unwrap();
+                machine.started(life).unwrap();
+            }
+            for life in lives {
+                machine.release(life).unwrap();
+            }
+        });
+        machine.faults.clear();
+        machine.forget_processes();
+        if nth % 2 == 0 {
+            machine.open_and_close();
+        }
+        for life in lives {
+            machine.release(life).unwrap();
+        }
+        machine.assert_is(before, &format!("killed at write {nth}"));
+        if lived.is_ok() {
+            assert!(nth > 20, "{nth}");
+            return;
+        }
+    }
 }

@@ -180,8 +180,23 @@ impl Call {
         errors
     }
 
-    /// Whether it may have to wait for somebody else.
-    pub(crate) fn may_block(&self, place: &str) -> bool {
+    /// Whether it may have to wait for another process, with these arguments. A descriptor is `nonblocking` if it does
+    /// not wait.
+    pub(crate) fn may_block(&self, place: &str, arguments: &[u64; 6], nonblocking: bool) -> bool {
+        let looks_only = match self.number {
+            libc::SYS_wait4 => arguments[2] & libc::WNOHANG as u64 != 0,
+            libc::SYS_waitid => arguments[3] & libc::WNOHANG as u64 != 0,
+            libc::SYS_flock => arguments[1] & libc::LOCK_NB as u64 != 0,
+            libc::SYS_poll => arguments[2] == 0,
+            libc::SYS_sendto | libc::SYS_recvfrom => arguments[3] & libc::MSG_DONTWAIT as u64 != 0,
+            libc::SYS_sendmsg | libc::SYS_recvmsg => arguments[2] & libc::MSG_DONTWAIT as u64 != 0,
+            _ => false,
+        };
+        let is_wait = matches!(self.subject, Waits(..) | Subject::None)
+            || matches!(self.number, libc::SYS_epoll_wait | libc::SYS_flock);
+        if looks_only || (nonblocking && !is_wait) {
+            return false;
+        }
         let is_file = place.starts_with('/') && !place.starts_with("/pipes");
         match self.number {
             libc::SYS_flock

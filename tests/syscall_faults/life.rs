@@ -301,8 +301,11 @@ impl Life {
     }
 
     fn ledger(&self) -> Option<serde_json::Value> {
-        let bytes = fs::read(self.machine.path(LEDGER)).ok()?;
-        Some(serde_json::from_slice(&bytes).unwrap_or_default())
+        let read = |path: &str| -> Option<serde_json::Value> {
+            serde_json::from_slice(&fs::read(self.machine.path(path)).ok()?).ok()
+        };
+        let slots = [LEDGER, SECOND].into_iter().filter_map(read);
+        slots.max_by_key(|slot| slot["sequence"].as_u64())
     }
 
     fn lines(&self) -> Vec<String> {
@@ -315,6 +318,7 @@ impl Life {
 }
 
 const LEDGER: &str = "/run/vfio-hook/ledger.json";
+const SECOND: &str = "/run/vfio-hook/ledger-2.json";
 
 /// What is the program's own, or changes by itself.
 const NOT_COMPARED: [&str; 5] =

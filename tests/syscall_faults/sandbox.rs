@@ -43,9 +43,10 @@ pub(crate) const UUID: &str = "c0ffee00-1111-4222-8333-44445555666f";
 
 /// What takes the guest as much as a host of plain files can give.
 const CONFIG: &str = "\
-isolate_cpus: {governor: powersave, resume_latency: 20us, cpu_dma_latency: 50us}
+isolate_cpus: {}
+cpu_power: {governor: powersave, resume_latency: 20us, dma_latency: 50us}
 hugepages: {}
-gpu: {return_to: vfio, guest_reboot: allow}
+gpu: {return_to: vfio, keep_awake: never, guest_reboot: allow}
 run:
 - {when: prepare, command: [/usr/bin/echo, hello], on_failure: refuse}
 - {when: started, command: [/usr/bin/echo, it runs]}
@@ -271,7 +272,7 @@ fn wait_until_readable(file: &File, deadline: Instant) -> bool {
     poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], timeout).unwrap_or(0) > 0
 }
 
-/// All that was written to a pipe; none where its end does not come, because somebody keeps it open.
+/// All that was written to a pipe; none where its end does not come, because a process keeps it open.
 fn to_the_end(mut pipe: File) -> Option<Vec<u8>> {
     let deadline = Instant::now() + PATIENCE;
     let mut bytes = Vec::new();

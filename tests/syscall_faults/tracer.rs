@@ -100,7 +100,7 @@ enum Role {
     Daemon,
     /// This program, and its name in a key.
     Program(String),
-    /// Somebody else's program.
+    /// Another program.
     Foreign,
 }
 
@@ -200,16 +200,34 @@ fn status_number(pid: Pid, name: &str) -> Option<Pid> {
     line.trim_start_matches(':').trim().parse().ok().map(Pid::from_raw)
 }
 
+/// Whether this thread traces a task.
+fn is_ours(pid: Pid) -> bool {
+    status_number(pid, "TracerPid").is_some_and(|tracer| tracer == nix::unistd::gettid())
+}
+
+/// Whether a task has ended, or is about to.
+fn is_ending(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_none_or(|state| matches!(state.trim().chars().next(), Some('Z' | 'X') | None))
+}
+
 impl Tracer<'_> {
     fn seize(&mut self, pid: Pid, role: Role) {
         match ptrace::seize(pid, options()) {
-            Ok(()) => {
-                let group = status_number(pid, "Tgid").unwrap_or(pid);
-                self.tracees.insert(pid, Tracee { role, group, is_in_main: true, at_exit: None });
-            }
+            // The kernel has attached it already where a thread that is traced has just made it.
+            Err(Errno::EPERM) if is_ours(pid) => self.insert(pid, role),
+            Ok(()) => self.insert(pid, role),
             Err(Errno::ESRCH) => {}
+            // One that is just ending (`ptrace_attach` in `kernel/ptrace.c`).
+            Err(Errno::EPERM) if is_ending(pid) => {}
             Err(errno) => panic!("process {pid} cannot be traced: {errno}"),
         }
+    }
+
+    fn insert(&mut self, pid: Pid, role: Role) {
+        let group = status_number(pid, "Tgid").unwrap_or(pid);
+        self.tracees.insert(pid, Tracee { role, group, is_in_main: true, at_exit: None });
     }
 
     /// All threads: others may come meanwhile, from those that are not traced yet.
@@ -399,7 +417,7 @@ impl Tracer<'_> {
             return false;
         }
         let when = if self.end.is_none() { When::BeforeAnswer } else { When::AfterAnswer };
-        let may_block = call.may_block(&key.place);
+        let may_block = call.may_block(&key.place, &arguments, is_nonblocking(pid, call, &arguments));
         let fault = self.order.fault.filter(|(wanted, _)| **wanted == key && !self.was_made);
         self.seen.insert(key.clone(), Seen { key, errors, may_block, when });
         let (Some((_, fault)), Some(tracee)) = (fault, self.tracees.get_mut(&pid)) else { return false };
@@ -507,6 +525,15 @@ impl Tracer<'_> {
             }
         }
     }
+}
+
+/// Whether the call's descriptor does not wait: then it is slow in no kernel.
+fn is_nonblocking(pid: Pid, call: &Call, arguments: &[u64; 6]) -> bool {
+    let (Subject::Descriptor(number) | Subject::Address(number, _)) = call.subject else { return false };
+    let shown = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", arguments[number])).unwrap_or_default();
+    let flags = shown.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i64::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & i64::from(libc::O_NONBLOCK) != 0)
 }
 
 impl AtExit {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::actions::{Proposal, Situation};
 use crate::config::Gpu;
 use crate::deadline::Deadline;
-use crate::gpu::BarSize;
 use crate::host::HostError;
+use crate::key_path::KeyPath;
+use crate::pci::BarSize;
 use crate::pci::PciAddress;
 
 /// How long the function may take to say which sizes it offers.
@@ -27,18 +28,18 @@ pub(super) fn propose(
     let offered = situation.host.pci_bar_sizes_offered(function, &asked, deadline)?;
     for (bar, wanted) in &config.bars {
         let now = sizes.insert(*bar, *wanted);
-        let place = ["gpu".to_owned(), "bars".to_owned(), bar.to_string()];
+        let place = KeyPath::from(&["gpu", "bars"]).key(bar.to_string());
         match offered.get(bar) {
-            None => proposal.refuse_at(
-                &place,
+            None => proposal.refuse(
+                place,
                 format!("BAR {bar} of {function} cannot be resized"),
                 "switch on Resizable BAR (and Above 4G Decoding) in the firmware, or leave the BAR out",
             ),
             // What it has already need not be among them: nothing is written then.
             Some(offered) if now != Some(*wanted) && !offered.contains(wanted) => {
                 let words: Vec<String> = offered.iter().map(BarSize::to_string).collect();
-                proposal.refuse_at(
-                    &place,
+                proposal.refuse(
+                    place,
                     format!("BAR {bar} of {function} cannot be {wanted}: it offers {}", words.join(", ")),
                     "take one of these sizes, or leave the BAR out",
                 );

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::slot::{is_one_card, suggestion, with_article};
 use super::{Card, DEVICES, GPU, Role, safety};
-use crate::actions::{Proposal, Situation};
+use crate::actions::{Proposal, Situation, Until};
 use crate::config::{DeviceChoice, Gpu};
+use crate::guest::PciHostdev;
 use crate::host::{HostError, PciFunction};
-use crate::pci::{PciAddress, PciFunctions, PciSlot};
+use crate::key_path::KeyPath;
+use crate::pci::{PciAddress, PciClass, PciFunctions, PciSlot, listed};
 
 /// The graphics cards that the guest gets, each with all its functions.
 pub(super) fn graphics_cards(
@@ -35,7 +38,7 @@ pub(super) fn graphics_cards(
             chosen
         }
     };
-    let is_wrong = !proposal.problems.is_empty();
+    let is_wrong = proposal.has_problems();
     if chosen.is_empty() && !is_wrong && handed_over.iter().all(|function| !function.class.is_display()) {
         proposal.refuse(
             GPU,
@@ -49,11 +52,25 @@ pub(super) fn graphics_cards(
         let all = situation.host.pci_functions_of(slot);
         let left_out: Vec<PciAddress> =
             all.iter().copied().filter(|address| !is_in_xml(situation, *address)).collect();
+        let mut taken = all.clone();
         if !left_out.is_empty() {
-            refuse_parts(&left_out, slot, situation, proposal);
-            continue;
+            let mut is_card = true;
+            let displays = handed_over.iter().filter(|function| function.address.slot() == slot);
+            for display in displays.filter(|function| function.class.is_display()) {
+                is_card &= is_one_card(display, &all, situation)?;
+            }
+            if is_card {
+                refuse_parts(&left_out, slot, situation, proposal);
+                continue;
+            }
+            taken.retain(|address| !left_out.contains(address));
+            proposal.inform(format!(
+                "{} in the slot of {} stays with the host: it is a part of the processor, not of a card",
+                listed(&left_out),
+                listed(&taken)
+            ));
         }
-        cards.extend(card(&all, Role::Graphics, situation)?);
+        cards.extend(card(&taken, Role::Graphics, situation)?);
     }
     Ok(cards)
 }
@@ -73,11 +90,16 @@ pub(super) fn companions(
         }
         if situation.host.is_virtual_function(address)? {
             proposal.inform(format!("{address} is a virtual function: it is left to libvirt"));
-        } else if !situation.host.pci_function(address)?.class.is_display() {
+        } else if is_companion(situation.host.pci_function(address)?.class) {
             companions.extend(card(&[address], Role::Companion, situation)?);
         }
     }
     Ok(companions)
+}
+
+/// No graphics, and nothing that a guest cannot have at all: an address that is wrong is said elsewhere.
+fn is_companion(class: PciClass) -> bool {
+    !class.is_display() && !class.is_bridge_of_any_kind()
 }
 
 /// What of the XML's PCI devices is there, virtual functions apart; what is not is a reason to refuse.
@@ -92,8 +114,16 @@ fn present_hostdevs(
             Ok(function) if function.class.is_display() && situation.host.is_virtual_function(address)? => {
                 proposal.inform(format!("{address} is a virtual function of a card: it is left to libvirt"));
             }
+            Ok(function) if function.class.is_bridge_of_any_kind() => proposal.refuse(
+                DEVICES,
+                format!(
+                    "the guest's XML hands over {hostdev}, which is {} of the host: the address is wrong",
+                    with_article(function.class)
+                ),
+                suggestion(address, situation)?,
+            ),
             Ok(function) => present.push(function),
-            Err(error) if error.is_absent() => refuse_absent(address, situation, proposal),
+            Err(error) if error.is_absent() => refuse_absent(hostdev, situation, proposal)?,
             Err(error) => return Err(error),
         }
     }
@@ -101,16 +131,23 @@ fn present_hostdevs(
 }
 
 /// One that fell off the bus and did not come back is in quarantine.
-fn refuse_absent(address: PciAddress, situation: Situation<'_>, proposal: &mut Proposal) {
+fn refuse_absent(
+    hostdev: &PciHostdev,
+    situation: Situation<'_>,
+    proposal: &mut Proposal,
+) -> Result<(), HostError> {
+    let address = hostdev.address;
     let quarantines = &situation.record.quarantines;
     match quarantines.iter().find(|quarantine| quarantine.terms.functions.contains(address)) {
         Some(quarantine) => safety::refuse_quarantined(quarantine, situation, proposal),
-        None => proposal.refuse(
+        None => proposal.refuse_until(
+            Until::CommandsRan,
             DEVICES,
-            format!("the guest's XML hands over {address}, but this host has no such device"),
-            "`lspci -D` shows the addresses; they change when cards are added or the firmware is set up anew",
+            format!("the guest's XML hands over {hostdev}, but this host has no such device"),
+            suggestion(address, situation)?,
         ),
     }
+    Ok(())
 }
 
 /// Whether an element of the list can be taken; what cannot is a reason to refuse.
@@ -120,18 +157,22 @@ fn is_to_be_had(
     situation: Situation<'_>,
     proposal: &mut Proposal,
 ) -> Result<bool, HostError> {
-    let place = ["gpu".to_owned(), "devices".to_owned(), number.to_string()];
+    let place = KeyPath::from(DEVICES).element(number);
     if !is_in_xml(situation, address) {
-        proposal.refuse_at(
-            &place,
+        proposal.refuse(
+            place,
             format!("the guest's XML does not hand over {address}"),
             "add a <hostdev> for it (`virsh edit`), or take it out of this list",
         );
         return Ok(false);
     }
+    // That it is wrong is said of the XML.
+    if situation.host.pci_function(address).is_ok_and(|function| function.class.is_bridge_of_any_kind()) {
+        return Ok(false);
+    }
     if situation.host.is_virtual_function(address)? {
-        proposal.refuse_at(
-            &place,
+        proposal.refuse(
+            place,
             format!("{address} is a virtual function, which is no card of its own"),
             "take it out of this list: libvirt hands it over, as `managed=` of the XML says",
         );

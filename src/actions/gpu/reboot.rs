@@ -28,12 +28,12 @@ pub(super) fn propose(
     }
     let asked = config.guest_reboot.or_else(|| by_family.map(|family| family.guest_reboot()));
     let Some(reboot) = asked.filter(|reboot| *reboot != GuestReboot::Allow) else { return Ok(()) };
-    proposal.guest_reboot = Some(reboot);
+    proposal.lease.guest_reboot = Some(reboot);
     if situation.guest.on_reboot == LifecycleAction::Destroy {
         return Ok(());
     }
     let uuid = situation.guest.uuid;
-    let mend = format!("`virsh set-lifecycle-action {uuid} reboot destroy --config`");
+    let fix = format!("`virsh set-lifecycle-action {uuid} reboot destroy --config`");
     let on_reboot = &situation.guest.on_reboot;
     match (config.guest_reboot, by_family) {
         (None, Some(family)) => proposal.refuse(
@@ -44,14 +44,14 @@ pub(super) fn propose(
                 family.name
             ),
             format!(
-                "{mend} has it stopped instead, and started again with a card that was reset; or write \
+                "{fix} has it stopped instead, and started again with a card that was reset; or write \
                  `guest_reboot: allow`"
             ),
         ),
         _ => proposal.refuse(
             GUEST_REBOOT,
             format!("`{reboot}` has no effect while the guest's XML says <on_reboot>{on_reboot}</on_reboot>"),
-            mend,
+            fix,
         ),
     }
     Ok(())

@@ -1,12 +1,15 @@
 //! How the card is reset between two guests: what was chosen, and what the kernel can do.
 
-use super::Card;
-use crate::actions::{Proposal, Situation};
+use super::{Card, of_driver};
+use crate::actions::{Proposal, Situation, Until};
 use crate::config::Gpu;
 use crate::gpu::{ResetMethod, VENDOR_RESET, VendorReset};
 use crate::host::{BusReset, HostError, PciAttribute, PciFunction};
-use crate::ledger::{Knob, Value, Want};
-use crate::pci::{PciAddress, listed};
+use crate::key_path::KeyPath;
+use crate::ledger::{Attribute, AttributeValue};
+use crate::pci::{PciAddress, PciId, listed};
+
+const RESET_METHOD: &[&str] = &["gpu", "reset_method"];
 
 /// The resets of a function that are tried first, as `reset_method` will have them.
 struct Chosen {
@@ -14,13 +17,14 @@ struct Chosen {
     methods: Vec<String>,
 }
 
-/// Claims the resets that are to be tried first, and says how the card will be reset.
+/// Claims the resets that are to be tried first, and says how the card will be reset. Returns the function that the
+/// module vendor-reset is to reset.
 pub(super) fn propose(
     config: &Gpu,
     card: &Card,
     situation: Situation<'_>,
     proposal: &mut Proposal,
-) -> Result<(), HostError> {
+) -> Result<Option<PciAddress>, HostError> {
     let display = card.members.iter().find(|member| member.class.is_display());
     let chosen = match display {
         Some(display) => choose(config, display, situation, proposal)?,
@@ -29,13 +33,26 @@ pub(super) fn propose(
     if let Some(Chosen { function, methods }) = &chosen
         && situation.host.pci_reset_methods(*function)? != *methods
     {
-        proposal.claim(knob(*function), Want::Text(methods.join(" ")));
+        proposal.claim(
+            setting(*function),
+            AttributeValue::new(methods.join(" ")),
+            of_driver(config, RESET_METHOD),
+        );
     }
-    tell(card, chosen.as_ref(), situation, proposal)
+    tell(card, chosen.as_ref(), situation, proposal)?;
+    Ok(chosen.filter(|chosen| is_by_vendor_reset(chosen, display, situation)).map(|chosen| chosen.function))
 }
 
-fn knob(function: PciAddress) -> Knob {
-    Knob::PciAttribute { address: function, attribute: PciAttribute::ResetMethod }
+/// The kernel has no reset of its own for any of AMD's graphics (`pci_dev_reset_methods` in `drivers/pci/quirks.c`), so
+/// that `device_specific` is the module's.
+fn is_by_vendor_reset(chosen: &Chosen, display: Option<&PciFunction>, situation: Situation<'_>) -> bool {
+    let is_first = chosen.methods.first().is_some_and(|first| first == ResetMethod::DeviceSpecific.as_str());
+    let is_amds = display.is_some_and(|display| display.id.vendor == PciId::AMD);
+    is_first && is_amds && situation.host.has_module(VENDOR_RESET)
+}
+
+fn setting(function: PciAddress) -> Attribute {
+    Attribute::of_function(function, PciAttribute::ResetMethod)
 }
 
 /// Those of the file, or that of vendor-reset where it knows the card.
@@ -71,10 +88,8 @@ fn known_methods(function: PciAddress, situation: Situation<'_>) -> Result<Optio
         Err(error) if error.is_absent() => return Ok(None),
         now => now?,
     };
-    let before = match situation.record.entry(&knob(function)).map(|entry| &entry.baseline) {
-        Some(Value::Text(before)) => before.as_str(),
-        _ => "",
-    };
+    let entry = situation.record.entry(&setting(function));
+    let before = entry.map_or("", |entry| entry.baseline.as_str());
     let mut names: Vec<String> = Vec::new();
     for name in now.split_whitespace().chain(before.split_whitespace()) {
         if names.iter().all(|known| known != name) {
@@ -97,7 +112,7 @@ fn check(
     let path = PciAttribute::ResetMethod.path(function);
     let Some(known) = known else {
         proposal.refuse(
-            &["gpu", "reset_method"],
+            RESET_METHOD,
             format!("how {function} is reset cannot be chosen: the kernel has no {}", path.display()),
             "remove the key: kernels before 5.15 have no such file, later ones none for what cannot be reset by itself",
         );
@@ -105,31 +120,31 @@ fn check(
     };
     let neighbours = neighbours(function, situation)?;
     for (number, method) in methods.iter().enumerate() {
-        let place = ["gpu".to_owned(), "reset_method".to_owned(), number.to_string()];
+        let place = KeyPath::from(RESET_METHOD).element(number);
         let is_known = known.iter().any(|name| name == method.as_str());
         match method {
             // vendor-reset's is listed only once it was chosen.
             ResetMethod::DeviceSpecific if is_known || situation.host.has_module(VENDOR_RESET) => {}
-            ResetMethod::DeviceSpecific => proposal.refuse_at(
-                &place,
+            ResetMethod::DeviceSpecific => proposal.refuse_until(
+                Until::CommandsRan,
+                place,
                 format!("{function} has no reset `{method}`, and the module vendor-reset is not loaded"),
                 "load it (`modprobe vendor-reset`) if it knows the card, or leave the method out",
             ),
             // The kernel lists it for a card's first function, found before the others, and does not take it any more.
-            ResetMethod::Bus | ResetMethod::CxlBus if is_known && !neighbours.is_empty() => proposal
-                .refuse_at(
-                    &place,
-                    format!(
-                        "{function} has no reset `{method}` of its own: {} would be reset too",
-                        listed(&neighbours)
-                    ),
-                    "leave it out: VFIO resets the whole bus by itself where all of it is the guest's",
+            ResetMethod::Bus | ResetMethod::CxlBus if is_known && !neighbours.is_empty() => proposal.refuse(
+                place,
+                format!(
+                    "{function} has no reset `{method}` of its own: {} would be reset too",
+                    listed(&neighbours)
                 ),
+                "leave it out: VFIO resets the whole bus by itself where all of it is the guest's",
+            ),
             _ if is_known => {}
             _ => {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                proposal.refuse_at(
-                    &place,
+                proposal.refuse(
+                    place,
                     format!("{function} has no reset `{method}`: its `reset_method` lists {known}"),
                     format!(
                         "take one of those; `echo default > {}` has all listed that it has",

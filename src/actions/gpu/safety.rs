@@ -2,9 +2,9 @@
 //! host's.
 
 use super::{Card, DEVICES};
-use crate::actions::{Proposal, Situation};
+use crate::actions::{Proposal, Situation, Until};
 use crate::host::HostError;
-use crate::ledger::{Knob, Quarantine};
+use crate::ledger::{PciBindings, Quarantine};
 use crate::pci::PciAddress;
 use crate::wall_clock::age;
 
@@ -16,9 +16,8 @@ pub(super) fn is_free(card: &Card, situation: Situation<'_>, proposal: &mut Prop
     }
     let others = situation.record.leases.iter().filter(|(uuid, _)| **uuid != situation.guest.uuid);
     for (uuid, lease) in others {
-        let holds = situation.record.entries_of(*uuid).any(
-            |entry| matches!(&entry.knob, Knob::PciBindings(functions) if functions.overlap(&card.functions)),
-        );
+        let mut claims = situation.record.claims_of::<PciBindings>(*uuid);
+        let holds = claims.any(|(entry, _)| entry.setting.0.overlap(&card.functions));
         if holds || lease.cards.iter().any(|terms| terms.functions.overlap(&card.functions)) {
             proposal.refuse(
                 DEVICES,
@@ -78,7 +77,8 @@ pub(super) fn check_group(
             if function.class.is_bridge() {
                 continue;
             }
-            proposal.refuse(
+            proposal.refuse_until(
+                Until::CommandsRan,
                 DEVICES,
                 format!(
                     "{} shares IOMMU group {group} with {other}, which the host uses ({driver})",

@@ -4,11 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
+use crate::commands::user_error::{Trying, UserError, UserResult};
 use crate::guest::GuestName;
 use crate::host::Host;
-use crate::lifecycle::{self, CONFIG_DIR, HOST_FILE};
+use crate::lifecycle::{self, CONFIG_DIR, GROUPS_FILE, HOST_FILE};
 
 /// A file that is checked.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,34 +21,49 @@ pub(super) struct Target {
 pub(super) enum Kind {
     /// The host's; these come first, as guests' files are held against them.
     Host,
+    /// The groups of guests.
+    Groups,
     /// A guest's.
     Guest,
 }
 
+/// The files that are no guest's.
+const OF_ALL_GUESTS: [(&str, Kind); 2] = [(HOST_FILE, Kind::Host), (GROUPS_FILE, Kind::Groups)];
+
 /// Those that are named, or else all of this host.
-pub(super) fn targets(host: &Host, named: &[OsString]) -> anyhow::Result<Vec<Target>> {
+pub(super) fn targets(host: &Host, named: &[OsString]) -> UserResult<Vec<Target>> {
     let mut targets = if named.is_empty() {
         all(host)?
     } else {
-        named.iter().map(|name| target(name)).collect::<anyhow::Result<_>>()?
+        named.iter().map(|name| target(name)).collect::<UserResult<_>>()?
     };
+    // A guest that is to start needs the groups to be right, too.
+    let is_used = targets
+        .iter()
+        .any(|target: &Target| target.kind == Kind::Guest && target.file.starts_with(CONFIG_DIR));
+    if is_used
+        && host.is_named(GROUPS_FILE)
+        && targets.iter().all(|target| target.file != Path::new(GROUPS_FILE))
+    {
+        targets.push(Target { file: GROUPS_FILE.into(), kind: Kind::Groups });
+    }
     targets.sort_by_key(|target| target.kind);
     Ok(targets)
 }
 
-fn all(host: &Host) -> anyhow::Result<Vec<Target>> {
+fn all(host: &Host) -> UserResult<Vec<Target>> {
     let mut targets = Vec::new();
-    if host.is_named(HOST_FILE) {
-        targets.push(Target { file: PathBuf::from(HOST_FILE), kind: Kind::Host });
+    for (file, kind) in OF_ALL_GUESTS.into_iter().filter(|(file, _)| host.is_named(file)) {
+        targets.push(Target { file: PathBuf::from(file), kind });
     }
     if !host.has_folder(CONFIG_DIR.as_ref())? {
         return Ok(targets);
     }
     let folder = host.locate(CONFIG_DIR.as_ref());
-    let entries = fs::read_dir(&folder).with_context(|| format!("failed to list {CONFIG_DIR}"))?;
+    let entries = fs::read_dir(&folder).trying(|| format!("failed to list {CONFIG_DIR}"))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.with_context(|| format!("failed to list {CONFIG_DIR}"))?.path();
+        let path = entry.trying(|| format!("failed to list {CONFIG_DIR}"))?.path();
         if path.extension() == Some(OsStr::new("yaml")) {
             files.extend(path.file_name().map(|name| Path::new(CONFIG_DIR).join(name)));
         }
@@ -60,26 +74,27 @@ fn all(host: &Host) -> anyhow::Result<Vec<Target>> {
 }
 
 /// A path is one by its slash or its ending; everything else is a guest's name.
-fn target(name: &OsStr) -> anyhow::Result<Target> {
+fn target(name: &OsStr) -> UserResult<Target> {
     let path = Path::new(name);
     if name.as_encoded_bytes().contains(&b'/') || path.extension() == Some(OsStr::new("yaml")) {
         return Ok(Target { file: path.to_owned(), kind: kind(path) });
     }
     let name = GuestName::new(name);
-    let file =
-        lifecycle::config_path(&name).with_context(|| format!("a guest called `{name}` can have no file"))?;
+    let file = lifecycle::config_path(&name)
+        .ok_or_else(|| UserError::new(format!("a guest called `{name}` can have no file")))?;
     Ok(Target { file, kind: Kind::Guest })
 }
 
-/// A file called as the host's is one, but for that of a guest called `host`.
+/// A file called as one that is no guest's is such a file, unless it is among the guests' files: a guest may have that name.
 fn kind(path: &Path) -> Kind {
-    if path.file_name() != Path::new(HOST_FILE).file_name() {
+    let has_name = |file: &str| path.file_name() == Path::new(file).file_name();
+    let Some((_, kind)) = OF_ALL_GUESTS.into_iter().find(|(file, _)| has_name(file)) else {
         return Kind::Guest;
-    }
+    };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs::canonicalize(folder) {
         Ok(folder) if folder == Path::new(CONFIG_DIR) => Kind::Guest,
-        _ => Kind::Host,
+        _ => kind,
     }
 }
 
@@ -90,7 +105,8 @@ mod tests {
 
     #[test]
     fn the_hosts_file_is_known_by_its_name_and_comes_first() {
-        let named = ["win11", "x/win10.yaml", "host", "x/host.yaml", HOST_FILE].map(OsString::from);
+        let named = ["win11", "x/win10.yaml", "host", "x/host.yaml", HOST_FILE, "guests.yaml", "guests"];
+        let named = named.map(OsString::from);
         let targets = targets(&Host::real(), &named).unwrap();
         let found: Vec<_> =
             targets.iter().map(|target| (target.kind, target.file.to_str().unwrap())).collect();
@@ -99,11 +115,30 @@ mod tests {
             [
                 (Kind::Host, "x/host.yaml"),
                 (Kind::Host, "/etc/vfio-hook/host.yaml"),
+                (Kind::Groups, "guests.yaml"),
                 (Kind::Guest, "/etc/vfio-hook/hooks.d/win11.yaml"),
                 (Kind::Guest, "x/win10.yaml"),
                 (Kind::Guest, "/etc/vfio-hook/hooks.d/host.yaml"),
+                (Kind::Guest, "/etc/vfio-hook/hooks.d/guests.yaml"),
             ]
         );
+    }
+
+    /// The hook reads it before a guest's own file counts.
+    #[test]
+    fn a_guest_that_is_named_has_the_groups_checked_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::simulated(folder.path(), &Faults::default());
+        let kinds = |named: &[&str]| -> Vec<Kind> {
+            let named: Vec<OsString> = named.iter().map(OsString::from).collect();
+            targets(&host, &named).unwrap().iter().map(|target| target.kind).collect()
+        };
+        assert_eq!(kinds(&["win11"]), [Kind::Guest]);
+        fs::create_dir_all(folder.path().join("etc/vfio-hook")).unwrap();
+        fs::write(folder.path().join(&GROUPS_FILE[1..]), "").unwrap();
+        assert_eq!(kinds(&["win11"]), [Kind::Groups, Kind::Guest]);
+        assert_eq!(kinds(&["win11", GROUPS_FILE]), [Kind::Groups, Kind::Guest]);
+        assert_eq!(kinds(&["x/win11.yaml"]), [Kind::Guest]);
     }
 
     #[test]

@@ -12,9 +12,10 @@ use crate::deadline::Deadline;
 use crate::gpu::{Family, FamilyName, ReturnTo, Robustness, VENDOR_RESET, VendorReset};
 use crate::guest::{GuestName, GuestUuid};
 use crate::host::{
-    BusReset, ConnectorStatus, DriverName, Expected, Host, HostError, Link, PciFunction, PortsAbove,
+    BusReset, ConnectorStatus, DriverName, Expected, Host, HostError, Link, PciFunction, PciModelName,
+    PortsAbove,
 };
-use crate::ledger::{CardTerms, Knob, Record, Verdict};
+use crate::ledger::{CardHealth, CardTerms, PciBindings, Record};
 use crate::pci::{PciAddress, PciId, PciSlot};
 
 /// How long a card may take to answer.
@@ -35,6 +36,9 @@ pub(super) struct Known<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct CardView {
     pub(super) slot: PciSlot,
+    /// Its model for people; none where the host has no name for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<PciModelName>,
     pub(super) functions: Vec<FunctionView>,
     /// None for what is no graphics card.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,8 +187,10 @@ impl CardView {
         let stuck = quarantines::stuck(host, terms.iter().copied());
         let expected = expected(&members, &terms);
         let display = members.iter().find(|member| member.class.is_display());
+        let named = display.or(members.first());
         Ok(Self {
             slot,
+            name: named.and_then(|function| host.pci_model_name(function.id)),
             functions: functions(host, &members, &expected)?,
             family: display.map(|display| FamilyView::of(host, config.family_of(display.id))),
             group_others: group_others(host, &members)?,
@@ -345,22 +351,21 @@ fn health(
     let above: Vec<PciAddress> = ports.nearest_first().collect();
     let report = host.probe_pci(expected, &above, Deadline::after(PROBE))?;
     let link = report.functions.values().find_map(|probed| probed.link);
-    let (state, evidence) = match Verdict::of(&report, &[]) {
-        Verdict::Clean => (HealthState::Answers, Vec::new()),
-        Verdict::Doubtful(evidence) => (HealthState::Doubtful, evidence),
-        Verdict::Dead(evidence) => (HealthState::Dead, evidence),
-        Verdict::Stuck(_) => (HealthState::Stuck, report.evidence()),
+    let (state, evidence) = match CardHealth::of(&report, &[]) {
+        CardHealth::Clean => (HealthState::Answers, Vec::new()),
+        CardHealth::Doubtful(evidence) => (HealthState::Doubtful, evidence),
+        CardHealth::Dead(evidence) => (HealthState::Dead, evidence),
+        CardHealth::Stuck(_) => (HealthState::Stuck, report.evidence()),
     };
     Ok(HealthView { state, evidence, link: link.map(|link: Link| link.to_string()) })
 }
 
 /// The guest that claims the card's drivers.
 fn guest(record: &Record, slot: PciSlot) -> Option<GuestView> {
-    let is_of_card = |knob: &Knob| matches!(knob, Knob::PciBindings(functions) if functions.slot() == slot);
-    let (uuid, lease) = record
-        .leases
-        .iter()
-        .find(|(uuid, _)| record.entries_of(**uuid).any(|entry| is_of_card(&entry.knob)))?;
+    let has_card = |uuid: GuestUuid| {
+        record.claims_of::<PciBindings>(uuid).any(|(entry, _)| entry.setting.0.slot() == slot)
+    };
+    let (uuid, lease) = record.leases.iter().find(|(uuid, _)| has_card(**uuid))?;
     let terms = lease.cards.iter().find(|terms| terms.functions.slot() == slot);
     Some(GuestView {
         name: GuestName::new(&lease.name).to_string(),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::commands::output::{self, Format, OutcomeView};
 use crate::commands::quarantines::{self, StuckView};
+use crate::commands::user_error::{UserError, UserResult};
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host::Host;
@@ -49,7 +50,7 @@ struct ClearanceView<'a> {
     stuck: &'a [StuckView],
 }
 
-pub(super) fn run(host: &mut Host, wanted: Option<PciSlot>, format: Format) -> anyhow::Result<Exit> {
+pub(super) fn run(host: &mut Host, wanted: Option<PciSlot>, format: Format) -> UserResult<Exit> {
     let clearances = carry_out(host, wanted, Deadline::after(PATIENCE))?;
     match format {
         Format::Json => output::json(&views(&clearances)),
@@ -67,7 +68,7 @@ pub(super) fn carry_out(
     host: &mut Host,
     wanted: Option<PciSlot>,
     deadline: Deadline,
-) -> anyhow::Result<Clearances> {
+) -> UserResult<Clearances> {
     let mut clearances = Clearances { asked: wanted, ..Clearances::default() };
     for (functions, card) in meant(host, wanted)? {
         let slot = functions.slot();
@@ -82,13 +83,14 @@ pub(super) fn carry_out(
 }
 
 /// The functions in quarantine of the card that is named, or of the only one, and what it is.
-fn meant(host: &Host, wanted: Option<PciSlot>) -> anyhow::Result<Vec<(PciFunctions, String)>> {
+fn meant(host: &Host, wanted: Option<PciSlot>) -> UserResult<Vec<(PciFunctions, String)>> {
     let quarantines = Ledger::peek(host)?.map_or_else(Vec::new, |record| record.quarantines);
     let slot = |quarantine: &Quarantine| quarantine.terms.functions.slot();
     let first = quarantines.first().map(slot);
     if wanted.is_none() && quarantines.iter().any(|quarantine| Some(slot(quarantine)) != first) {
         let names: Vec<String> = quarantines.iter().map(|quarantine| quarantine.terms.name.clone()).collect();
-        anyhow::bail!("several cards are in quarantine: say which\nhelp: there is {}", names.join(", "));
+        return Err(UserError::new("several cards are in quarantine: say which")
+            .with_help(format!("there is {}", names.join(", "))));
     }
     let meant = wanted.or(first);
     let of_card = quarantines.into_iter().filter(|quarantine| Some(slot(quarantine)) == meant);

@@ -7,10 +7,11 @@ use serde::Serialize;
 use super::card::{CardView, Known};
 use super::sheet;
 use crate::commands::output::{self, Format};
+use crate::commands::user_error::{UserError, UserResult};
 use crate::config::HostConfig;
 use crate::exit::Exit;
 use crate::host::{Host, HostError};
-use crate::ledger::{Ledger, Record};
+use crate::ledger::{Ledger, Record, remedy};
 use crate::lifecycle::{self, LifecycleError};
 use crate::pci::PciSlot;
 
@@ -31,7 +32,7 @@ struct ProblemView {
     help: Option<String>,
 }
 
-pub(super) fn run(host: &Host, wanted: Option<PciSlot>, format: Format) -> anyhow::Result<Exit> {
+pub(super) fn run(host: &Host, wanted: Option<PciSlot>, format: Format) -> UserResult<Exit> {
     let view = view(host, wanted)?;
     match format {
         Format::Json => output::json(&view),
@@ -44,7 +45,7 @@ pub(super) fn run(host: &Host, wanted: Option<PciSlot>, format: Format) -> anyho
 ///
 /// # Errors
 /// There is no such card; PCI cannot be read.
-pub(super) fn view(host: &Host, wanted: Option<PciSlot>) -> anyhow::Result<View> {
+pub(super) fn view(host: &Host, wanted: Option<PciSlot>) -> UserResult<View> {
     let mut problems = Vec::new();
     let record = Ledger::peek(host).unwrap_or_else(|error| {
         let problem = format!("who has a card and which are in quarantine is not known: {error}");
@@ -62,10 +63,9 @@ pub(super) fn view(host: &Host, wanted: Option<PciSlot>) -> anyhow::Result<View>
     for slot in slots {
         match CardView::of(known, slot) {
             Ok(card) => cards.push(card),
-            Err(error) => problems.push(ProblemView {
-                problem: format!("{slot}: {error}"),
-                help: error.help().map(str::to_owned),
-            }),
+            Err(error) => {
+                problems.push(ProblemView { problem: format!("{slot}: {error}"), help: remedy(&error) })
+            }
         }
     }
     Ok(View { cards, problems, found })
@@ -84,7 +84,7 @@ impl ProblemView {
 }
 
 /// The cards to look at: the one named, else all with a display controller and all in quarantine.
-fn slots(host: &Host, record: Option<&Record>, wanted: Option<PciSlot>) -> anyhow::Result<Vec<PciSlot>> {
+fn slots(host: &Host, record: Option<&Record>, wanted: Option<PciSlot>) -> UserResult<Vec<PciSlot>> {
     let quarantines = record.map_or(&[][..], |record| &record.quarantines);
     let quarantined = quarantines.iter().map(|quarantine| quarantine.terms.functions.slot());
     let mut slots: BTreeSet<PciSlot> = displays(host)?.into_iter().chain(quarantined).collect();
@@ -97,7 +97,7 @@ fn slots(host: &Host, record: Option<&Record>, wanted: Option<PciSlot>) -> anyho
             true => "this host has no graphics card".to_owned(),
             false => format!("the graphics cards are {}", there.join(", ")),
         };
-        anyhow::bail!("this host has no device {wanted}\nhelp: {help}");
+        return Err(UserError::new(format!("this host has no device {wanted}")).with_help(help));
     }
     if let Some(wanted) = wanted {
         slots = [wanted].into();

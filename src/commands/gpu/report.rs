@@ -9,11 +9,14 @@ use serde::Serialize;
 use super::card::CardView;
 use super::look;
 use crate::commands::output::{self, Format};
+use crate::commands::user_error::UserResult;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
-use crate::gpu::{VENDOR_RESET, records_about};
-use crate::host::{Host, KernelLogPosition, LogRecord};
-use crate::pci::PciSlot;
+use crate::gpu::{KernelLine, RecognisedLine, Severity, VENDOR_RESET, recognised_lines, records_about};
+use crate::host::Host;
+use crate::kernel_log::{KernelLog, KernelLogPosition, LogRecord};
+use crate::lifecycle;
+use crate::pci::{PciAddress, PciSlot};
 
 /// How long the programs may take to say their versions, all together.
 const VERSIONS: Duration = Duration::from_secs(5);
@@ -29,20 +32,11 @@ const MODULES: [&str; 7] =
     ["vfio", "vfio_pci", "vfio_pci_core", "vfio_iommu_type1", "iommufd", "irqbypass", VENDOR_RESET];
 
 /// Words of the kernel's command line that are shown: those whose name has one of these in it ...
-const NAME_PARTS: [&str; 8] = ["iommu", "vfio", "pci", "amdgpu", "radeon", "nouveau", "nvidia", "i915"];
+const NAME_PARTS: &str = "iommu vfio pci amdgpu radeon nouveau nvidia i915";
 
 /// ... or is one of these.
-const NAMES: [&str; 9] = [
-    "video",
-    "nomodeset",
-    "fbcon",
-    "module_blacklist",
-    "modprobe.blacklist",
-    "rd.driver.blacklist",
-    "rd.driver.pre",
-    "initcall_blacklist",
-    "mem_sleep_default",
-];
+const NAMES: &str = "video nomodeset fbcon module_blacklist modprobe.blacklist rd.driver.blacklist rd.driver.pre \
+    initcall_blacklist mem_sleep_default";
 
 /// The report.
 #[derive(Debug, Serialize)]
@@ -60,6 +54,8 @@ pub(super) struct Report {
     cards: look::View,
     /// The last lines that are about the cards.
     kernel_log: KernelLogView,
+    /// What those of them mean of which that is known, the oldest first.
+    recognised: Vec<RecognisedLine>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +66,7 @@ enum KernelLogView {
     Unknown(String),
 }
 
-pub(super) fn run(host: &Host, wanted: Option<PciSlot>, format: Format) -> anyhow::Result<Exit> {
+pub(super) fn run(host: &Host, wanted: Option<PciSlot>, format: Format) -> UserResult<Exit> {
     let report = report(host, wanted, Deadline::after(VERSIONS))?;
     match format {
         Format::Json => output::json(&report),
@@ -83,7 +79,7 @@ pub(super) fn run(host: &Host, wanted: Option<PciSlot>, format: Format) -> anyho
 ///
 /// # Errors
 /// There is no such card; PCI cannot be read.
-pub(super) fn report(host: &Host, wanted: Option<PciSlot>, deadline: Deadline) -> anyhow::Result<Report> {
+pub(super) fn report(host: &Host, wanted: Option<PciSlot>, deadline: Deadline) -> UserResult<Report> {
     let cards = look::view(host, wanted)?;
     let version =
         |program: &&'static str| Some((*program, host.program_version(program, deadline).ok().flatten()?));
@@ -91,6 +87,9 @@ pub(super) fn report(host: &Host, wanted: Option<PciSlot>, deadline: Deadline) -
     let parameters = |module| (module, host.module_parameters(module).unwrap_or_default());
     let mut command_line = host.kernel_command_line().unwrap_or_default();
     command_line.retain(|word| is_about_cards(word));
+    // A file that cannot be read is among the problems of the view.
+    let own = lifecycle::load_host_config(host).map(|config| config.kernel_lines).unwrap_or_default();
+    let log = host.kernel_log_since(KernelLogPosition(0)).map_err(|error| error.to_string());
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         kernel: host.kernel_release().ok(),
@@ -98,7 +97,8 @@ pub(super) fn report(host: &Host, wanted: Option<PciSlot>, deadline: Deadline) -
         distribution: host.distribution().ok().flatten(),
         programs: PROGRAMS.iter().filter_map(version).collect(),
         modules: present.map(parameters).collect(),
-        kernel_log: kernel_log(host, &cards.cards),
+        recognised: log.as_ref().map_or_else(|_| Vec::new(), |log| recognised(log, &cards.cards, &own)),
+        kernel_log: log.map_or_else(KernelLogView::Unknown, |log| kernel_log(&log, &cards.cards)),
         cards,
     })
 }
@@ -106,15 +106,28 @@ pub(super) fn report(host: &Host, wanted: Option<PciSlot>, deadline: Deadline) -
 /// By its name: values may be anything, such as `root=/dev/disk/by-path/pci-…`.
 fn is_about_cards(word: &str) -> bool {
     let name = word.split('=').next().unwrap_or_default().to_lowercase();
-    NAMES.contains(&name.as_str()) || NAME_PARTS.iter().any(|part| name.contains(part))
+    NAMES.split(' ').any(|known| known == name) || NAME_PARTS.split(' ').any(|part| name.contains(part))
 }
 
-fn kernel_log(host: &Host, cards: &[CardView]) -> KernelLogView {
-    let log = match host.kernel_log_since(KernelLogPosition(0)) {
-        Ok(log) => log,
-        Err(error) => return KernelLogView::Unknown(error.to_string()),
-    };
-    let about = cards.iter().flat_map(|card| records_about(&log, card.slot, &card.ports()));
+/// The whole log says how cards came to be as they are, also before a guest had them.
+fn recognised(log: &KernelLog, cards: &[CardView], own: &[KernelLine]) -> Vec<RecognisedLine> {
+    let functions = cards.iter().flat_map(|card| card.functions.iter().map(|function| function.address));
+    let mut addresses: Vec<PciAddress> = functions.collect();
+    for port in cards.iter().flat_map(CardView::ports) {
+        if !addresses.contains(&port) {
+            addresses.push(port);
+        }
+    }
+    let mut lines = recognised_lines(log, &addresses, own);
+    for line in &mut lines {
+        line.line = without_uuids(&line.line);
+        line.recovery = line.recovery.as_deref().map(without_uuids);
+    }
+    lines
+}
+
+fn kernel_log(log: &KernelLog, cards: &[CardView]) -> KernelLogView {
+    let about = cards.iter().flat_map(|card| records_about(log, card.slot, &card.ports()));
     // What names two cards, or a port above both, is shown once.
     let wanted: BTreeSet<u64> = about.map(|record| record.sequence).collect();
     let records: Vec<&LogRecord> =
@@ -123,12 +136,31 @@ fn kernel_log(host: &Host, cards: &[CardView]) -> KernelLogView {
     KernelLogView::Lines(records[skipped..].iter().map(|record| log_line(record)).collect())
 }
 
-/// As `dmesg` shows it, but without what tells one card from all others of its model: NVIDIA's driver names a card by a
-/// UUID (`GPU-b850f46d-…`).
+/// As `dmesg` shows it.
 fn log_line(record: &LogRecord) -> String {
     let (seconds, rest) = (record.microseconds / 1_000_000, record.microseconds % 1_000_000);
-    let words = record.text.split(' ').map(|word| if word.starts_with("GPU-") { "GPU-…" } else { word });
-    format!("[{seconds:5}.{rest:06}] {}", words.collect::<Vec<_>>().join(" "))
+    format!("[{seconds:5}.{rest:06}] {}", without_uuids(&record.text))
+}
+
+/// A line without what tells one card from all others of its model: NVIDIA's driver names a card by a UUID
+/// (`GPU-b850f46d-…`).
+fn without_uuids(line: &str) -> String {
+    let words = line.split(' ').map(|word| if word.starts_with("GPU-") { "GPU-…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// A line that is known, what it means and what to do about it.
+fn recognised_rows(line: &RecognisedLine) -> Vec<String> {
+    let times = if line.times > 1 { format!(", {} times", line.times) } else { String::new() };
+    let then = if line.recovery.is_some() { ", and recovered later" } else { "" };
+    let mut rows = vec![
+        format!("  {} {} ({}{times}): {}{then}", line.address, line.severity, line.name, line.meaning),
+        format!("    {}", line.line),
+    ];
+    rows.extend(line.recovery.as_ref().map(|recovery| format!("    then: {recovery}")));
+    let is_open = line.severity != Severity::Recovered && line.recovery.is_none();
+    rows.extend(line.fix.as_ref().filter(|_| is_open).map(|fix| format!("    help: {fix}")));
+    rows
 }
 
 pub(super) fn lines(report: &Report) -> Vec<String> {
@@ -162,9 +194,15 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
         }
         KernelLogView::Unknown(reason) => lines.push(format!("the kernel's log is not in here: {reason}")),
     }
+    if !report.recognised.is_empty() {
+        lines.push(String::new());
+        lines.push("what of it is known to mean something, the oldest first:".to_owned());
+        lines.extend(report.recognised.iter().flat_map(recognised_rows));
+    }
     lines.push(String::new());
     lines.push(
-        "what vfio-hook did: `journalctl -b -t vfio-hook` (not in here: commands of yours may have printed into it)"
+        "what vfio-hook did: `journalctl -b -t vfio-hook` (not in here: commands of yours may have printed \
+         into it)"
             .to_owned(),
     );
     lines

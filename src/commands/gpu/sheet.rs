@@ -50,11 +50,12 @@ fn wrapped(text: &str) -> Vec<String> {
 }
 
 pub(super) fn of_card(card: &CardView) -> Vec<String> {
+    let name = card.name.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
     let mut sheet = Sheet(vec![match (&card.family, card.quarantines.first()) {
-        (Some(family), _) => format!("graphics card {}, family {}", card.slot, family.name),
+        (Some(family), _) => format!("graphics card {}{name}, family {}", card.slot, family.name),
         // What is no longer there is known from the ledger only.
         (None, Some(quarantine)) => quarantine.card.clone(),
-        (None, None) => format!("device {}", card.slot),
+        (None, None) => format!("device {}{name}", card.slot),
     }]);
     sheet.row("functions", functions(&card.functions));
     sheet.row("ports", ports(&card.ports));
@@ -129,9 +130,9 @@ fn ports(ports: &PortsView) -> Option<String> {
 
 fn iommu(card: &CardView) -> Vec<String> {
     if card.is_without_iommu() {
-        let mend = "in no IOMMU group, so no guest can have it: switch the IOMMU on in the firmware (AMD-Vi, VT-d), and \
+        let fix = "in no IOMMU group, so no guest can have it: switch the IOMMU on in the firmware (AMD-Vi, VT-d), and \
                     on Intel with intel_iommu=on on the kernel command line";
-        return vec![mend.to_owned()];
+        return vec![fix.to_owned()];
     }
     let other = |driver: &Option<DriverName>| match driver {
         Some(driver) => format!(" ({driver})"),
@@ -145,7 +146,7 @@ fn health(card: &CardView) -> Vec<String> {
     let link = card.health.link.as_ref().map(|link| format!(", link {link}")).unwrap_or_default();
     let head = match card.health.state {
         HealthState::Answers => format!("answers{link}"),
-        HealthState::Doubtful => format!("answers{link}, with signs of trouble:"),
+        HealthState::Doubtful => format!("answers{link}, with this against it:"),
         HealthState::Dead => "does not work:".to_owned(),
         HealthState::Stuck => "hangs the kernel:".to_owned(),
         HealthState::NotAsked => "not asked: the kernel already hangs on it".to_owned(),

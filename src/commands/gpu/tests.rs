@@ -1,13 +1,15 @@
 //! What people see of graphics cards, on hosts in folders.
 
+mod clearing;
+mod reports;
+
 use std::fs;
-use std::time::Duration;
 
 use super::*;
 use crate::deadline::Deadline;
 use crate::host::STATE_DIR;
-use crate::ledger::{FILE, Ledger};
-use crate::lifecycle::testing::{Machine, soon, stuck};
+use crate::ledger::{FILE, Ledger, SECOND};
+use crate::lifecycle::testing::{GUEST, Machine, soon, stuck};
 use crate::pci::PciFunctions;
 
 /// What amdgpu makes of the RX 6800 with a monitor, and a program that has it open.
@@ -19,6 +21,11 @@ const IN_USE: &str = "
 /sys/devices/pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0/0000:03:00.0/drm/card1/card1-DP-2/status = disconnected
 /proc/1234/cgroup = 0::/system.slice/sddm.service
 /proc/1234/fd/3 -> /dev/dri/card1
+";
+
+/// The list of names that comes with `lspci`, as far as it is about this desktop.
+const NAMES: &str = "
+/usr/share/misc/pci.ids = # a part\\n1002  AMD\\n\t73bf  Navi 21 [Radeon RX 6800/6800 XT / 6900 XT]\\n1022  AMD\\n\t15b7  Raphael/Granite Ridge USB 3.1 xHCI
 ";
 
 /// What is shown of the RX 6800.
@@ -72,6 +79,22 @@ fn all_cards_are_shown_with_what_is_known_of_them() {
       pictures    the firmware showed its picture on it
       used by     nobody
     ");
+}
+
+#[test]
+fn a_model_has_the_name_that_the_host_has_for_it() {
+    let machine = Machine::with(NAMES);
+    let name = "Navi 21 [Radeon RX 6800/6800 XT / 6900 XT]";
+    let first_line = |card| shown_of(&machine, Some(card)).lines().next().unwrap().to_owned();
+    assert_eq!(first_line("03:00"), format!("graphics card 0000:03:00, {name}, family navi-2x"));
+    assert_eq!(first_line("0e:00"), "graphics card 0000:0e:00, family amd-apu");
+    assert_eq!(first_line("0f:00.3"), "device 0000:0f:00, Raphael/Granite Ridge USB 3.1 xHCI");
+    let json = serde_json::to_value(look::view(&machine.host(), None).unwrap()).unwrap();
+    assert_eq!(json["cards"][0]["name"], name);
+    machine.prepare().unwrap();
+    let lease = &machine.record().leases[&GUEST];
+    let known = format!("graphics card 0000:03:00.{{0,1,2,3}} ({name}, 1002:73bf, navi-2x)");
+    assert_eq!(lease.cards[0].name, known);
 }
 
 #[test]
@@ -387,7 +410,9 @@ fn another_device_can_be_looked_at_and_one_that_is_not_there_is_refused() {
 fn what_cannot_be_read_keeps_nobody_from_seeing_the_cards() {
     let machine = Machine::new();
     machine.prepare().unwrap();
-    fs::write(machine.path(STATE_DIR).join(FILE), "{").unwrap();
+    for slot in [FILE, SECOND] {
+        fs::write(machine.path(STATE_DIR).join(slot), "{").unwrap();
+    }
     machine.add("/etc/vfio-hook/host.yaml = gpu_families: {mine: {ids: []}}");
     let shown = shown(&machine);
     let warnings = shown.split_once("\nwarning: ").unwrap().1;
@@ -410,161 +435,4 @@ fn what_cannot_be_read_keeps_nobody_from_seeing_the_cards() {
       |
       = help: fill it, or remove the key
     ");
-}
-
-#[test]
-fn a_card_that_answers_again_leaves_the_quarantine() {
-    let machine = Machine::new();
-    machine.quarantine(None);
-    let (text, exit) = clear(&machine, None, soon());
-    let mut lines = text.lines();
-    let first = "graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) is out of quarantine";
-    assert_eq!(lines.next(), Some(first));
-    let drivers = lines.find(|line| line.starts_with("  driver of 0000:03:00.{0,1,2,3}  vfio-pci")).unwrap();
-    let then = drivers.split_once(" -> ").unwrap().1;
-    assert!(then.starts_with("amdgpu, snd_hda_intel, xhci_hcd, i2c-designware-pci"), "{drivers}");
-    assert_eq!(exit, Exit::Done);
-    assert_eq!(Ledger::peek(&machine.host()).unwrap(), None);
-    let driver = machine.host().pci_driver("0000:03:00.0".parse().unwrap()).unwrap();
-    assert_eq!(driver.unwrap().as_str(), "amdgpu");
-}
-
-#[test]
-fn a_card_that_does_not_stays() {
-    let machine = Machine::new();
-    machine.quarantine(None);
-    machine.fault("0000:03:00.0", "dead");
-    let (text, exit) = clear(&machine, Some("03:00.1"), Deadline::after(Duration::from_millis(100)));
-    insta::assert_snapshot!(text, @"
-    graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) stays in quarantine
-      0000:03:00.0: config space reads ff
-    help: a card that stays dead needs the host's power switched off and on; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
-    ");
-    assert_eq!(exit, Exit::Failed);
-    assert_eq!(machine.record().quarantines.len(), 1);
-}
-
-#[test]
-fn a_card_that_hangs_stays_and_is_not_asked() {
-    let machine = Machine::new();
-    machine.quarantine(Some(stuck()));
-    machine.fault("0000:03:00.0", "config-hangs 4711");
-    let (text, exit) = clear(&machine, None, soon());
-    insta::assert_snapshot!(text, @"
-    graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x) stays in quarantine
-      failed to write `0000:03:00.0` to /sys/bus/pci/drivers/vfio-pci/unbind: the kernel has not come back within 30 s (process 1)
-    help: process 1 hangs in the kernel and cannot be ended: only restarting the host frees the card; `vfio-hook gpu report 0000:03:00` prints what a report of the problem needs
-    ");
-    assert_eq!(exit, Exit::Failed);
-}
-
-#[test]
-fn a_card_that_hangs_while_it_is_cleared_is_not_asked_again() {
-    let machine = Machine::new();
-    machine.quarantine(None);
-    machine.fault("0000:03:00.0", "config-hangs");
-    let (text, exit) = clear(&machine, None, soon());
-    assert_eq!(exit, Exit::Failed);
-    assert!(text.contains("process 1 hangs in the kernel"), "{text}");
-    assert!(text.contains("only restarting the host frees the card"), "{text}");
-    assert!(shown(&machine).contains("not asked: the kernel already hangs on it"));
-}
-
-#[test]
-fn without_a_quarantine_nothing_is_done() {
-    let machine = Machine::new();
-    assert_eq!(clear(&machine, None, soon()), ("no card is in quarantine".to_owned(), Exit::Done));
-    let (text, exit) = clear(&machine, Some("03:00"), soon());
-    assert_eq!((text.as_str(), exit), ("0000:03:00 is not in quarantine", Exit::Done));
-    assert!(!machine.path(STATE_DIR).exists(), "looking has made a folder on the host");
-}
-
-#[test]
-fn of_several_cards_one_has_to_be_named() {
-    let machine = Machine::new();
-    machine.quarantine(None);
-    let mut record = machine.record();
-    let mut other = record.quarantines[0].clone();
-    other.terms.functions = PciFunctions::new(["0000:0e:00.0".parse().unwrap()]).unwrap();
-    other.terms.name = "graphics card 0000:0e:00.0".to_owned();
-    record.quarantines.push(other);
-    machine.write(record);
-    let error = clear::carry_out(&mut machine.host(), None, soon()).unwrap_err();
-    insta::assert_snapshot!(error, @"
-    several cards are in quarantine: say which
-    help: there is graphics card 0000:03:00.{0,1,2,3} (1002:73bf, navi-2x), graphics card 0000:0e:00.0
-    ");
-    assert_eq!(machine.record().quarantines.len(), 2);
-}
-
-#[test]
-fn a_report_has_all_that_a_reader_asks_for() {
-    let machine = Machine::with(
-        r"
-        /etc/os-release = PRETTY_NAME=Debian GNU/Linux 13 (trixie)
-        /proc/cmdline = BOOT_IMAGE=/vmlinuz root=UUID=1234-secret ro quiet iommu=pt amdgpu.runpm=0
-        /simulated/versions/libvirtd = libvirtd (libvirt) 11.3.0
-        /simulated/versions/qemu-system-x86_64 = QEMU emulator version 10.0.3 (Debian 1:10.0.3+ds-1)
-        /sys/module/vfio/initstate = live
-        /sys/module/vfio_pci/parameters/ids = 1002:73bf
-        /sys/module/vfio_pci/parameters/disable_idle_d3 = N
-        ",
-    );
-    machine.quarantine(None);
-    machine.fault("0000:03:00.0", "dead");
-    machine.add(
-        r"/dev/kmsg = 6,0,0,-;Linux version 6.12.57+deb13-amd64\n6,1204,4711000,-;[drm] Initialized amdgpu 3.61.0 for 0000:03:00.0 on minor 1\n6,1205,4712000,-;[drm] Initialized amdgpu 3.61.0 for 0000:0e:00.0 on minor 0\n3,2000,88812345678,-;vfio-pci 0000:03:00.0: not ready 65535ms after bus reset; giving up\n4,2001,88812345679,-;pcieport 0000:00:01.1: pciehp: Slot(0): Link Down",
-    );
-    let slot = PciSlot::meant_by("03:00").unwrap();
-    let text = report::lines(&report::report(&machine.host(), Some(slot), soon()).unwrap()).join("\n");
-    let text = text.replace(concat!("vfio-hook ", env!("CARGO_PKG_VERSION")), "vfio-hook VERSION");
-    insta::assert_snapshot!(text, @"
-    vfio-hook VERSION
-    kernel 6.12.57+deb13-amd64
-    its command line, as far as it concerns cards: iommu=pt amdgpu.runpm=0
-    distribution Debian GNU/Linux 13 (trixie)
-    libvirtd: libvirtd (libvirt) 11.3.0
-    qemu-system-x86_64: QEMU emulator version 10.0.3 (Debian 1:10.0.3+ds-1)
-    modules: vfio vfio_pci
-      vfio_pci: disable_idle_d3=N ids=1002:73bf
-
-    graphics card 0000:03:00, family navi-2x
-      functions   0000:03:00.0  1002:73bf  VGA controller         vfio-pci  D0  IOMMU group 24
-                  0000:03:00.1  1002:ab28  audio device           vfio-pci  D0  IOMMU group 25
-                  0000:03:00.2  1002:73a6  USB controller         vfio-pci  D0  IOMMU group 26
-                  0000:03:00.3  1002:73a4  serial bus controller  vfio-pci  D0  IOMMU group 27
-      ports       0000:02:00.0, 0000:01:00.0 on the card, then 0000:00:01.1 of the processor
-      health      does not work:
-                  0000:03:00.0: config space reads ff
-      reset       the whole bus, which has nothing but this card
-      family      resets: the bus reset of the whole card
-                  its driver resets it by mode 1
-                  fails: Some have a picture at the first start only, until the host is rebooted
-                  note: Reports differ. The author of vendor-reset calls them fine, and many are. With
-                    `guest_reboot: allow` you can find out about yours
-      used by     nobody
-      quarantine  since 2 h, guest win11
-                  0000:03:00.0: config space reads ff
-                  `vfio-hook gpu clear 0000:03:00` looks at it again
-
-    the kernel's log about it, the last 3 lines:
-      [    4.711000] [drm] Initialized amdgpu 3.61.0 for 0000:03:00.0 on minor 1
-      [88812.345678] vfio-pci 0000:03:00.0: not ready 65535ms after bus reset; giving up
-      [88812.345679] pcieport 0000:00:01.1: pciehp: Slot(0): Link Down
-
-    what vfio-hook did: `journalctl -b -t vfio-hook` (not in here: commands of yours may have printed into it)
-    ");
-    assert!(!text.contains("secret"));
-}
-
-#[test]
-fn a_long_log_is_cut_to_its_last_lines() {
-    let machine = Machine::new();
-    let line = |number: u32| format!(r"6,{number},{number},-;amdgpu 0000:03:00.0: line {number}.");
-    let lines: Vec<String> = (1..=500).map(line).collect();
-    machine.add(&format!("/dev/kmsg = {}", lines.join(r"\n")));
-    let slot = PciSlot::meant_by("03:00").unwrap();
-    let text = report::lines(&report::report(&machine.host(), Some(slot), soon()).unwrap()).join("\n");
-    assert!(text.contains("the last 200 lines:") && text.contains("line 301.") && text.contains("line 500."));
-    assert!(!text.contains("line 300."));
 }

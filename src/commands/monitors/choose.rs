@@ -1,5 +1,6 @@
 //! Which monitor a person means.
 
+use crate::commands::user_error::{UserError, UserResult};
 use crate::host::{Host, MonitorFound, MonitorsFound};
 use crate::lifecycle;
 use crate::printable::printable;
@@ -12,7 +13,7 @@ pub(super) fn one<'a>(
     host: &Host,
     found: &'a MonitorsFound,
     wanted: Option<&str>,
-) -> anyhow::Result<&'a MonitorFound> {
+) -> UserResult<&'a MonitorFound> {
     let monitors = &found.monitors;
     let config = lifecycle::load_host_config(host)?;
     let named = wanted.and_then(|name| config.monitors.get(&name.parse().ok()?));
@@ -35,13 +36,13 @@ pub(super) fn one<'a>(
     let problem = match (&fitting[..], wanted) {
         ([monitor], _) => return Ok(monitor),
         ([], Some(wanted)) if !monitors.is_empty() => format!("no monitor fits `{}`", printable(wanted)),
-        ([], _) => return Err(anyhow::anyhow!("no monitor was found{}", why(found))),
+        ([], _) => return Err(UserError::new(format!("no monitor was found{}", why(found)))),
         (several, Some(wanted)) => format!("{} monitors fit `{}`", several.len(), printable(wanted)),
         (several, None) => format!("there are {} monitors: say which", several.len()),
     };
     let shown = if fitting.is_empty() { monitors.iter().collect() } else { fitting };
     let shown: Vec<String> = shown.into_iter().map(description).collect();
-    Err(anyhow::anyhow!("{problem}\nhelp: there is {}", shown.join(", ")))
+    Err(UserError::new(problem).with_help(format!("there is {}", shown.join(", "))))
 }
 
 fn fits(monitor: &MonitorFound, wanted: &str, is_meant: fn(&str, &str) -> bool) -> bool {
@@ -68,7 +69,7 @@ fn description(monitor: &MonitorFound) -> String {
 pub(super) fn serial(monitor: &MonitorFound) -> Option<String> {
     let identity = &monitor.key.identity;
     let number = || (identity.serial_number != 0).then(|| identity.serial_number.to_string());
-    identity.serial.as_deref().map(printable).or_else(number)
+    identity.serial.as_deref().map(|serial| printable(serial).into_owned()).or_else(number)
 }
 
 /// The first thing that may hide monitors.

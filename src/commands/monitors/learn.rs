@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{PATIENCE, choose, deviation_of, input, named};
 use crate::commands::output::{self, Format};
+use crate::commands::user_error::UserResult;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host::{Host, HostError, MonitorFound, MonitorsFound};
@@ -18,7 +19,7 @@ use crate::monitor::{Deviation, VcpValue};
 /// How long a change is waited for.
 const WAIT: Duration = Duration::from_secs(60);
 /// How often it is looked.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a monitor said, and what to write because of it.
 #[derive(Debug, Serialize)]
@@ -43,11 +44,12 @@ pub(super) enum Person {
     PressedEnter,
 }
 
-pub(super) fn run(host: &Host, monitor: Option<&str>, format: Format) -> anyhow::Result<Exit> {
+pub(super) fn run(host: &Host, monitor: Option<&str>, format: Format) -> UserResult<Exit> {
     let found = host.monitors(Deadline::after(PATIENCE))?;
     let monitor = choose::one(host, &found, monitor)?;
     output::aside(format_args!(
-        "switch {} to the guest's input with its own button; a change is waited for, for {} s at most (Enter ends it)",
+        "switch {} to the guest's input with its own button; a change is waited for, for {} s at most (Enter \
+         ends it)",
         monitor.key,
         WAIT.as_secs()
     ));
@@ -106,7 +108,7 @@ pub(super) fn learn(
     monitor: &MonitorFound,
     deadline: Deadline,
     person: &mut dyn FnMut() -> Person,
-) -> anyhow::Result<Lesson> {
+) -> UserResult<Lesson> {
     let deviation = deviation_of(host, monitor)?;
     let before = input(host, monitor, &deviation, Deadline::after(PATIENCE))?;
     let (mut changed, mut last) = (None, None);
@@ -139,11 +141,16 @@ pub(super) fn lines(lesson: &Lesson) -> Vec<String> {
         Some(error) => format!("{monitor}: {before}, and then nothing: {error}"),
         None => format!("{monitor}: {before}, and it did not change"),
     }];
-    lines.push(match last {
-        Some(_) => "help: it does not answer while another input is shown; try names with `vfio-hook monitors set`",
-        None => "help: it may tell the same for all inputs, or switch by a feature of its maker's",
-    }
-    .to_owned());
+    lines.push(
+        match last {
+            Some(_) => {
+                "help: it does not answer while another input is shown; try names with `vfio-hook monitors \
+                 set`"
+            }
+            None => "help: it may tell the same for all inputs, or switch by a feature of its maker's",
+        }
+        .to_owned(),
+    );
     lines
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{PATIENCE, choose, deviation_of, named, switch};
 use crate::commands::output::{self, Format};
+use crate::commands::user_error::UserResult;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host::Host;
@@ -44,7 +45,7 @@ struct ProblemView {
     help: Option<&'static str>,
 }
 
-pub(super) fn run(host: &Host, format: Format) -> anyhow::Result<Exit> {
+pub(super) fn run(host: &Host, format: Format) -> UserResult<Exit> {
     let view = view(host, Deadline::after(PATIENCE))?;
     match format {
         Format::Json => output::json(&view),
@@ -53,7 +54,7 @@ pub(super) fn run(host: &Host, format: Format) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub(super) fn view(host: &Host, deadline: Deadline) -> anyhow::Result<View> {
+pub(super) fn view(host: &Host, deadline: Deadline) -> UserResult<View> {
     let found = host.monitors(deadline)?;
     let mut problems: Vec<ProblemView> = found
         .problems
@@ -82,7 +83,7 @@ pub(super) fn view(host: &Host, deadline: Deadline) -> anyhow::Result<View> {
             connector: place.to_string(),
             bus: monitor.bus.to_string(),
             manufacturer: identity.manufacturer,
-            model: identity.model.as_deref().map(printable),
+            model: identity.model.as_deref().map(|model| printable(model).into_owned()),
             serial: choose::serial(monitor),
             input: value.ok().and_then(|value| deviation.name_of(value)),
             value: value.ok(),

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::output::{self, Format};
 use crate::cli::MonitorsCommand;
+use crate::commands::user_error::UserResult;
 use crate::deadline::Deadline;
 use crate::exit::Exit;
 use crate::host::{Host, HostError, I2cDev, MonitorFound};
@@ -23,7 +24,7 @@ use crate::monitor::{Deviation, MonitorFeature, VcpValue};
 /// A monitor that does not answer takes half a second, one that answers badly two; all are asked at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn run(command: Option<MonitorsCommand>, format: Format) -> anyhow::Result<Exit> {
+pub(super) fn run(command: Option<MonitorsCommand>, format: Format) -> UserResult<Exit> {
     let mut host = Host::real();
     load_i2c_dev(&mut host);
     match command {
@@ -54,7 +55,7 @@ struct InputView {
     value: VcpValue,
 }
 
-fn get(host: &Host, monitor: Option<&str>, format: Format) -> anyhow::Result<Exit> {
+fn get(host: &Host, monitor: Option<&str>, format: Format) -> UserResult<Exit> {
     let deadline = Deadline::after(PATIENCE);
     let found = host.monitors(deadline)?;
     let monitor = choose::one(host, &found, monitor)?;
@@ -72,7 +73,7 @@ fn get(host: &Host, monitor: Option<&str>, format: Format) -> anyhow::Result<Exi
 }
 
 /// How a monitor differs from the standard, as far as the host's file or the built-in table tell.
-fn deviation_of(host: &Host, monitor: &MonitorFound) -> anyhow::Result<Deviation> {
+fn deviation_of(host: &Host, monitor: &MonitorFound) -> UserResult<Deviation> {
     let config = lifecycle::load_host_config(host)?;
     let known = config.deviation_for(&monitor.key.identity, &monitor.key.place);
     Ok(known.map(|known| known.deviation.clone()).unwrap_or_default())

@@ -138,6 +138,14 @@ fn switches_by_name_and_by_number() {
     no input is called `hdmi`
     help: one of vga-1, vga-2, dvi-1, dvi-2, composite-1, composite-2, s-video-1, s-video-2, tuner-1, tuner-2, tuner-3, component-1, component-2, component-3, dp-1, dp-2, hdmi-1, hdmi-2, usb-c, or a number such as 0x11
     ");
+    insta::assert_snapshot!(set("DP-1", "12").unwrap_err(), @"
+    `12` is 0x0c in decimal, and 0x12, hdmi-2, in hexadecimal
+    help: write `0x12` or `hdmi-2`, or `0x0c` if that is meant
+    ");
+    insta::assert_snapshot!(set("DP-1", "0f").unwrap_err(), @"
+    `0f` is no number: one in hexadecimal begins with `0x`
+    help: write `0x0f` or `dp-1`
+    ");
     insta::assert_snapshot!(set("DP-1", "0x12345").unwrap_err(), @"`0x12345` is no number from 0 to 0xffff");
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::config::item::Item;
-use crate::config::tree::Node;
+use crate::config::tree::{Node, shortened};
 use crate::config::value::{Fault, memory};
-use crate::gpu::BarSize;
 use crate::pages::MemorySize;
+use crate::pci::BarSize;
 
 /// Sizes on one line.
 const EXAMPLE: &str = "{0: 16 GiB, 2: 256 MiB}";
@@ -31,8 +31,28 @@ fn number(node: &Node) -> Result<u8, Fault> {
 }
 
 fn bar_size(node: &Node) -> Result<BarSize, Fault> {
+    if let Some(size) = as_the_kernel_counts(node) {
+        let message = format!("{} has no unit", shortened(&digits_of(node)));
+        return Err(Fault::new(
+            message,
+            format!("what `resourceN_resize` takes as {} is `{size}`", digits_of(node)),
+        ));
+    }
     let size = memory(node, "256 MiB")?;
     BarSize::try_from(size).map_err(|error| Fault::new(error.to_string(), nearest(size)))
+}
+
+/// The size that a file `resourceN_resize` means by a number: the exponent of a power of two of MiB
+/// (`pci_rebar_bytes_to_size` in the kernel's `include/linux/pci.h`).
+fn as_the_kernel_counts(node: &Node) -> Option<BarSize> {
+    digits_of(node).parse().ok().and_then(BarSize::from_log2_mib)
+}
+
+fn digits_of(node: &Node) -> String {
+    match node {
+        Node::Integer(digits) | Node::Text(digits) => digits.clone(),
+        _ => String::new(),
+    }
 }
 
 /// The sizes beside one that is none.

@@ -14,9 +14,6 @@ const EXAMPLE: &str = "{wait: 15s, stop: [sunshine.service]}";
 /// `prepare` has 60 s in all, and the drivers need some of them.
 const LONGEST_WAIT: Duration = Duration::from_secs(45);
 
-/// The unit that every display manager is an alias of (`display-manager.service` in systemd.special(7)).
-const DISPLAY_MANAGER: &str = "display-manager.service";
-
 /// What happens to programs of the host that use the card: nothing is taken from under them, so a start is refused
 /// while one is left. The default refuses at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +53,7 @@ fn help_for(node: &Node) -> String {
 fn read_keys(mut section: Section<'_>, stopped: &[StoppedUnit]) -> Holders {
     if section.has_only(&[]) {
         let help = format!("add `wait` or `stop`: for example `{EXAMPLE}`; or write `holders: refuse`");
-        section.refuse_whole(Fault::new("has no effect: nothing is waited for or stopped", help));
+        section.refuse_as_empty(Fault::new("has no effect: nothing is waited for or stopped", help));
     }
     let wait = section.value("wait", read_wait).unwrap_or_default();
     let stop = section.item("stop").map_or_else(Vec::new, services::read_units);
@@ -64,10 +61,8 @@ fn read_keys(mut section: Section<'_>, stopped: &[StoppedUnit]) -> Holders {
         let message = format!("`{}` has no effect here: `services.stop` names it too", twice.unit);
         section.refuse("stop", Fault::new(message, "keep one of the two"));
     }
-    let is_display_manager =
-        |unit: &StoppedUnit| unit.user.is_none() && unit.unit.as_str() == DISPLAY_MANAGER;
-    if stop.iter().any(is_display_manager) {
-        let message = format!("`{DISPLAY_MANAGER}` has a key of its own");
+    if let Some(manager) = stop.iter().find(|unit| unit.is_display_manager()) {
+        let message = format!("`{}` has a key of its own", manager.unit);
         section.refuse("stop", Fault::new(message, "write `display_manager: stop`, and remove it here"));
     }
     section.finish();

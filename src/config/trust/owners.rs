@@ -50,7 +50,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// What somebody who can write the file would have in hand.
+    /// What a user who can write the file would decide.
     pub(super) fn stake(self, owners: &Owners) -> String {
         match self {
             Self::Configuration => "it decides what root runs".to_owned(),

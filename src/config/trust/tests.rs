@@ -48,7 +48,9 @@ impl Host {
     }
 
     fn read_for(&self, owner: Uid) -> Result<Option<Vec<u8>>, String> {
-        let text = |error: TrustError| error.to_string().replace(&*self.0.path().to_string_lossy(), "");
+        let text = |error: TrustError| {
+            format!("{error}\n{}", error.help()).replace(&*self.0.path().to_string_lossy(), "")
+        };
         let me = format!("owner {}", name(Uid::effective()));
         read_trusted(self.0.path(), Path::new(FILE), owner)
             .map_err(text)
@@ -101,12 +103,12 @@ fn refuses_another_owner() {
     assert!(error.ends_with(&format!("chown {other} /etc && chmod go-w /etc")), "{error}");
     let path = Path::new("/etc/it's mine");
     let owners = Owners::from(Uid::from_raw(0));
-    let root = untrusted(path, Uid::from_raw(1000), 0o644, &owners, Purpose::Configuration);
+    let (message, help) = untrusted(path, Uid::from_raw(1000), 0o644, &owners, Purpose::Configuration);
     assert_eq!(
-        root,
-        "/etc/it's mine belongs to uid 1000, not to root (owner uid 1000, mode 0644), and it decides what root \
-         runs\nchown root:root '/etc/it'\\''s mine'"
+        message,
+        "/etc/it's mine belongs to uid 1000, not to root (owner uid 1000, mode 0644), and it decides what root runs"
     );
+    assert_eq!(help, r"chown root:root '/etc/it'\''s mine'");
 }
 
 #[test]
@@ -174,7 +176,7 @@ const PROGRAM: &str = "/usr/bin/notify";
 fn check(host: &Host, owners: &Owners) -> Result<(), String> {
     let root = host.0.path();
     check_trusted_program(root, Path::new(PROGRAM), owners)
-        .map_err(|error| error.to_string().replace(&*root.to_string_lossy(), ""))
+        .map_err(|error| format!("{error}\n{}", error.help()).replace(&*root.to_string_lossy(), ""))
 }
 
 #[test]
@@ -194,7 +196,10 @@ fn a_program_is_trusted_like_a_file_and_can_be_executed() {
     symlink("/usr/bin/notify.real", host.path(PROGRAM)).unwrap();
     let real = "/usr/lib/bin/notify.real";
     host.write(real, "#!/bin/sh\n");
-    assert_eq!(check(&host, &me), Err(format!("{real} is not executable (mode 0644)\nchmod +x {real}")));
+    assert_eq!(
+        check(&host, &me),
+        Err(format!("{real} is not executable (mode 0644)\nif it is a program: chmod +x {real}"))
+    );
     host.chmod(real, 0o755);
     assert_eq!(check(&host, &me), Ok(()));
     host.chmod(real, 0o111);
@@ -209,6 +214,42 @@ fn a_program_is_trusted_like_a_file_and_can_be_executed() {
     fs::remove_file(host.path(real)).unwrap();
     fs::create_dir(host.path(real)).unwrap();
     assert!(check(&host, &me).unwrap_err().contains(" is a folder, not a regular file"));
+}
+
+/// Nothing of the host is taken away or shut for a path that was only named as a program.
+#[test]
+fn what_is_said_of_a_program_breaks_nothing_else() {
+    let host = Host::new();
+    let me = Owners::from(Uid::effective());
+    let said = |path: &str| {
+        let error = check_trusted_program(host.0.path(), Path::new(path), &me).unwrap_err();
+        error.help().replace(&*host.0.path().to_string_lossy(), "")
+    };
+    fs::create_dir_all(host.path("/tmp/mine")).unwrap();
+    fs::create_dir_all(host.path("/srv")).unwrap();
+    host.write("/tmp/mine/x", "");
+    host.write("/srv/x", "");
+    host.chmod("/tmp", 0o1777);
+    host.chmod("/srv", 0o755);
+    mkfifo(&host.path("/srv/pipe"), Mode::from_bits_truncate(0o600)).unwrap();
+    for (path, help) in [
+        ("/srv", "name the program in it: `ls /srv` shows what is there"),
+        ("/tmp", "name the program in it: `ls /tmp` shows what is there"),
+        ("/srv/pipe", "name a program: for example `/usr/bin/logger`"),
+        ("/srv/x/y", "name a program: for example `/usr/bin/logger`"),
+        ("/tmp/mine/x", "put the program somewhere else, for example /usr/local/bin"),
+    ] {
+        assert_eq!(said(path), help, "{path}");
+    }
+    symlink("/tmp/mine", host.path("/etc/vfio-hook/hooks.d/links")).unwrap();
+    let path = Path::new("/etc/vfio-hook/hooks.d/links/x");
+    let error = read_trusted(host.0.path(), path, Uid::effective()).unwrap_err();
+    assert_eq!(error.help(), "put the file itself there instead of a link");
+
+    mkfifo(&host.path("/srv/null"), Mode::from_bits_truncate(0o600)).unwrap();
+    symlink("/srv/null", host.path(FILE)).unwrap();
+    let error = read_trusted(host.0.path(), Path::new(FILE), Uid::effective()).unwrap_err();
+    assert_eq!(error.help(), "remove the link that leads there, or have it lead to a file");
 }
 
 #[test]
@@ -227,7 +268,7 @@ fn a_program_may_belong_to_the_user_who_runs_it() {
         check(&host, &Owners::from(other).or(third)),
         Err(format!(
             "/usr belongs to {me}, not to uid {other} or uid {third} (owner {me}, mode 0755), and uid {third} would \
-             run it\nchown {other} /usr",
+             run it\nput the program somewhere else, for example /usr/local/bin",
             me = name(me)
         ))
     );

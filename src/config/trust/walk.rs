@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::Uid;
 
-use super::error::TrustError;
+use super::error::{TrustError, WayPart};
 use super::owners::{Owners, Purpose};
 use crate::config::source::MAX_FILE_BYTES;
 
@@ -64,6 +64,8 @@ struct Step {
 struct Walk {
     owners: Owners,
     purpose: Purpose,
+    /// The file as it was named.
+    asked: PathBuf,
     /// From the root to the folder that was reached.
     folders: Vec<Folder>,
     /// The next one is the last.
@@ -77,11 +79,12 @@ impl Walk {
     fn start(root: &Path, path: &Path, owners: Owners, purpose: Purpose) -> Result<Self, TrustError> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(root, flags, Mode::empty()).map_err(|errno| io_error(root, errno))?;
+        let asked = root.join(path.strip_prefix("/").unwrap_or(path));
         let mut walk =
-            Self { owners, purpose, folders: Vec::new(), steps: Vec::new(), links: 0, distrust: None };
+            Self { owners, purpose, asked, folders: Vec::new(), steps: Vec::new(), links: 0, distrust: None };
         if root == Path::new("/") {
             let stat = fstat(&fd).map_err(|errno| io_error(root, errno))?;
-            walk.distrust = walk.judge(root, &stat);
+            walk.distrust = walk.judge(root, &stat, WayPart::Folder);
         }
         walk.folders.push(Folder { fd, path: root.to_owned() });
         walk.push_steps(path.as_os_str(), None);
@@ -110,7 +113,8 @@ impl Walk {
             match kind(&stat) {
                 SFlag::S_IFLNK => self.follow(&fd, path)?,
                 SFlag::S_IFDIR => {
-                    self.distrust = self.distrust.take().or_else(|| self.judge(&path, &stat));
+                    let part = self.part(&path);
+                    self.distrust = self.distrust.take().or_else(|| self.judge(&path, &stat, part));
                     self.folders.push(Folder { fd, path });
                 }
                 SFlag::S_IFREG if self.steps.is_empty() => {
@@ -121,12 +125,22 @@ impl Walk {
                 }
                 other => {
                     let expected = if self.steps.is_empty() { "a regular file" } else { "a folder" };
-                    return Err(TrustError::WrongKind { path, found: kind_name(other), expected });
+                    return Err(self.wrong_kind(path, kind_name(other), expected));
                 }
             }
         }
         let path = self.here().path.clone();
-        Err(TrustError::WrongKind { path, found: "a folder", expected: "a regular file" })
+        Err(self.wrong_kind(path, "a folder", "a regular file"))
+    }
+
+    fn wrong_kind(&self, path: PathBuf, found: &'static str, expected: &'static str) -> TrustError {
+        let part = self.part(&path);
+        TrustError::WrongKind { path, part, found, expected, purpose: self.purpose }
+    }
+
+    /// What something on the way is that is not the file itself.
+    fn part(&self, path: &Path) -> WayPart {
+        if self.asked.starts_with(path) { WayPart::Folder } else { WayPart::Linked }
     }
 
     fn here(&self) -> &Folder {
@@ -154,10 +168,11 @@ impl Walk {
         self.steps.extend(steps.rev());
     }
 
-    fn judge(&self, path: &Path, stat: &FileStat) -> Option<TrustError> {
+    fn judge(&self, path: &Path, stat: &FileStat, part: WayPart) -> Option<TrustError> {
         let (found, mode) = (Uid::from_raw(stat.st_uid), stat.st_mode & 0o7777);
         (!self.owners.has(found) || mode & 0o022 != 0).then(|| TrustError::Untrusted {
             path: path.to_owned(),
+            part,
             found,
             mode,
             owners: self.owners.clone(),
@@ -189,9 +204,9 @@ impl Found {
         let stat = fstat(&fd).map_err(|errno| io_error(&path, errno))?;
         if kind(&stat) != SFlag::S_IFREG {
             let found = kind_name(kind(&stat));
-            return Err(TrustError::WrongKind { path, found, expected: "a regular file" });
+            return Err(walk.wrong_kind(path, found, "a regular file"));
         }
-        if let Some(distrust) = walk.judge(&path, &stat) {
+        if let Some(distrust) = walk.judge(&path, &stat, WayPart::File) {
             return Err(distrust);
         }
         let mut bytes = Vec::new();
@@ -205,7 +220,7 @@ impl Found {
 
     fn check_program(self) -> Result<(), TrustError> {
         let Self { walk, path, stat, .. } = self;
-        if let Some(distrust) = walk.judge(&path, &stat) {
+        if let Some(distrust) = walk.judge(&path, &stat, WayPart::File) {
             return Err(distrust);
         }
         match stat.st_mode & 0o111 {

@@ -47,8 +47,8 @@ fn vfio_group(host: &Host, function: PciAddress) -> Result<Option<CardNode>, Hos
     Ok(None)
 }
 
-/// Whether one of the functions is a node of AMD's compute driver. Whoever has `/dev/kfd` open counts as a user of each
-/// of them: the driver prepares all cards for every process.
+/// Whether one of the functions is a node of AMD's compute driver. A process with `/dev/kfd` open counts as a user of
+/// each of them: the driver prepares all cards for every process.
 fn is_computed_on(host: &Host, functions: &[PciAddress]) -> Result<bool, HostError> {
     let nodes = format!("{KFD}/topology/nodes");
     for node in host.names_if_present(&nodes)? {
@@ -84,8 +84,8 @@ fn nvidia(host: &Host, function: PciAddress) -> Result<Option<CardNode>, HostErr
 }
 
 /// `/dev/nvidia-modeset` is one for all cards, and names none of them: it tells something only where no other card is
-/// the driver's. `/dev/nvidiactl` is left out for the same reason; whoever uses a card through it has that card's node
-/// too.
+/// the driver's. `/dev/nvidiactl` is left out for the same reason; a process that uses a card through it has that
+/// card's node too.
 fn nvidia_modeset(host: &Host, functions: &[PciAddress]) -> Result<Option<CardNode>, HostError> {
     let cards = host.names_if_present(NVIDIA_CARDS)?;
     let is_ours = |card: &String| card.parse().is_ok_and(|card| functions.contains(&card));

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use crate::host::service::ServiceUnit;
-use crate::host::{Host, SessionId, UnitFileName, UserName};
+use crate::host::{Host, SessionId};
 use crate::printable::printable;
+use crate::unit_file_name::UnitFileName;
+use crate::user_name::UserName;
 
 /// Types of units that have processes in a control group of their own. A slice only holds others.
 const TYPES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
@@ -25,14 +27,14 @@ pub enum HolderUnit {
     System(String),
     /// A session of logind, in which a process is that was started from the login itself.
     Session {
-        /// Which.
+        /// logind's identity of the session.
         id: SessionId,
-        /// Whose.
+        /// The user who is logged in.
         owner: UnitOwner,
     },
     /// A unit of a user's own manager: `wireplumber.service`. It may outlive the user's sessions.
     User {
-        /// Its name.
+        /// The unit, with its type.
         unit: String,
         /// Whose manager.
         owner: UnitOwner,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::holder_unit::HolderUnit;
 use super::nodes::{CardNode, NodeKind};
@@ -27,7 +27,7 @@ const SESSION_BROKERS: [&str; 3] = ["systemd-logind.service", "elogind.service",
 /// A process that has a part of a card open or mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Which process.
+    /// The process that has the card open.
     pub process: ProcessId,
     /// Its name, as the kernel has it: at most 15 bytes.
     pub name: String,
@@ -116,6 +116,22 @@ impl Host {
         let mut nodes = self.device_nodes_of(&displays)?;
         nodes.retain(|node| node.kind == NodeKind::Drm);
         self.holders_of_nodes(nodes, deadline)
+    }
+
+    /// The processes of anyone that have a file below `/dev/shm` open or mapped.
+    pub(in crate::host) fn holders_of_file(
+        &self,
+        path: &Path,
+        deadline: Deadline,
+    ) -> Result<Vec<Holder>, HostError> {
+        let search = Search {
+            proc: self.locate("/proc".as_ref()),
+            reach: Reach::Everyone,
+            nodes: vec![CardNode { path: path.to_owned(), kind: NodeKind::Other, number: None }],
+            tell: if self.is_real() { Tell::Number } else { Tell::Path },
+            root: self.trusted_owner().as_raw(),
+        };
+        Ok(search.run(deadline)?.into_iter().map(|found| self.holder(found)).collect())
     }
 
     fn holders_of_nodes(&self, nodes: Vec<CardNode>, deadline: Deadline) -> Result<Vec<Holder>, HostError> {

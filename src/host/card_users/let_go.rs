@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::host::{Host, HostError, UserName};
+use crate::host::{Host, HostError};
 use crate::pci::{PciAddress, listed};
+use crate::user_name::UserName;
 
-/// How often it is looked whether anybody still uses a card.
+/// How often it is looked whether a program still uses a card.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How long one look through all processes may take.

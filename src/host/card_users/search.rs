@@ -10,18 +10,18 @@ use std::fs;
 use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use procfs::process::Process;
 
 use super::nodes::{CardNode, DeviceNumber};
 use crate::deadline::Deadline;
-use crate::host::process_owner::{effective_user, is_gone};
+use crate::host::process_owner::{OwnerIn, effective_user, is_gone};
 use crate::host::process_search::ProcessSearch;
 use crate::host::qemu::owners::{QemuOwners, Standing};
+use crate::host::worker::{BoundedThread, NotStarted, StuckIn, StuckRegistry, TookTooLong};
 use crate::host::{HostError, ProcessId};
 
 /// What the kernel appends to the path of a file that was removed.
@@ -36,9 +36,6 @@ const MAPS: Duration = Duration::from_millis(200);
 /// So many processes of users may keep their readers waiting. Then no user's mappings are read any more: without a
 /// descriptor hardly any program has a card mapped.
 const MOST_HANGING: usize = 4;
-
-/// The processes whose mappings keep a reader waiting that was left behind.
-static HANGING: Mutex<Vec<(PathBuf, JoinHandle<()>)>> = Mutex::new(Vec::new());
 
 /// How a process has a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +102,11 @@ impl Search {
     fn look_at(self: &Arc<Self>, pid: i32) -> Result<Option<Found>, HostError> {
         let folder = self.proc.join(pid.to_string());
         let mut nodes = BTreeMap::new();
-        let owner = match effective_user(&folder, self.tell == Tell::Number) {
+        let owner_in = match self.tell {
+            Tell::Number => OwnerIn::Folder,
+            Tell::Path => OwnerIn::Status,
+        };
+        let owner = match effective_user(&folder, owner_in) {
             Err(error) if is_gone(&error) => return Ok(None),
             owner => owner.map_err(|error| HostError::read(&folder, error))?,
         };
@@ -157,22 +158,22 @@ impl Search {
 
     /// As [`Self::mapped`], but for a process whose owner may keep the reader waiting: nothing then.
     fn mapped_by_user(self: &Arc<Self>, folder: &Path, maps: &Path) -> io::Result<BTreeMap<CardNode, Hold>> {
-        let mut hanging = HANGING.lock().unwrap_or_else(PoisonError::into_inner);
-        hanging.retain(|(_, thread)| !thread.is_finished());
-        if hanging.len() >= MOST_HANGING || hanging.iter().any(|(there, _)| there == folder) {
+        let stuck = StuckRegistry::of_this_process();
+        let places = stuck.places();
+        if places.iter().filter(|place| matches!(place, StuckIn::Mappings(_))).count() >= MOST_HANGING {
             return Ok(BTreeMap::new());
         }
-        let (sender, answer) = channel();
         let (search, there, file) = (Arc::clone(self), folder.to_owned(), maps.to_owned());
-        let read = move || drop(sender.send(search.mapped(&there, &file)));
-        let thread = thread::Builder::new().name("maps".to_owned()).spawn(read)?;
-        match answer.recv_timeout(MAPS) {
-            Ok(mapped) => mapped,
-            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread that reads it ended")),
-            Err(RecvTimeoutError::Timeout) => {
-                hanging.push((folder.to_owned(), thread));
-                Ok(BTreeMap::new())
-            }
+        let read = move |tell: &Sender<_>| drop(tell.send(search.mapped(&there, &file)));
+        let mut thread = match BoundedThread::start(&stuck, StuckIn::Mappings(folder.to_owned()), read) {
+            Ok(thread) => thread,
+            Err(NotStarted::Hangs) => return Ok(BTreeMap::new()),
+            Err(NotStarted::NoThread(error)) => return Err(error),
+        };
+        match thread.next(Deadline::after(MAPS)) {
+            Ok(Some(mapped)) => mapped,
+            Ok(None) => Err(io::Error::other("the thread that reads it ended without an answer")),
+            Err(TookTooLong) => Ok(BTreeMap::new()),
         }
     }
 

@@ -13,14 +13,17 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
 use super::output::{Drained, LineSink, read_in_background};
-use super::program::{RUN_PROGRAM, RunAs};
+use super::program::{Orphaned, RUN_PROGRAM, RunAs, WITH_ITS_PARENT};
 use super::{CommandEnd, CommandLine};
 use crate::deadline::Deadline;
+use crate::host::THIS_PROGRAM;
 use crate::host::children::{OwnedChild, Wake};
 use crate::host::descendants;
 
 /// How long a group has to end by itself after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
+/// What a program that may run for as long as it likes gets for a deadline: a hundred years.
+const NO_LIMIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// How long the kernel has to end it after SIGKILL.
 const KILL: Duration = Duration::from_secs(1);
 /// How long what is still in the pipe is waited for: a program in the background may keep it open.
@@ -48,21 +51,44 @@ impl MachinePrograms {
         cancel: Option<BorrowedFd<'_>>,
         sink: LineSink,
     ) -> CommandEnd {
+        self.run_and_stop(command, Limits { deadline, ends_within: GRACE }, Orphaned::RunsOn, cancel, sink)
+    }
+
+    /// The same for one that has a time of its own to end in once it is asked to, and no other limit.
+    pub(in crate::host) fn run_until_cancelled(
+        &self,
+        command: &CommandLine,
+        cancel: BorrowedFd<'_>,
+        ends_within: Duration,
+        sink: LineSink,
+    ) -> CommandEnd {
+        let limits = Limits { deadline: Deadline::after(NO_LIMIT), ends_within };
+        self.run_and_stop(command, limits, Orphaned::Ends, Some(cancel), sink)
+    }
+
+    fn run_and_stop(
+        &self,
+        command: &CommandLine,
+        limits: Limits,
+        orphaned: Orphaned,
+        cancel: Option<BorrowedFd<'_>>,
+        sink: LineSink,
+    ) -> CommandEnd {
         let program = command.program.display();
         if !command.program.is_absolute() {
             return CommandEnd::NotStarted(format!(
                 "failed to run {program}: its path does not start with `/`, and nothing is looked for in PATH"
             ));
         }
-        let end = match self.start(command, sink) {
-            Ok(running) => running.finish(&command.program, deadline, cancel),
+        let end = match self.start(command, orphaned, sink) {
+            Ok(running) => running.finish(&command.program, limits, cancel),
             Err(error) => CommandEnd::NotStarted(format!("failed to start a process for {program}: {error}")),
         };
         descendants::reap_adopted();
         end
     }
 
-    fn start(&self, command: &CommandLine, sink: LineSink) -> io::Result<Running> {
+    fn start(&self, command: &CommandLine, orphaned: Orphaned, sink: LineSink) -> io::Result<Running> {
         let (output, into_output) = pipe()?;
         let (report, into_report) = pipe()?;
         fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -71,7 +97,7 @@ impl MachinePrograms {
             None => Stdio::null(),
         };
         let drained = read_in_background(output, sink)?;
-        let child = self.spawn(command, stdin, into_output, into_report)?;
+        let child = self.spawn(command, orphaned, stdin, (into_output, into_report))?;
         Ok(Running { child, drained, report })
     }
 
@@ -79,15 +105,19 @@ impl MachinePrograms {
     fn spawn(
         &self,
         command: &CommandLine,
+        orphaned: Orphaned,
         stdin: Stdio,
-        output: PipeWriter,
-        report: PipeWriter,
+        (output, report): (PipeWriter, PipeWriter),
     ) -> io::Result<OwnedChild> {
+        let before_program = match orphaned {
+            Orphaned::RunsOn => "--",
+            Orphaned::Ends => WITH_ITS_PARENT,
+        };
         let run_as = command.user.as_ref().map_or(RunAs::Caller, RunAs::user);
         let mut starter = Command::new(&self.vfio_hook);
         starter
             .arg0("vfio-hook")
-            .args([RUN_PROGRAM, &run_as.to_string(), "--"])
+            .args([RUN_PROGRAM, &run_as.to_string(), before_program])
             .arg(&command.program)
             .args(&command.arguments)
             .env_clear()
@@ -103,7 +133,7 @@ impl MachinePrograms {
 
 impl Default for MachinePrograms {
     fn default() -> Self {
-        Self::through(PathBuf::from("/proc/self/exe"))
+        Self::through(PathBuf::from(THIS_PROGRAM))
     }
 }
 
@@ -115,6 +145,15 @@ fn readable(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// How long a program may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// By when it has to end.
+    deadline: Deadline,
+    /// How long it has to end by itself after SIGTERM.
+    ends_within: Duration,
+}
+
 /// A program that was started.
 struct Running {
     child: OwnedChild,
@@ -124,14 +163,14 @@ struct Running {
 }
 
 impl Running {
-    fn finish(self, program: &Path, deadline: Deadline, cancel: Option<BorrowedFd<'_>>) -> CommandEnd {
-        let end = match self.child.wait(deadline, cancel) {
+    fn finish(self, program: &Path, limits: Limits, cancel: Option<BorrowedFd<'_>>) -> CommandEnd {
+        let end = match self.child.wait(limits.deadline, cancel) {
             Ok(Wake::Ended) => None,
             Ok(Wake::Cancelled) => Some(CommandEnd::Cancelled),
             // Without a way to wait there is none to see it end.
             Ok(Wake::TimedOut) | Err(_) => Some(CommandEnd::TimedOut),
         };
-        if end.is_some() && !stop(&self.child) {
+        if end.is_some() && !stop(&self.child, limits.ends_within) {
             tracing::warn!(
                 "{} (process {}) does not end, even by SIGKILL: it is left behind",
                 program.display(),
@@ -156,12 +195,15 @@ impl Running {
     }
 }
 
-/// Ends the group of a child; whether nothing of it is left.
-fn stop(child: &OwnedChild) -> bool {
+/// Ends the group of a child, which has so long for it; whether nothing of it is left.
+fn stop(child: &OwnedChild, ends_within: Duration) -> bool {
     child.signal_group(Signal::SIGTERM);
     // One that is stopped takes the other signal only when it goes on.
     child.signal_group(Signal::SIGCONT);
-    if child.group_ends(Deadline::after(GRACE)) {
+    let deadline = Deadline::after(ends_within);
+    // The whole group is looked for in /proc, again and again: not for as long as the child itself takes.
+    let _ = child.wait(deadline, None);
+    if child.group_ends(deadline.earlier(Deadline::after(GRACE))) {
         return true;
     }
     child.signal_group(Signal::SIGKILL);

@@ -8,14 +8,16 @@ use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::descendants::{self, LeftRunning};
 use super::user::User;
+use super::worker::Workers;
 use super::{Host, HostError};
 use crate::deadline::Deadline;
 
 pub(super) use machine::MachinePrograms;
-pub use program::{RUN_PROGRAM, RunAs, run_program};
+pub use program::{Orphaned, RUN_PROGRAM, RunAs, WITH_ITS_PARENT, run_program};
 
 /// A program, and all it gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct CommandLine {
     pub arguments: Vec<OsString>,
     /// Its whole environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// Who runs it; none for whoever runs this process.
+    /// The user who runs it; none for the user of this process.
     pub user: Option<User>,
     /// What it can read on standard input, as a file; none for `/dev/null`.
     pub stdin: Option<Vec<u8>>,
@@ -85,6 +87,22 @@ impl Host {
         self.programs.run(command, deadline, cancel, Box::new(on_line))
     }
 
+    /// Runs a program as [`Self::run_command`] does until it ends by itself, or `cancel` becomes readable or hangs up: then
+    /// its group gets SIGTERM. The program itself has so long to end, what is left of its group 2 s more at most; then
+    /// the group gets SIGKILL. The program gets SIGTERM, too, when the thread that calls this is killed.
+    pub fn run_in_background(
+        &mut self,
+        command: &CommandLine,
+        cancel: BorrowedFd<'_>,
+        ends_within: Duration,
+        on_line: impl FnMut(&str) + Send + 'static,
+    ) -> CommandEnd {
+        if self.root() != Path::new("/") {
+            return CommandEnd::NotStarted("a simulated host runs no programs".to_owned());
+        }
+        self.programs.run_until_cancelled(command, cancel, ends_within, Box::new(on_line))
+    }
+
     /// From now on this process is the parent of what its commands leave in the background, so that
     /// [`Self::end_children`] finds it even where it has made itself a daemon.
     ///
@@ -113,9 +131,12 @@ impl Host {
         descendants::end_all(deadline)
     }
 
-    /// Starts programs through this `vfio-hook` instead of the running one, for who is none itself: a test.
+    /// Starts programs and workers through this `vfio-hook` instead of the running one, for who is none itself: a test.
     #[must_use]
     pub fn starting_programs_through(mut self, vfio_hook: PathBuf) -> Self {
+        if self.is_real() {
+            self.workers = Workers::machine(vfio_hook.clone());
+        }
         self.programs = MachinePrograms::through(vfio_hook);
         self
     }

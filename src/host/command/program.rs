@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
@@ -24,7 +25,7 @@ pub const RUN_PROGRAM: &str = "run-program";
 /// As whom a program runs: on the command line `caller`, or `UID:GID:GROUP,GROUP`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunAs {
-    /// Whoever starts it.
+    /// The user of this process.
     Caller,
     /// A user, with the supplementary groups that std would take away: those of sound and video are among them.
     User {
@@ -38,7 +39,7 @@ pub enum RunAs {
 }
 
 impl RunAs {
-    /// This user.
+    /// As a user, with all groups of that user.
     #[must_use]
     pub fn user(user: &User) -> Self {
         Self::User { uid: user.uid, gid: user.gid, groups: user.groups.clone() }
@@ -85,21 +86,33 @@ impl FromStr for RunAs {
     }
 }
 
+/// What stands before the program where it ends with the process that starts it; else `--`.
+pub const WITH_ITS_PARENT: &str = "--with-its-parent";
+
+/// What becomes of a program whose parent is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphaned {
+    /// It runs on to its end.
+    RunsOn,
+    /// It gets SIGTERM: nobody else would end it.
+    Ends,
+}
+
 /// Becomes the program. Standard error is where a failure is said, and is standard output to the program.
 ///
 /// Returns only where the program cannot be run.
 #[must_use]
-pub fn run_program(run_as: &RunAs, program: &Path, arguments: &[OsString]) -> Exit {
+pub fn run_program(run_as: &RunAs, orphaned: Orphaned, program: &Path, arguments: &[OsString]) -> Exit {
     // std gives the program its own standard error before it knows whether there is one.
     let report = io::stderr().as_fd().try_clone_to_owned().map(File::from);
-    let reason = become_program(run_as, program, arguments);
+    let reason = become_program(run_as, orphaned, program, arguments);
     if let Ok(mut report) = report {
         let _ = writeln!(report, "{reason}");
     }
     Exit::Failed
 }
 
-fn become_program(run_as: &RunAs, program: &Path, arguments: &[OsString]) -> String {
+fn become_program(run_as: &RunAs, orphaned: Orphaned, program: &Path, arguments: &[OsString]) -> String {
     let path = program.display();
     // The hook has taken transparent huge pages away from itself, and children inherit that.
     let _ = prctl::set_thp_disable(false);
@@ -116,6 +129,10 @@ fn become_program(run_as: &RunAs, program: &Path, arguments: &[OsString]) -> Str
             "failed to run {path} as uid:gid:groups {run_as}: {}; only root can do that",
             io::Error::from(errno)
         );
+    }
+    // A change of the user would take it back, and so does a program that changes it by itself (`prctl(2)`).
+    if orphaned == Orphaned::Ends {
+        let _ = prctl::set_pdeathsig(Signal::SIGTERM);
     }
     let error = Command::new(program).args(arguments).stderr(output).exec();
     format!("failed to run {path}: {error}{}", explanation(program, &error))

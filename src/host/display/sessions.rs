@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::host::service::{ServiceUnit, UnitActivity};
-use crate::host::{Holder, HolderUnit, Host, HostError, UnitFileName, UserName};
+use crate::host::{Holder, HolderUnit, Host, HostError};
 use crate::serde_as_text::serde_as_text;
+use crate::unit_file_name::UnitFileName;
+use crate::user_name::UserName;
 
 /// Where an administrator's and the distribution's links to units are, first come first (`systemd.unit(5)`).
 const UNIT_FOLDERS: [&str; 5] = [
@@ -36,7 +38,7 @@ pub struct SessionId(String);
 /// A login, as logind has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginSession {
-    /// Which.
+    /// logind's identity of the session.
     pub id: SessionId,
     /// Whose, by number.
     pub uid: u32,
@@ -97,7 +99,7 @@ impl SessionId {
         format!("session-{}.scope", self.0)
     }
 
-    /// The name.
+    /// As logind has it: `2` or `c1`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -166,7 +168,7 @@ impl LoginSession {
         self.is_at_seat() && self.session_type != SessionType::Other
     }
 
-    /// Whether it is somebody's on a seat, whatever it shows.
+    /// Whether it is a user's on a seat, whatever it shows.
     fn is_at_seat(&self) -> bool {
         self.seat.is_some() && self.class != SessionClass::Other
     }
@@ -189,7 +191,7 @@ impl Host {
     /// neither logind nor elogind runs.
     ///
     /// # Errors
-    /// logind is there but does not answer; where somebody is logged in on a text console, as [`Self::holders_of`].
+    /// logind is there but does not answer; where a user is logged in on a text console, as [`Self::holders_of`].
     pub fn graphical_sessions(&self, deadline: Deadline) -> Result<Vec<LoginSession>, HostError> {
         let mut sessions = self.logind.sessions(deadline)?;
         let is_text = |session: &LoginSession| session.is_at_seat() && !session.is_graphical();

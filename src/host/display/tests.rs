@@ -8,10 +8,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::deadline::Deadline;
+use crate::host::Host;
 use crate::host::manifest::lay_out;
 use crate::host::simulated::Faults;
-use crate::host::{Host, UnitFileName, UserName};
 use crate::pci::PciAddress;
+use crate::unit_file_name::UnitFileName;
+use crate::user_name::UserName;
 
 /// Two cards; the first one is where the firmware showed its picture.
 const CARDS: &str = "

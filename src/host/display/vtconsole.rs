@@ -23,9 +23,9 @@ const FRAMEBUFFER_CONSOLE: &str = "frame buffer device";
 /// Whether a driver of text consoles shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsoleBinding {
-    /// It does.
+    /// A text console is on the screen, and uses the card.
     Bound,
-    /// It does not.
+    /// The card is free of it.
     Unbound,
 }
 
@@ -100,7 +100,7 @@ impl Host {
     ///
     /// # Errors
     /// There is no such driver, the kernel does not do it, or takes longer than there is time: it may have to wait for
-    /// whoever draws.
+    /// a program that draws.
     pub fn set_vtconsole_bind(
         &mut self,
         number: u32,

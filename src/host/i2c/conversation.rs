@@ -1,12 +1,12 @@
 //! A conversation with one monitor: questions and answers on one handle, under one lock, at the monitor's pace.
 
-use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::threads::MARGIN;
-use super::trouble::MonitorTrouble;
-use super::{BusKind, EDID_ADDRESS, I2cBus, I2cBuses, I2cHandle, Pace};
+use super::bus_threads::{MARGIN, Turn};
+use super::card::{CardLock, wait_for};
+use super::trouble::{MonitorTrouble, Taken};
+use super::{BusKind, EDID_ADDRESS, I2cBus, I2cHandle, Pace};
 use crate::deadline::Deadline;
 use crate::monitor::ddc_ci::{
     DDC_CI_ADDRESS, DdcRequest, FEATURE_REPLY_BYTES, ReplyError, parse_feature_reply,
@@ -25,10 +25,12 @@ const MOST_PAUSES: u32 = 4;
 /// So often nobody may acknowledge before the monitor counts as silent: one that is busy misses one or two.
 const SILENT_TRIES: u32 = 3;
 
-/// An open, locked bus with a monitor at its end. The lock lasts until this is dropped, which waits until the monitor is
-/// ready for the next process on the bus.
+/// An open, locked bus of a locked card, with a monitor at its end. The locks last until this is dropped, which waits
+/// until the monitor is ready for the next process on the bus.
 pub(in crate::host) struct Conversation {
+    bus: I2cBus,
     handle: Box<dyn I2cHandle>,
+    card: CardLock,
     pace: Pace,
     deadline: Deadline,
     /// By when the bus is given up, whatever the monitor needs.
@@ -38,46 +40,36 @@ pub(in crate::host) struct Conversation {
 }
 
 impl Drop for Conversation {
-    /// The next program that gets the lock may begin at once, so the monitor's time is kept before. Not so long that the
-    /// answer would come too late for the caller, at the end of an event's time: then the next message may
-    /// come too early. The monitor does not hear it, and it is said again, by this program as by ddcutil.
+    /// The next program that gets the lock may begin at once, so the monitor's time is kept before. Nothing was sent
+    /// without time for that; where the bus took longer than that all the same, the caller's time comes first: the next
+    /// message may come too early then. The monitor does not hear it, and it is said again, by this program as by
+    /// ddcutil.
     fn drop(&mut self) {
+        // The card's other monitors need not wait for this one's quiet.
+        self.card.release_but(self.bus);
         thread::sleep(self.quiet().min(self.given_up.remaining()));
     }
 }
 
 impl Conversation {
-    /// Opens a bus and locks it.
-    pub(in crate::host) fn open(
-        buses: &dyn I2cBuses,
-        bus: I2cBus,
-        deadline: Deadline,
-    ) -> Result<Self, MonitorTrouble> {
-        let handle = buses.open(bus).map_err(|error| MonitorTrouble::of_open(&error))?;
+    /// Opens a bus and locks it, its card first.
+    pub(in crate::host) fn open(turn: &Turn<'_>) -> Result<Self, MonitorTrouble> {
+        let Turn { buses, at, card, hanging, deadline } = *turn;
+        let handle = buses.open(at.bus).map_err(|error| MonitorTrouble::of_open(&error))?;
         let kind = handle.kind().map_err(|error| MonitorTrouble::of_transfer(&error))?;
         if kind == BusKind::SmbusOnly {
             return Err(MonitorTrouble::SmbusOnly);
         }
+        let pace = buses.pace();
+        card.take(buses, at, hanging, deadline)?;
+        // A process has a lock on one handle only.
+        if !card.is_on(at.bus) {
+            wait_for(handle.as_ref(), Taken::Bus, pace, deadline)?;
+        }
         // The caller's own time ends one margin after the deadline.
         let given_up = Deadline::after(deadline.remaining() + MARGIN / 2);
-        let (pace, quiet_until) = (buses.pace(), Instant::now());
-        let conversation = Self { handle, pace, deadline, given_up, quiet_until };
-        conversation.lock()?;
-        Ok(conversation)
-    }
-
-    fn lock(&self) -> Result<(), MonitorTrouble> {
-        loop {
-            match self.handle.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(MonitorTrouble::of_transfer(&error)),
-            }
-            if self.deadline.has_passed() {
-                return Err(MonitorTrouble::Locked);
-            }
-            self.deadline.pause(self.pace.lock);
-        }
+        let quiet_until = Instant::now();
+        Ok(Self { bus: at.bus, handle, card: card.clone(), pace, deadline, given_up, quiet_until })
     }
 
     /// Who is at the end of the bus.
@@ -120,8 +112,7 @@ impl Conversation {
         let mut pauses = 1;
         self.repeat(QUESTION_TRIES, |this| {
             let wait = this.pace.reply * pauses;
-            this.has_time_for(wait)?;
-            this.send(&question)?;
+            this.send(&question, wait + this.pace.between)?;
             thread::sleep(wait);
             let mut reply = [0; FEATURE_REPLY_BYTES];
             let read = this.handle.read(DDC_CI_ADDRESS, &mut reply);
@@ -146,17 +137,17 @@ impl Conversation {
     ) -> Result<(), MonitorTrouble> {
         let bytes = request.bytes(source);
         self.repeat(WRITE_TRIES, |this| {
-            this.send(&bytes)?;
+            this.send(&bytes, pause)?;
             this.quiet_for(pause);
             Ok(())
         })
     }
 
-    /// The monitor's time is always kept: what comes too early is lost, and with it what comes next. So where it is not
-    /// over before the caller's time is, nothing is sent.
-    fn send(&mut self, bytes: &[u8]) -> Result<(), MonitorTrouble> {
+    /// The monitor's time is always kept, before a message and after it: what comes too early is lost, and with it what
+    /// comes next. So where it would not be over before the caller's time is, nothing is sent.
+    fn send(&mut self, bytes: &[u8], afterwards: Duration) -> Result<(), MonitorTrouble> {
         let quiet = self.quiet();
-        self.has_time_for(quiet)?;
+        self.has_time_for(quiet + afterwards)?;
         thread::sleep(quiet);
         let written = self.handle.write(DDC_CI_ADDRESS, bytes);
         self.quiet_for(self.pace.between);

@@ -3,9 +3,9 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 
-use i2c_linux::{Functionality, I2c, Message, ReadFlags, WriteFlags};
-
-use super::{BusKind, I2cBus, I2cBuses, I2cHandle, Pace};
+use super::holder::holder_of;
+use super::transfer::{Message, makes_plain_messages, transfer};
+use super::{BusKind, I2cBus, I2cBuses, I2cHandle, LockHolder, Pace};
 
 /// `/dev/i2c-N`.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(in crate::host) struct MachineBuses;
 impl I2cBuses for MachineBuses {
     fn open(&self, bus: I2cBus) -> io::Result<Box<dyn I2cHandle>> {
         let file = OpenOptions::new().read(true).write(true).open(bus.node())?;
-        Ok(Box::new(OpenBus(I2c::new(file))))
+        Ok(Box::new(OpenBus(file)))
     }
 
     fn pace(&self) -> Pace {
@@ -22,40 +22,35 @@ impl I2cBuses for MachineBuses {
     }
 }
 
-struct OpenBus(I2c<File>);
+struct OpenBus(File);
 
 impl I2cHandle for OpenBus {
     fn kind(&self) -> io::Result<BusKind> {
-        let functions = self.0.i2c_functionality()?;
-        Ok(if functions.contains(Functionality::I2C) { BusKind::I2c } else { BusKind::SmbusOnly })
+        Ok(if makes_plain_messages(&self.0)? { BusKind::I2c } else { BusKind::SmbusOnly })
     }
 
     fn try_lock(&self) -> io::Result<()> {
-        self.0.inner_ref().try_lock().map_err(|error| match error {
+        self.0.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
             TryLockError::Error(error) => error,
         })
     }
 
+    fn lock_holder(&self) -> Option<LockHolder> {
+        holder_of(&self.0)
+    }
+
     fn write(&mut self, address: u8, bytes: &[u8]) -> io::Result<()> {
-        self.0.i2c_transfer(&mut [write(address, bytes)])
+        transfer(&self.0, &mut [Message::write(address, bytes)?])
     }
 
     fn read(&mut self, address: u8, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.i2c_transfer(&mut [read(address, buffer)])
+        transfer(&self.0, &mut [Message::read(address, buffer)?])
     }
 
     fn write_read(&mut self, address: u8, bytes: &[u8], buffer: &mut [u8]) -> io::Result<()> {
-        self.0.i2c_transfer(&mut [write(address, bytes), read(address, buffer)])
+        transfer(&self.0, &mut [Message::write(address, bytes)?, Message::read(address, buffer)?])
     }
-}
-
-fn write(address: u8, data: &[u8]) -> Message<'_> {
-    Message::Write { address: address.into(), data, flags: WriteFlags::default() }
-}
-
-fn read(address: u8, data: &mut [u8]) -> Message<'_> {
-    Message::Read { address: address.into(), data, flags: ReadFlags::default() }
 }
 
 #[cfg(test)]
@@ -63,7 +58,7 @@ mod tests {
     use super::*;
 
     fn open(path: &std::path::Path) -> OpenBus {
-        OpenBus(I2c::new(OpenOptions::new().read(true).write(true).open(path).unwrap()))
+        OpenBus(OpenOptions::new().read(true).write(true).open(path).unwrap())
     }
 
     /// There is no bus on the machines that tests run on: this only shows that messages get as far as the kernel.

@@ -3,12 +3,17 @@
 //! The kernel reaches a bus through `/dev/i2c-N`. Transfers are made with `I2C_RDWR`, which names the address in every
 //! message, so that a kernel driver bound to a monitor's address is no obstacle.
 
+mod bus_threads;
+mod card;
+#[cfg(test)]
+mod card_tests;
 mod conversation;
+mod holder;
 mod machine;
 mod pace;
 #[cfg(test)]
 mod tests;
-mod threads;
+mod transfer;
 mod trouble;
 
 use std::fmt;
@@ -17,10 +22,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use bus_threads::{BusJob, BusThreads};
+pub(super) use card::BusOfCard;
 pub(super) use conversation::Conversation;
+pub(super) use holder::{HolderState, LockHolder};
 pub(super) use machine::MachineBuses;
 pub(super) use pace::Pace;
-pub(super) use threads::{BusDoor, BusJob};
 pub use trouble::MonitorTrouble;
 
 /// The i2c address of an EDID (VESA E-DDC).
@@ -50,12 +57,15 @@ pub(super) trait I2cBuses: Send + Sync {
 }
 
 /// An open bus. Addresses have seven bits.
-pub(super) trait I2cHandle {
+pub(super) trait I2cHandle: Send {
     /// What the bus can do.
     fn kind(&self) -> io::Result<BusKind>;
 
-    /// Takes the lock that ddcutil takes too, until the handle is dropped. `WouldBlock` while somebody else has it.
+    /// Takes the lock that ddcutil takes too, until the handle is dropped. `WouldBlock` while another program has it.
     fn try_lock(&self) -> io::Result<()>;
+
+    /// Who has that lock, where it can be found.
+    fn lock_holder(&self) -> Option<LockHolder>;
 
     /// Writes in one message.
     fn write(&mut self, address: u8, bytes: &[u8]) -> io::Result<()>;

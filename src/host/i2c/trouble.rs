@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::holder::{HolderState, LockHolder};
 use crate::monitor::EdidError;
 use crate::monitor::ddc_ci::ReplyError;
 
@@ -33,9 +34,9 @@ pub enum MonitorTrouble {
     /// The kernel refuses for another reason.
     #[error("{}", io::Error::from(*.0))]
     Refused(#[serde(with = "as_number")] Errno),
-    /// Another program talks on the bus, and does not end in time.
-    #[error("another program keeps the bus locked")]
-    Locked,
+    /// Another program talks on the bus, or on another of its card, and does not end in time.
+    #[error("{}", locked(*.0, .1.as_ref()))]
+    Locked(Taken, Option<LockHolder>),
     /// The kernel did not come back from a transfer in time; a thread is left behind.
     #[error("the bus hangs: the kernel does not come back from it")]
     Hangs,
@@ -60,6 +61,27 @@ pub enum MonitorTrouble {
     /// What it says of itself is no EDID.
     #[error("its EDID cannot be used: {0}")]
     Edid(EdidError),
+}
+
+/// What another program keeps locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Taken {
+    /// The bus.
+    Bus,
+    /// Its graphics card: there is one conversation at a time on all of its buses.
+    Card,
+}
+
+fn locked(what: Taken, holder: Option<&LockHolder>) -> String {
+    let who = holder.map_or_else(|| "another program".to_owned(), ToString::to_string);
+    let what = match what {
+        Taken::Bus => "the bus",
+        Taken::Card => "the buses of its graphics card",
+    };
+    let hangs = holder.filter(|holder| holder.state == HolderState::Hangs);
+    let hangs = hangs.map_or("", |_| ", and hangs in the kernel");
+    format!("{who} keeps {what} locked{hangs}")
 }
 
 impl MonitorTrouble {
@@ -89,6 +111,11 @@ impl MonitorTrouble {
         }
     }
 
+    /// What the kernel said where there is no thread to be had.
+    pub(super) fn of_shortage(error: &io::Error) -> Self {
+        Self::Refused(error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw))
+    }
+
     /// Whether the monitor is there, or may be, and does not answer, or not so that it can be understood.
     #[must_use]
     pub fn is_unanswered(&self) -> bool {
@@ -97,7 +124,7 @@ impl MonitorTrouble {
             Self::Silent(_)
                 | Self::Garbled(_)
                 | Self::Hangs
-                | Self::Locked
+                | Self::Locked(..)
                 | Self::NoTime
                 | Self::Refused(_)
                 | Self::Edid(_)
@@ -108,6 +135,11 @@ impl MonitorTrouble {
     #[must_use]
     pub fn is_unreadable_feature(&self) -> bool {
         matches!(self, Self::Unsupported | Self::NoValue | Self::WriteOnly)
+    }
+
+    /// Whether a lock is held by a process that hangs.
+    pub(super) fn is_by_one_that_hangs(&self) -> bool {
+        matches!(self, Self::Locked(_, Some(LockHolder { state: HolderState::Hangs, .. })))
     }
 
     /// What a person can do about it.
@@ -125,10 +157,11 @@ impl MonitorTrouble {
                 "DDC/CI can be turned off in the monitor's own menu; some monitors switch their inputs by a feature of \
                  their maker's",
             ),
-            Self::Hangs => {
+            _ if *self == Self::Hangs || self.is_by_one_that_hangs() => {
                 Some("the kernel log (dmesg) may say why; only a driver loaded anew or a reboot frees it")
             }
-            Self::Locked => Some("is ddcutil or another monitor control running?"),
+            Self::Locked(_, None) => Some("is ddcutil or another monitor control running?"),
+            Self::Locked(_, Some(_)) => Some("it is free again when that program ends"),
             _ => None,
         }
     }

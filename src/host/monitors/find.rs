@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::problem::MonitorProblem;
 use super::survey::{Adapter, Connector, Plug, Survey};
 use crate::deadline::Deadline;
-use crate::host::i2c::{BusJob, Conversation, I2cBus, MonitorTrouble};
+use crate::host::Host;
+use crate::host::i2c::{BusJob, BusOfCard, Conversation, I2cBus, MonitorTrouble};
 use crate::host::i2c_dev::I2cDev;
-use crate::host::{Host, HostError};
 use crate::monitor::{EdidIdentity, MonitorKey, MonitorPlace};
 use crate::pci::PciAddress;
 
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// A monitor and the bus that leads to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorFound {
-    /// Which.
+    /// Its identity and its place.
     pub key: MonitorKey,
     /// The bus, until a driver is loaded or unloaded.
     pub bus: I2cBus,
@@ -35,15 +35,8 @@ pub struct MonitorsFound {
     pub problems: Vec<MonitorProblem>,
 }
 
-/// What is known after a look.
-#[derive(Debug)]
-pub(super) struct Look {
-    pub(super) found: MonitorsFound,
-    pub(super) survey: Survey,
-}
-
 /// What buses say of who is at their end; none where they were only opened.
-pub(super) type Seen = BTreeMap<I2cBus, Result<Option<EdidIdentity>, MonitorTrouble>>;
+pub(super) type Answers = BTreeMap<I2cBus, Result<Option<EdidIdentity>, MonitorTrouble>>;
 
 /// What is asked of a bus.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,42 +47,72 @@ pub(super) enum Asked {
     Edid,
 }
 
-/// Looks at all of them.
-pub(super) fn all(host: &Host, deadline: Deadline) -> Result<Look, HostError> {
-    let survey = Survey::of(host)?;
-    let seen = ask(host, &questions(&survey), deadline);
-    let found = Finding { survey: &survey, seen: &seen, found: MonitorsFound::default() }.carry_out(host);
-    Ok(Look { found, survey })
+/// The buses to be asked.
+pub(super) type Questions = BTreeMap<BusOfCard, Asked>;
+
+/// Looks at all of them; what some say is known already.
+pub(super) fn all(host: &Host, survey: &Survey, answers: &mut Answers, deadline: Deadline) -> MonitorsFound {
+    ask(host, first_questions(survey), answers, deadline);
+    ask(host, further_questions(survey, answers), answers, deadline);
+    Finding { survey, answers, found: MonitorsFound::default() }.carry_out(host)
 }
 
-/// Asks buses, all at once, in at most half of the time: one that hangs leaves the rest for the others.
-pub(super) fn ask(host: &Host, questions: &BTreeMap<I2cBus, Asked>, deadline: Deadline) -> Seen {
+/// Asks buses that have not answered yet, in at most half of the time: one that hangs leaves the rest for the others.
+pub(super) fn ask(host: &Host, mut questions: Questions, answers: &mut Answers, deadline: Deadline) {
+    questions.retain(|at, _| !answers.contains_key(&at.bus));
     let deadline = Deadline::after(LOOK.min(deadline.remaining() / 2));
     let job = |asked| -> BusJob<Result<Option<EdidIdentity>, MonitorTrouble>> {
-        Box::new(move |buses, bus, deadline| match asked {
-            Asked::Open => buses.open(bus).map(|_| None).map_err(|error| MonitorTrouble::of_open(&error)),
-            Asked::Edid => Conversation::open(buses, bus, deadline)?.edid().map(Some),
+        Box::new(move |turn| match asked {
+            Asked::Open => turn.can_be_opened().map(|()| None),
+            Asked::Edid => Conversation::open(turn)?.edid().map(Some),
         })
     };
-    let jobs = questions.iter().map(|(bus, asked)| (*bus, job(*asked))).collect();
-    let answers = host.buses.on_each(jobs, deadline).into_iter().map(Result::flatten);
-    questions.keys().copied().zip(answers).collect()
+    let buses: Vec<I2cBus> = questions.keys().map(|at| at.bus).collect();
+    let jobs = questions.into_iter().map(|(at, asked)| (at, job(asked))).collect();
+    let said = host.buses.on_each(jobs, deadline).into_iter().map(Result::flatten);
+    answers.extend(buses.into_iter().zip(said));
 }
 
-/// A connector with one bus and an EDID that the kernel knows leaves nothing to ask.
-fn questions(survey: &Survey) -> BTreeMap<I2cBus, Asked> {
-    let connected = survey.connectors.iter().filter(|connector| connector.plug == Plug::Connected);
-    let of_connectors = connected.flat_map(|connector| {
+/// A connector with one bus and an EDID that the kernel knows leaves nothing to ask. Of several buses the likeliest is
+/// asked first. Adapters that belong to no connector are asked where a monitor may be at their end: some connector of
+/// their card has a monitor and no bus, or the card has no connectors at all.
+fn first_questions(survey: &Survey) -> Questions {
+    let of_connectors = connected(survey).flat_map(|connector| {
         let is_clear = connector.edid.is_ok() && connector.adapters.len() == 1;
         let asked = if is_clear { Asked::Open } else { Asked::Edid };
-        connector.adapters.iter().map(move |adapter| (adapter.bus, asked))
+        connector.adapters.first().map(|adapter| (adapter.at.clone(), asked))
     });
-    of_connectors.chain(survey.loose.iter().map(|adapter| (adapter.bus, Asked::Edid))).collect()
+    let may_lead_somewhere = |adapter: &&Adapter| {
+        let mut of_card = survey.connectors.iter().filter(|connector| connector.card == adapter.place.card);
+        let lacks_a_bus = |connector: &Connector| connector.adapters.is_empty();
+        of_card.clone().next().is_none()
+            || of_card.any(|connector| connector.plug == Plug::Connected && lacks_a_bus(connector))
+    };
+    let loose = survey.loose.iter().filter(may_lead_somewhere);
+    of_connectors.chain(loose.map(|adapter| (adapter.at.clone(), Asked::Edid))).collect()
+}
+
+/// The other buses of connectors whose first one does not lead to the monitor.
+fn further_questions(survey: &Survey, answers: &Answers) -> Questions {
+    let unanswered = connected(survey).filter(|connector| {
+        let first = connector.adapters.first().and_then(|adapter| answers.get(&adapter.bus()));
+        match (first, &connector.edid) {
+            (Some(Ok(Some(seen))), Ok(identity)) => seen != identity,
+            (Some(Ok(_)), _) => false,
+            _ => true,
+        }
+    });
+    let others = unanswered.flat_map(|connector| connector.adapters.iter().skip(1));
+    others.map(|adapter| (adapter.at.clone(), Asked::Edid)).collect()
+}
+
+fn connected(survey: &Survey) -> impl Iterator<Item = &Connector> {
+    survey.connectors.iter().filter(|connector| connector.plug == Plug::Connected)
 }
 
 struct Finding<'a> {
     survey: &'a Survey,
-    seen: &'a Seen,
+    answers: &'a Answers,
     found: MonitorsFound,
 }
 
@@ -107,10 +130,11 @@ impl Finding<'_> {
     }
 
     fn connected(&mut self, connector: &Connector) {
-        let reads = |adapter: &&Adapter, identity: Option<&EdidIdentity>| match self.seen.get(&adapter.bus) {
-            Some(Ok(Some(seen))) => identity.is_none_or(|identity| seen == identity),
-            _ => false,
-        };
+        let reads =
+            |adapter: &&Adapter, identity: Option<&EdidIdentity>| match self.answers.get(&adapter.bus()) {
+                Some(Ok(Some(seen))) => identity.is_none_or(|identity| seen == identity),
+                _ => false,
+            };
         let adapters = &connector.adapters;
         let found = match &connector.edid {
             Ok(identity) => {
@@ -118,12 +142,12 @@ impl Finding<'_> {
                 fitting.or(adapters.first()).map(|adapter| (identity.clone(), adapter))
             }
             Err(_) => adapters.iter().find(|adapter| reads(adapter, None)).and_then(|adapter| {
-                let identity = self.seen.get(&adapter.bus)?.clone().ok()??;
+                let identity = self.answers.get(&adapter.bus())?.clone().ok()??;
                 Some((identity, adapter))
             }),
         };
         if let Some((identity, adapter)) = found {
-            self.add(identity, adapter.place.clone(), adapter.bus);
+            self.add(identity, adapter.place.clone(), adapter.bus());
             return;
         }
         let problem = match (&connector.edid, adapters.is_empty()) {
@@ -145,7 +169,7 @@ impl Finding<'_> {
 
     /// Loose adapters of a card with this monitor at their end.
     fn leads_to(&self, identity: &EdidIdentity, card: Option<PciAddress>) -> impl Iterator<Item = &Adapter> {
-        let seen = move |adapter: &&Adapter| match self.seen.get(&adapter.bus) {
+        let seen = move |adapter: &&Adapter| match self.answers.get(&adapter.bus()) {
             Some(Ok(Some(seen))) => seen == identity,
             _ => false,
         };
@@ -153,7 +177,7 @@ impl Finding<'_> {
     }
 
     fn loose(&mut self, adapter: &Adapter) {
-        let Some(Ok(Some(identity))) = self.seen.get(&adapter.bus) else { return };
+        let Some(Ok(Some(identity))) = self.answers.get(&adapter.bus()) else { return };
         let card = adapter.place.card;
         let same: Vec<&Connector> = self
             .survey
@@ -170,7 +194,7 @@ impl Finding<'_> {
         if let ([connector], true) = (&same[..], is_only_one) {
             place.connector = Some(connector.name.clone());
         }
-        self.add(identity.clone(), place, adapter.bus);
+        self.add(identity.clone(), place, adapter.bus());
     }
 
     fn add(&mut self, identity: EdidIdentity, place: MonitorPlace, bus: I2cBus) {
@@ -181,7 +205,7 @@ impl Finding<'_> {
     fn troubles(&mut self, host: &Host) {
         let mut not_permitted = Vec::new();
         let mut is_without_nodes = false;
-        for (bus, seen) in self.seen {
+        for (bus, seen) in self.answers {
             let Err(trouble) = seen else { continue };
             match trouble {
                 MonitorTrouble::NotPermitted => not_permitted.push(*bus),

@@ -1,54 +1,80 @@
 //! Where a monitor is that was found before: bus numbers may have changed, and it may say less now.
 
-use std::collections::BTreeMap;
-
-use super::find::{self, Asked, MonitorFound};
+use super::find::{self, Answers, Asked, MonitorFound, Questions};
 use super::problem::MonitorProblem;
 use super::survey::{Adapter, Plug, Survey};
 use crate::deadline::Deadline;
-use crate::host::i2c::{I2cBus, MonitorTrouble};
-use crate::host::{Host, HostError};
+use crate::host::Host;
+use crate::host::i2c::{BusOfCard, MonitorTrouble};
 use crate::monitor::{EdidIdentity, MonitorKey, MonitorPlace};
 
-/// The buses that lead to these monitors now, in their order.
-pub(super) fn buses_of(
-    host: &Host,
-    keys: &[&MonitorKey],
-    deadline: Deadline,
-) -> Result<Vec<Result<I2cBus, MonitorTrouble>>, HostError> {
-    // Mostly the kernel knows already, and nothing has to be said on any bus.
-    let known = known_to_the_kernel(&Survey::of(host)?);
-    let exact: Option<Vec<I2cBus>> =
-        keys.iter().map(|key| known.iter().find(|found| found.key == **key).map(|found| found.bus)).collect();
-    if let Some(buses) = exact {
-        return Ok(buses.into_iter().map(Ok).collect());
-    }
-    let look = find::all(host, deadline)?;
-    let asleep = keys.iter().filter(|key| seen_as(key, &look.found.monitors).is_none());
-    let seats = asleep.flat_map(|key| seats_of(key, &look.survey));
-    let questions: BTreeMap<I2cBus, Asked> = seats.map(|adapter| (adapter.bus, Asked::Edid)).collect();
-    let at_seats = find::ask(host, &questions, deadline);
-    let locate = |key: &&MonitorKey| {
-        if let Some(found) = seen_as(key, &look.found.monitors) {
-            return Ok(found.bus);
-        }
-        let is_free = |seat: &&Adapter| !look.found.monitors.iter().any(|other| has_taken(other, seat));
-        let mut seats = seats_of(key, &look.survey).filter(is_free);
-        let seat = seats.find(|seat| says_nothing(at_seats.get(&seat.bus)));
-        seat.map(|seat| seat.bus).ok_or_else(|| reason(&look.found.problems))
-    };
-    Ok(keys.iter().map(locate).collect())
+/// Where a monitor is to be talked to.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pub(super) at: BusOfCard,
+    pub(super) sure: Sure,
 }
 
-fn known_to_the_kernel(survey: &Survey) -> Vec<MonitorFound> {
-    let connected = survey.connectors.iter().filter(|connector| connector.plug == Plug::Connected);
-    let found = connected.filter_map(|connector| {
-        let [adapter] = &connector.adapters[..] else { return None };
-        let identity = connector.edid.clone().ok()?;
-        let key = MonitorKey { identity, place: adapter.place.clone() };
-        Some(MonitorFound { key, bus: adapter.bus })
+/// Whether it is known that the monitor is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sure {
+    /// The kernel says so, or it was seen there.
+    Known,
+    /// It is at this connector, which has another bus too.
+    Likely,
+    /// It was there: its EDID has to be read before anything else is said.
+    ToBeVerified,
+}
+
+/// Where a monitor is, without a word on any bus: the kernel knows it, this process has just found it, or there is a bus
+/// at its place. None where it has to be looked for.
+pub(super) fn seat_of(key: &MonitorKey, survey: &Survey, found: &[MonitorFound]) -> Option<Seat> {
+    let mut connected = survey.connectors.iter().filter(|connector| connector.plug == Plug::Connected);
+    let known = connected.find_map(|connector| {
+        let is_it = connector.edid.as_ref() == Ok(&key.identity);
+        let adapter = connector.adapters.iter().find(|adapter| is_it && adapter.place == key.place)?;
+        let sure = if connector.adapters.len() == 1 { Sure::Known } else { Sure::Likely };
+        Some(Seat { at: adapter.at.clone(), sure })
     });
-    found.collect()
+    let just_found = || {
+        let found = found.iter().find(|found| found.key == *key)?;
+        let adapter = survey.adapters().find(|adapter| {
+            let (now, then) = (&adapter.place, &key.place);
+            adapter.bus() == found.bus && now.card == then.card && now.adapter == then.adapter
+        })?;
+        Some(Seat { at: adapter.at.clone(), sure: Sure::Known })
+    };
+    let where_it_was = || {
+        let first = seats_of(key, survey).next()?;
+        Some(Seat { at: first.at.clone(), sure: Sure::ToBeVerified })
+    };
+    known.or_else(just_found).or_else(where_it_was)
+}
+
+/// The buses that lead to these monitors now, in their order, after a look at all buses; some have answered before.
+pub(super) fn look_for(
+    host: &Host,
+    keys: &[&MonitorKey],
+    survey: &Survey,
+    answers: &mut Answers,
+    deadline: Deadline,
+) -> Vec<Result<BusOfCard, MonitorTrouble>> {
+    let found = find::all(host, survey, answers, deadline);
+    let asleep = keys.iter().filter(|key| seen_as(key, &found.monitors).is_none());
+    let seats = asleep.flat_map(|key| seats_of(key, survey));
+    let questions: Questions = seats.map(|adapter| (adapter.at.clone(), Asked::Edid)).collect();
+    find::ask(host, questions, answers, deadline);
+    let locate = |key: &&MonitorKey| {
+        if let Some(found) = seen_as(key, &found.monitors) {
+            let adapter = survey.adapters().find(|adapter| adapter.bus() == found.bus);
+            return adapter.map(|adapter| adapter.at.clone()).ok_or(MonitorTrouble::Absent);
+        }
+        let is_free = |seat: &&Adapter| !found.monitors.iter().any(|other| has_taken(other, seat));
+        let mut seats = seats_of(key, survey).filter(is_free);
+        let seat = seats.find(|seat| says_nothing(answers.get(&seat.bus())));
+        seat.map(|seat| seat.at.clone()).ok_or_else(|| reason(&found.problems))
+    };
+    keys.iter().map(locate).collect()
 }
 
 /// The monitor that says it is the one; of several (makers give many the same serial number) the one at the place.
@@ -62,10 +88,7 @@ fn seen_as<'a>(key: &MonitorKey, monitors: &'a [MonitorFound]) -> Option<&'a Mon
 
 /// The buses at a monitor's place: those of the adapter's name first, then any of the connector's.
 fn seats_of<'a>(key: &'a MonitorKey, survey: &'a Survey) -> impl Iterator<Item = &'a Adapter> {
-    let all = || {
-        let of_connectors = survey.connectors.iter().flat_map(|connector| &connector.adapters);
-        of_connectors.chain(&survey.loose).filter(|adapter| fits(&adapter.place, &key.place))
-    };
+    let all = || survey.adapters().filter(|adapter| fits(&adapter.place, &key.place));
     let has_name = |adapter: &&Adapter| adapter.place.adapter == key.place.adapter;
     all().filter(has_name).chain(all().filter(move |adapter| !has_name(adapter)))
 }
@@ -84,7 +107,7 @@ fn has_taken(other: &MonitorFound, seat: &Adapter) -> bool {
     let (place, wanted) = (&other.key.place, &seat.place);
     let is_same_connector =
         place.connector.is_some() && place.connector == wanted.connector && place.card == wanted.card;
-    other.bus == seat.bus || is_same_connector
+    other.bus == seat.bus() || is_same_connector
 }
 
 /// Whether a bus gives no hint of who is there: a sleeping monitor takes its EDID with it, docks answer with zeros.

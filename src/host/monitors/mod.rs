@@ -3,33 +3,32 @@
 //! Nothing is guessed: a bus is talked on only where a connector of a graphics card names it, or where it is an adapter
 //! on a graphics card with an EDID at its end.
 
-mod aside;
+mod by_worker;
+mod converse;
 mod find;
+mod left_alone;
 mod locate;
 mod problem;
+mod recent;
 mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-pub use aside::{TALK_TO_MONITORS, talk_to_monitors};
+pub(super) use by_worker::{Talk, talk_in_worker};
 pub use find::{MonitorFound, MonitorsFound};
 pub use problem::MonitorProblem;
+pub(super) use recent::RecentlyFound;
 
 use serde::{Deserialize, Serialize};
 
-use super::i2c::{BusJob, Conversation, I2cBus, MonitorTrouble};
-use super::i2c_dev::I2cDev;
-use super::{Host, HostError, Talks};
+use find::Answers;
+use survey::Survey;
+
+use super::i2c::{Conversation, I2cBus, MonitorTrouble};
+use super::{Host, HostError};
 use crate::deadline::Deadline;
 use crate::failpoint;
-use crate::monitor::{FeatureControl, MonitorFeature, VcpValue};
-use aside::Talk;
-
-/// What one monitor is asked or told, and the place of the answer.
-type Orders<O> = Vec<(usize, FeatureControl, O)>;
+use crate::monitor::{MonitorFeature, Reading, VcpValue};
 
 /// Why one feature was not read or set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,18 +46,20 @@ impl Host {
     /// # Errors
     /// sysfs cannot be listed. What concerns one monitor is a problem, no error.
     pub fn monitors(&self, deadline: Deadline) -> Result<MonitorsFound, HostError> {
-        match self.talks {
-            Talks::Here => self.monitors_here(deadline),
-            Talks::Aside => aside::aside(Talk::Find, deadline),
-        }
+        let found = match self.talk_by_worker(Talk::Find, deadline)? {
+            Some(found) => found,
+            None => self.monitors_here(deadline)?,
+        };
+        self.recently_found.remember(&found);
+        Ok(found)
     }
 
     fn monitors_here(&self, deadline: Deadline) -> Result<MonitorsFound, HostError> {
-        Ok(find::all(self, deadline)?.found)
+        Ok(find::all(self, &Survey::of(self)?, &mut Answers::new(), deadline))
     }
 
-    /// The values of features; the answers in the order of the questions. All monitors are asked at once, each in its
-    /// own thread; one whose bus hangs costs the others nothing.
+    /// The values of features; the answers in the order of the questions. Monitors of different cards are asked at once,
+    /// those of one card one after the other, each in a thread of its own; one whose bus hangs is left behind.
     ///
     /// The errors tell a monitor that is not there ([`HostError::is_absent`]) from one that does not answer
     /// ([`HostError::is_unanswered`]) and one that has no such feature ([`HostError::is_unreadable_feature`]).
@@ -68,17 +69,64 @@ impl Host {
         asked: &[MonitorFeature],
         deadline: Deadline,
     ) -> Vec<Result<VcpValue, HostError>> {
-        let answers = match self.talks {
-            _ if asked.is_empty() => return Vec::new(),
-            Talks::Here => self.get_here(asked, deadline),
-            Talks::Aside => answers(aside::aside(Talk::Get(asked.to_vec()), deadline), asked, "read"),
+        if asked.is_empty() {
+            return Vec::new();
+        }
+        let answers = match self.talk_by_worker(Talk::Get(asked.to_vec()), deadline) {
+            Ok(Some(answers)) => answers,
+            Ok(None) => self.get_here(asked, deadline),
+            Err(error) => failures(&error, asked, "read"),
         };
         answers.into_iter().map(|answer| answer.map_err(HostError::from)).collect()
     }
 
     fn get_here(&self, asked: &[MonitorFeature], deadline: Deadline) -> Vec<Result<VcpValue, Failure>> {
-        let questions: Vec<_> = asked.iter().map(|feature| (feature, ())).collect();
-        self.talk("read", &questions, deadline, |conversation, control, ()| conversation.get(control))
+        let questions: Vec<_> =
+            asked.iter().filter(|feature| can_be_read(feature)).map(|feature| (feature, ())).collect();
+        let mut said =
+            converse::with_each(self, "read", &questions, deadline, |conversation, control, ()| {
+                conversation.get(control)
+            })
+            .into_iter();
+        let answers = asked.iter().map(|feature| {
+            let answer = if can_be_read(feature) { said.next() } else { None };
+            answer.unwrap_or_else(|| Err(Failure::of("read", feature, None, MonitorTrouble::WriteOnly)))
+        });
+        answers.collect()
+    }
+
+    /// Sets features as [`Self::set_vcp_features`] does, and says what each monitor tells then, in the same conversation:
+    /// nothing where its reading is not relied on, or it does not answer.
+    #[must_use]
+    pub fn set_and_read_vcp_features(
+        &mut self,
+        orders: &[(MonitorFeature, VcpValue)],
+        deadline: Deadline,
+    ) -> Vec<Result<Option<VcpValue>, HostError>> {
+        failpoint::reached("setting");
+        if orders.is_empty() {
+            return Vec::new();
+        }
+        let answers = match self.talk_by_worker(Talk::SetAndRead(orders.to_vec()), deadline) {
+            Ok(Some(answers)) => answers,
+            Ok(None) => self.set_and_read_here(orders, deadline),
+            Err(error) => failures(&error, orders.iter().map(|(feature, _)| feature), "set"),
+        };
+        failpoint::reached("setting");
+        answers.into_iter().map(|answer| answer.map_err(HostError::from)).collect()
+    }
+
+    fn set_and_read_here(
+        &self,
+        orders: &[(MonitorFeature, VcpValue)],
+        deadline: Deadline,
+    ) -> Vec<Result<Option<VcpValue>, Failure>> {
+        let orders: Vec<_> = orders.iter().map(|(feature, value)| (feature, *value)).collect();
+        converse::with_each(self, "set", &orders, deadline, |conversation, control, value| {
+            conversation.set(control, value)?;
+            let is_relied_on = control.reading == Reading::Reliable;
+            Ok(is_relied_on.then(|| conversation.get(control).ok()).flatten())
+        })
     }
 
     /// Sets features, in the order given on each monitor, and otherwise like [`Self::vcp_features`]. That a monitor
@@ -89,16 +137,16 @@ impl Host {
         orders: &[(MonitorFeature, VcpValue)],
         deadline: Deadline,
     ) -> Vec<Result<(), HostError>> {
-        failpoint::reached("knob");
-        let answers = match self.talks {
-            _ if orders.is_empty() => return Vec::new(),
-            Talks::Here => self.set_here(orders, deadline),
-            Talks::Aside => {
-                let features: Vec<_> = orders.iter().map(|(feature, _)| feature.clone()).collect();
-                answers(aside::aside(Talk::Set(orders.to_vec()), deadline), &features, "set")
-            }
+        failpoint::reached("setting");
+        if orders.is_empty() {
+            return Vec::new();
+        }
+        let answers = match self.talk_by_worker(Talk::Set(orders.to_vec()), deadline) {
+            Ok(Some(answers)) => answers,
+            Ok(None) => self.set_here(orders, deadline),
+            Err(error) => failures(&error, orders.iter().map(|(feature, _)| feature), "set"),
         };
-        failpoint::reached("knob");
+        failpoint::reached("setting");
         answers.into_iter().map(|answer| answer.map_err(HostError::from)).collect()
     }
 
@@ -108,59 +156,18 @@ impl Host {
         deadline: Deadline,
     ) -> Vec<Result<(), Failure>> {
         let orders: Vec<_> = orders.iter().map(|(feature, value)| (feature, *value)).collect();
-        self.talk("set", &orders, deadline, Conversation::set)
+        converse::with_each(self, "set", &orders, deadline, Conversation::set)
     }
+}
 
-    fn talk<O: Copy + Send + 'static, T: Send + 'static>(
-        &self,
-        verb: &str,
-        orders: &[(&MonitorFeature, O)],
-        deadline: Deadline,
-        say: fn(&mut Conversation, FeatureControl, O) -> Result<T, MonitorTrouble>,
-    ) -> Vec<Result<T, Failure>> {
-        let failed = |feature: &dyn fmt::Display, bus: Option<I2cBus>, trouble| {
-            let has_no_nodes = trouble == MonitorTrouble::NoBus && self.i2c_dev() == I2cDev::Absent;
-            let trouble = if has_no_nodes { MonitorTrouble::NoI2cDev } else { trouble };
-            Failure { attempt: format!("{verb} {feature}"), bus, trouble }
-        };
-        let keys = orders.iter().map(|(feature, _)| &feature.monitor);
-        let seats = match locate::buses_of(self, &keys.collect::<Vec<_>>(), deadline) {
-            Ok(seats) => seats,
-            Err(error) => {
-                let trouble = MonitorTrouble::Unfindable(error.to_string());
-                return orders
-                    .iter()
-                    .map(|(feature, _)| Err(failed(feature, None, trouble.clone())))
-                    .collect();
-            }
-        };
-        let mut by_bus: BTreeMap<I2cBus, Orders<O>> = BTreeMap::new();
-        let mut answers: Vec<Option<Result<T, Failure>>> = Vec::new();
-        for (place, ((feature, order), seat)) in orders.iter().zip(&seats).enumerate() {
-            answers.push(match seat {
-                Ok(bus) => {
-                    by_bus.entry(*bus).or_default().push((place, feature.control, *order));
-                    None
-                }
-                Err(trouble) => Some(Err(failed(feature, None, trouble.clone()))),
-            });
-        }
-        let places: Vec<(I2cBus, Vec<usize>)> = by_bus
-            .iter()
-            .map(|(bus, orders)| (*bus, orders.iter().map(|(place, ..)| *place).collect()))
-            .collect();
-        let jobs = by_bus.into_iter().map(|(bus, orders)| (bus, job(orders, say))).collect();
-        for ((bus, places), said) in places.into_iter().zip(self.buses.on_each(jobs, deadline)) {
-            // None of the answers of a bus that hangs comes back.
-            let said = said.unwrap_or_else(|trouble| places.iter().map(|_| Err(trouble.clone())).collect());
-            for (place, answer) in places.into_iter().zip(said) {
-                let answer = answer.map_err(|trouble| failed(orders[place].0, Some(bus), trouble));
-                answers[place] = Some(answer);
-            }
-        }
-        let missing = |place: usize| Err(failed(orders[place].0, None, MonitorTrouble::NoTime));
-        let answers = answers.into_iter().enumerate();
-        answers.map(|(place, answer)| answer.unwrap_or_else(|| missing(place))).collect()
+/// Nothing is said to a monitor that is known to tell nothing.
+fn can_be_read(feature: &MonitorFeature) -> bool {
+    feature.control.reading != Reading::WriteOnly
+}
+
+impl Failure {
+    fn of(verb: &str, feature: &MonitorFeature, bus: Option<I2cBus>, trouble: MonitorTrouble) -> Self {
+        Self { attempt: format!("{verb} {feature}"), bus, trouble }
     }
 }
 
@@ -170,31 +177,12 @@ impl From<Failure> for HostError {
     }
 }
 
-/// The answers of another process; where that failed, so did each.
-fn answers<T>(
-    said: Result<Vec<Result<T, Failure>>, HostError>,
-    features: &[MonitorFeature],
+/// What became of each feature where a talk failed.
+fn failures<'f, T>(
+    error: &HostError,
+    features: impl IntoIterator<Item = &'f MonitorFeature>,
     verb: &str,
 ) -> Vec<Result<T, Failure>> {
-    said.unwrap_or_else(|error| {
-        let trouble = MonitorTrouble::Unfindable(error.to_string());
-        let failed =
-            |feature| Failure { attempt: format!("{verb} {feature}"), bus: None, trouble: trouble.clone() };
-        features.iter().map(|feature| Err(failed(feature))).collect()
-    })
-}
-
-/// All that is said to one monitor, under one lock.
-fn job<O: Copy + Send + 'static, T: 'static>(
-    orders: Orders<O>,
-    say: fn(&mut Conversation, FeatureControl, O) -> Result<T, MonitorTrouble>,
-) -> BusJob<Vec<Result<T, MonitorTrouble>>> {
-    Box::new(move |buses, bus, deadline| {
-        let mut conversation = Conversation::open(buses, bus, deadline);
-        let answers = orders.iter().map(|(_, control, order)| match &mut conversation {
-            Ok(conversation) => say(conversation, *control, *order),
-            Err(trouble) => Err(trouble.clone()),
-        });
-        answers.collect()
-    })
+    let trouble = MonitorTrouble::Unfindable(error.to_string());
+    features.into_iter().map(|feature| Err(Failure::of(verb, feature, None, trouble.clone()))).collect()
 }

@@ -17,7 +17,7 @@ pub enum MonitorProblem {
     NotPermitted(Vec<I2cBus>),
     /// A monitor is connected, but the driver does not tell which bus leads to it, and none was found.
     NoBusKnown {
-        /// Where.
+        /// The connector of the monitor.
         connector: ConnectorName,
         /// Who, as far as the kernel knows.
         monitor: Option<EdidIdentity>,
@@ -28,27 +28,19 @@ pub enum MonitorProblem {
     Unknown {
         /// Where: a connector's name.
         connector: ConnectorName,
-        /// Why.
+        /// The reason.
         trouble: MonitorTrouble,
     },
     /// A bus that a monitor is known to be on cannot be used.
     Unusable {
         /// The bus.
         bus: I2cBus,
-        /// Why.
+        /// The reason.
         trouble: MonitorTrouble,
     },
 }
 
 impl MonitorProblem {
-    /// The bus that hangs, if that is the problem.
-    pub(super) fn hanging_bus(&self) -> Option<I2cBus> {
-        match self {
-            Self::Hangs(bus) => Some(*bus),
-            _ => None,
-        }
-    }
-
     /// What a person can do about it.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {

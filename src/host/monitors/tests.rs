@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
+use crate::host::i2c_dev::I2cDev;
 use crate::host::manifest::lay_out;
 use crate::host::simulated::{Faults, SimulatedMonitor};
-use crate::monitor::{ExtraStep, MonitorKey, MonitorPlace, Reading, SourceAddress, VcpFeature, make_edid};
+use crate::monitor::{
+    ExtraStep, FeatureControl, MonitorKey, MonitorPlace, Reading, SourceAddress, VcpFeature, make_edid,
+};
 
 /// Buses of a mainboard that answer at 0x50 and 0x37, as memory modules do; nothing may be said on them.
 const MAINBOARD: &str = "
@@ -24,11 +27,17 @@ const MAINBOARD: &str = "
 /sys/devices/pci0000:00/0000:03:00.0/i2c-3/name = an adapter that cannot speak i2c
 /sys/bus/i2c/devices/i2c-3 -> ../../../devices/pci0000:00/0000:03:00.0/i2c-3
 /simulated/i2c/i2c-3/smbus_only =
+/sys/devices/pci0000:00/0000:03:00.0/i2c-30/name = AMDGPU DM i2c OEM bus
+/sys/bus/i2c/devices/i2c-30 -> ../../../devices/pci0000:00/0000:03:00.0/i2c-30
+/sys/bus/pci/devices/0000:41:00.0/class = 0x030000
+/sys/bus/pci/devices/0000:41:00.0/driver -> ../../drivers/nouveau
+/sys/devices/pci0000:00/0000:41:00.0/i2c-31/name = sor-0002-0f42
+/sys/bus/i2c/devices/i2c-31 -> ../../../devices/pci0000:00/0000:41:00.0/i2c-31
 /sys/bus/pci/devices/0000:00:1f.4/class = 0x0c0500
 /sys/devices/pci0000:00/0000:00:1f.4/i2c-4/name = a name nobody knows
 /sys/bus/i2c/devices/i2c-4 -> ../../../devices/pci0000:00/0000:00:1f.4/i2c-4
 ";
-const UNTOUCHED: std::ops::RangeInclusive<u32> = 0..=4;
+const UNTOUCHED: [u32; 7] = [0, 1, 2, 3, 4, 30, 31];
 
 struct Machine(TempDir);
 
@@ -36,9 +45,10 @@ impl Machine {
     fn with(monitors: &[SimulatedMonitor]) -> Self {
         let machine = Self(tempfile::tempdir().unwrap());
         machine.add(MAINBOARD);
+        let edid = crate::host::simulated::digits(&make_edid(&lg().identity));
         for bus in UNTOUCHED {
-            let lines =
-                format!("/simulated/i2c/i2c-{bus}/log =\n/simulated/i2c/i2c-{bus}/features/0x60 = 1\n");
+            let folder = format!("/simulated/i2c/i2c-{bus}");
+            let lines = format!("{folder}/log =\n{folder}/features/0x60 = 1\n{folder}/edid = {edid}\n");
             machine.add(&lines);
         }
         monitors.iter().for_each(|monitor| machine.add(&monitor.manifest()));
@@ -315,7 +325,7 @@ fn says_how_a_monitor_does_not_answer() {
     failed to read input of LG ULTRAGEAR on DP-1 over i2c-7: the answer's checksum is wrong, even when asked again
     help: many monitors answer only on the input that is active; DDC/CI can also be turned off in the monitor's own menu
     failed to read feature 0xe7 of LG ULTRAGEAR on DP-1 over i2c-7: the monitor does not know this feature
-    failed to read feature 0xe7 of LG ULTRAGEAR on DP-1 over i2c-7: this feature can be set but not read on this monitor
+    failed to read feature 0xe7 of LG ULTRAGEAR on DP-1: this feature can be set but not read on this monitor
     ");
 }
 
@@ -418,4 +428,79 @@ fn a_bus_that_hangs_leaves_time_to_find_the_others() {
     let found = host.monitors(Deadline::after(Duration::from_secs(1))).unwrap();
     assert_eq!(found.monitors.len(), 1);
     assert!(found.problems.contains(&MonitorProblem::Hangs(I2cBus(11))), "{:?}", found.problems);
+}
+
+#[test]
+fn what_only_looks_like_the_bus_of_a_monitor_is_never_talked_to() {
+    // A monitor has to be looked for on each bus that may lead to one: no connector tells its own.
+    let mut loose = lg();
+    loose.connector = None;
+    let machine = Machine::with(&[loose.clone()]);
+    assert_eq!(machine.found().monitors.len(), 1);
+    machine.set(&input_of(&loose), 0x11).unwrap();
+    let mut away = loose;
+    away.adapter = "AMDGPU DM i2c OEM bus".to_owned();
+    away.identity.serial_number = 4712;
+    assert!(machine.set(&input_of(&away), 0x11).unwrap_err().is_absent(), "not even where a ledger says so");
+    machine.found();
+}
+
+#[test]
+fn monitors_of_a_card_are_asked_one_after_the_other() {
+    // A bus counts as hanging after its part of the time, and the card's next one is then asked beside it: not where the
+    // machine is only busy.
+    let soon = || Deadline::after(Duration::from_secs(120));
+    let faults = Faults::default();
+    let monitors: Vec<SimulatedMonitor> = (7..15)
+        .map(|bus| {
+            let card = if bus < 11 { "0000:03:00.0" } else { "0000:01:00.0" };
+            let mut monitor = SimulatedMonitor::lg(card, &format!("DP-{bus}"), bus);
+            monitor.identity.serial = Some(format!("S{bus}"));
+            if bus % 2 == 0 {
+                monitor.connector = None;
+            }
+            monitor
+        })
+        .collect();
+    let machine = Machine::with(&monitors);
+    (7..15).for_each(|bus| machine.add(&format!("/simulated/i2c/i2c-{bus}/slow = 5\n")));
+    let mut host = Host::simulated(machine.0.path(), &faults);
+    let orders: Vec<_> = monitors.iter().map(|monitor| (input_of(monitor), VcpValue(0x11))).collect();
+    let asked: Vec<MonitorFeature> = orders.iter().map(|(feature, _)| feature.clone()).collect();
+    host.monitors(soon()).unwrap();
+    let set = host.set_and_read_vcp_features(&orders, soon());
+    assert!(set.into_iter().all(|answer| answer.unwrap() == Some(VcpValue(0x11))));
+    assert!(host.vcp_features(&asked, soon()).into_iter().all(|answer| answer.unwrap() == VcpValue(0x11)));
+    // Another process beside this one.
+    let other = Host::simulated(machine.0.path(), &faults);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| other.vcp_features(&asked, soon()));
+        assert!(host.vcp_features(&asked, soon()).iter().all(Result::is_ok));
+        assert!(other.join().unwrap().iter().all(Result::is_ok));
+    });
+    assert_eq!((faults.conversations(), faults.most_conversations_on_a_card()), (32, 1));
+}
+
+#[test]
+fn who_keeps_a_monitor_or_its_card_is_named() {
+    let machine = Machine::with(&[lg(), dell()]);
+    let said = |feature: &MonitorFeature| {
+        let deadline = Deadline::after(Duration::from_millis(500));
+        let error =
+            machine.host().vcp_features(std::slice::from_ref(feature), deadline).remove(0).unwrap_err();
+        format!("{error}\nhelp: {}", error.help().unwrap())
+    };
+    // The card's lowest bus is that of its power controller.
+    machine.add("/simulated/i2c/i2c-2/locked = 4711 ddcutil runs\n");
+    insta::assert_snapshot!(said(&input_of(&dell())), @"
+    failed to read input of DELL U2720Q on HDMI-A-1 over i2c-8: ddcutil (process 4711) keeps the buses of its graphics card locked
+    help: it is free again when that program ends
+    ");
+    machine.remove("simulated/i2c/i2c-2/locked");
+    machine.add("/simulated/i2c/i2c-8/locked = 4711 ddcutil hangs\n");
+    insta::assert_snapshot!(said(&input_of(&dell())), @"
+    failed to read input of DELL U2720Q on HDMI-A-1 over i2c-8: ddcutil (process 4711) keeps the bus locked, and hangs in the kernel
+    help: the kernel log (dmesg) may say why; only a driver loaded anew or a reboot frees it
+    ");
+    assert_eq!(machine.get(&input_of(&lg())).unwrap(), VcpValue(0x0f));
 }

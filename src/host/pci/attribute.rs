@@ -1,7 +1,7 @@
 //! The settings of a function that a guest may need otherwise.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -77,23 +77,32 @@ impl Host {
         deadline: Deadline,
     ) -> Result<(), HostError> {
         let path = attribute.path(address);
-        let deadline = deadline.earlier(Deadline::after(STEP));
-        let write = |host: &mut Self, value: &str| {
-            // Nothing at all cannot be written into a file of sysfs, and the kernel takes an empty line for it.
-            let value = if value.is_empty() { "\n" } else { value };
-            host.write_bounded(&path, value, deadline)
-        };
-        match write(self, value) {
+        match self.set_device_attribute(&path, value, deadline) {
             Err(error)
                 if attribute == PciAttribute::ResetMethod
                     && error.raw_os_error() == Some(Errno::EINVAL as i32) =>
             {
                 match without_bus(value) {
-                    Some(rest) => write(self, &rest),
+                    Some(rest) => self.set_device_attribute(&path, &rest, deadline),
                     None => Err(error),
                 }
             }
             written => written,
         }
+    }
+
+    /// Sets an attribute for which the kernel may wake up a device or wait for a driver, in a child, within 30 s.
+    ///
+    /// # Errors
+    /// The kernel refuses the value; it takes too long ([`HostError::stuck_process`]).
+    pub fn set_device_attribute(
+        &mut self,
+        path: &Path,
+        value: &str,
+        deadline: Deadline,
+    ) -> Result<(), HostError> {
+        // Nothing at all cannot be written into a file of sysfs, and the kernel takes an empty line for it.
+        let value = if value.is_empty() { "\n" } else { value };
+        self.write_bounded(path, value, deadline.earlier(Deadline::after(STEP)))
     }
 }

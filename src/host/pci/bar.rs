@@ -9,9 +9,9 @@ use nix::errno::Errno;
 use super::trouble::{BarReason, PciTrouble};
 use super::{PUT_BACK, STEP, file};
 use crate::deadline::Deadline;
-use crate::gpu::BarSize;
 use crate::host::{Host, HostError};
 use crate::pages::MemorySize;
+use crate::pci::BarSize;
 use crate::pci::PciAddress;
 
 /// How many BARs a function has (`PCI_STD_NUM_BARS`).

@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{AskedBars, DRIVERS, DriverName, PciAttribute, PciTrouble, STEP, file};
 use crate::deadline::Deadline;
-use crate::gpu::BarSize;
 use crate::host::{Host, HostError};
+use crate::pci::BarSize;
 use crate::pci::PciAddress;
 
 /// How long `driver_override` may take to be read: the kernel shows it only while no driver is at work with the
 /// function.
 const READ: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a program may have a function that is about to be unbound: one that asks a monitor for its brightness has it
+/// for milliseconds.
+const GLIMPSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What the kernel shows for no override (`driver_override_show` prints a null pointer).
 const NO_OVERRIDE: &str = "(null)";
@@ -117,6 +121,13 @@ impl fmt::Display for Bindings {
     }
 }
 
+/// Whether functions are looked at for programs that use them right before they are unbound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastLook {
+    No,
+    BeforeUnbinding,
+}
+
 /// A function, what it has and what it is to have.
 struct Move<'a> {
     function: PciAddress,
@@ -172,14 +183,47 @@ impl Host {
     /// Brings functions to a wanted state from any other, also from one that a killed process left half-way. What is so
     /// already is not done again.
     ///
-    /// The order keeps other drivers away: first every override, then the functions are unbound, the highest first (the
-    /// sound of a card goes before its display), then bound again, the lowest first. The first that fails ends it: the
-    /// functions after it are left as they are.
+    /// The order keeps other drivers away: first every override, then the functions are unbound, the display first (a
+    /// program that gets at it meanwhile may have its driver hang), the others from the highest down, then bound again, the
+    /// lowest first. The first that fails ends it: the functions after it are left as they are.
     ///
     /// # Errors
     /// A driver does not let go or does not take a function within 30 s ([`HostError::stuck_process`]), or not at all;
     /// a BAR cannot have its size; a function is not there ([`HostError::is_absent`]).
     pub fn set_bindings(&mut self, wanted: &Bindings, deadline: Deadline) -> Result<(), HostError> {
+        self.set_bindings_insisting_on(wanted, None, LastLook::No, deadline).map(drop)
+    }
+
+    /// The same for functions that are taken from the host: right before the first of them is unbound, all of them are
+    /// looked at once more. Between an earlier look and that a program may have opened one.
+    ///
+    /// # Errors
+    /// As [`Self::set_bindings`]; a program uses one of them.
+    pub fn set_bindings_of_unused(&mut self, wanted: &Bindings, deadline: Deadline) -> Result<(), HostError> {
+        self.set_bindings_insisting_on(wanted, None, LastLook::BeforeUnbinding, deadline).map(drop)
+    }
+
+    /// The same, but the driver of a function that does not decide may refuse it: what it said is returned.
+    ///
+    /// # Errors
+    /// As [`Self::set_bindings`].
+    pub fn set_bindings_where_some_decide(
+        &mut self,
+        wanted: &Bindings,
+        deciding: &[PciAddress],
+        deadline: Deadline,
+    ) -> Result<Vec<HostError>, HostError> {
+        self.set_bindings_insisting_on(wanted, Some(deciding), LastLook::No, deadline)
+    }
+
+    /// Insists on all where none is named.
+    fn set_bindings_insisting_on(
+        &mut self,
+        wanted: &Bindings,
+        deciding: Option<&[PciAddress]>,
+        last_look: LastLook,
+        deadline: Deadline,
+    ) -> Result<Vec<HostError>, HostError> {
         let moves = self.moves(wanted)?;
         for driver in moves.iter().filter_map(Move::bound_to) {
             self.load_vfio_driver(driver, deadline)?;
@@ -188,7 +232,16 @@ impl Host {
         for step in moves.iter().filter(|step| step.now.driver_override != step.wanted.driver_override) {
             self.set_driver_override(step.function, step.wanted.driver_override.as_ref(), deadline)?;
         }
-        for step in moves.iter().rev() {
+        let is_display = |step: &&Move<'_>| {
+            self.pci_function(step.function).is_ok_and(|function| function.class.is_display())
+        };
+        let leaves_host = |step: &Move<'_>| step.unbound_from().is_some_and(|driver| !driver.is_vfio());
+        if last_look == LastLook::BeforeUnbinding && moves.iter().any(leaves_host) {
+            let functions: Vec<PciAddress> = moves.iter().map(|step| step.function).collect();
+            self.wait_until_unused(&functions, Deadline::after(GLIMPSE).earlier(deadline))?;
+        }
+        let (displays, others): (Vec<_>, Vec<_>) = moves.iter().partition(is_display);
+        for step in displays.into_iter().chain(others.into_iter().rev()) {
             if let Some(driver) = step.unbound_from() {
                 self.unbind(step.function, driver, deadline)?;
             }
@@ -201,15 +254,19 @@ impl Host {
         for step in moves.iter().filter(|step| step.resizes()) {
             self.set_pci_bar_sizes(step.function, &step.wanted.bar_sizes, deadline)?;
         }
+        let insists = |function| deciding.is_none_or(|deciding| deciding.contains(&function));
+        let mut refused = Vec::new();
         for step in &moves {
-            if let Some(driver) = step.bound_to() {
-                self.drivers_probe(step.function, driver, deadline)?;
-                if let Some(control) = power.get(&step.function) {
-                    self.put_power_control_back(step.function, control, deadline)?;
-                }
+            let Some(driver) = step.bound_to() else { continue };
+            match self.drivers_probe(step.function, driver, deadline) {
+                Err(error) if error.is_of_driver() && !insists(step.function) => refused.push(error),
+                done => done?,
+            }
+            if let Some(control) = power.get(&step.function) {
+                self.put_power_control_back(step.function, control, deadline)?;
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     fn moves<'a>(&self, wanted: &'a Bindings) -> Result<Vec<Move<'a>>, HostError> {
@@ -229,7 +286,7 @@ impl Host {
     }
 
     /// Loads the module of a driver of vfio's that is not there; never another: a host's driver that is gone was
-    /// unloaded by somebody.
+    /// unloaded by an administrator.
     fn load_vfio_driver(&mut self, driver: &DriverName, deadline: Deadline) -> Result<(), HostError> {
         let folder = Path::new(DRIVERS).join(driver.as_str());
         if !driver.is_vfio() || self.is_present(&folder) {
@@ -295,7 +352,7 @@ impl Host {
         let unbound =
             self.write_bounded(&path, &function.to_string(), deadline.earlier(Deadline::after(STEP)));
         match unbound {
-            // Whatever it said, it is what was wanted: somebody else was faster.
+            // Whatever it said, it is what was wanted: another program was faster.
             Err(error) if error.stuck_process().is_none() && self.pci_driver(function)?.is_none() => Ok(()),
             unbound => unbound,
         }

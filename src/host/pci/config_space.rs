@@ -85,8 +85,8 @@ pub(super) enum Said {
     Dead(String),
 }
 
-/// Looks at a function through `read`, which gives so many bytes from a place on.
-pub(super) fn look(kind: Kind, read: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> io::Result<Said> {
+/// Looks at a function through `read`, which fills a buffer from a place on and says how far.
+pub(super) fn look(kind: Kind, read: impl Fn(u64, &mut [u8]) -> io::Result<usize>) -> io::Result<Said> {
     let registers = Registers { read };
     match registers.look(kind) {
         Ok((link, LinkReport::Down)) => Ok(Said::LinkDown(link)),
@@ -126,22 +126,28 @@ struct Registers<R> {
     read: R,
 }
 
-impl<R: Fn(u64, usize) -> io::Result<Vec<u8>>> Registers<R> {
+impl<R: Fn(u64, &mut [u8]) -> io::Result<usize>> Registers<R> {
     fn bytes<const N: usize>(&self, offset: u64) -> Result<[u8; N], Silence> {
-        let bytes = (self.read)(offset, N)?;
-        if bytes.is_empty() && offset >= HEADER_LENGTH {
-            return Err(Silence::Withheld);
+        let mut bytes = [0; N];
+        match (self.read)(offset, &mut bytes)? {
+            0 if offset >= HEADER_LENGTH => Err(Silence::Withheld),
+            read if read == N => Ok(bytes),
+            _ => dead(format!("config space ends before byte {}", offset + N as u64)),
         }
-        <[u8; N]>::try_from(bytes)
-            .or_else(|_| dead(format!("config space ends before byte {}", offset + N as u64)))
     }
 
     fn word(&self, offset: u64) -> Result<u16, Silence> {
         self.bytes(offset).map(u16::from_le_bytes)
     }
 
+    /// Two words that are one question: the device is asked for four bytes at a time.
+    fn two_words(&self, offset: u64) -> Result<[u16; 2], Silence> {
+        let both = u32::from_le_bytes(self.bytes(offset)?);
+        Ok([(both & 0xffff) as u16, (both >> 16) as u16])
+    }
+
     fn look(&self, kind: Kind) -> Result<(Option<Link>, LinkReport), Silence> {
-        let [vendor, device] = [self.word(0)?, self.word(2)?];
+        let [vendor, device] = self.two_words(0)?;
         if kind != Kind::VirtualFunction && vendor == 0xffff {
             return dead("config space reads ff");
         }
@@ -151,7 +157,7 @@ impl<R: Fn(u64, usize) -> io::Result<Vec<u8>>> Registers<R> {
                 return dead(format!("it says it is {id}, not {expected}"));
             }
         }
-        let [command, status] = [self.word(COMMAND_AND_STATUS)?, self.word(COMMAND_AND_STATUS + 2)?];
+        let [command, status] = self.two_words(COMMAND_AND_STATUS)?;
         if command == 0xffff {
             return dead("its command register reads ff");
         }
@@ -215,6 +221,8 @@ impl<R: Fn(u64, usize) -> io::Result<Vec<u8>>> Registers<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     const NAVI: PciId = PciId { vendor: 0x1002, device: 0x73bf };
@@ -243,11 +251,7 @@ mod tests {
     }
 
     fn said(kind: Kind, bytes: &[u8]) -> Said {
-        look(kind, |offset, length| {
-            let from = bytes.get(offset as usize..).unwrap_or_default();
-            Ok(from[..length.min(from.len())].to_vec())
-        })
-        .unwrap()
+        look(kind, |offset, buffer| bytes.get(offset as usize..).unwrap_or_default().read(buffer)).unwrap()
     }
 
     fn evidence(kind: Kind, bytes: &[u8]) -> String {

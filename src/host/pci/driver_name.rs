@@ -30,7 +30,7 @@ impl DriverName {
         Self("none".to_owned())
     }
 
-    /// The name.
+    /// As `/sys/bus/pci/drivers` has it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

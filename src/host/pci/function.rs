@@ -19,7 +19,7 @@ pub struct PciFunction {
     pub address: PciAddress,
     /// Its model.
     pub id: PciId,
-    /// What it does.
+    /// Its kind: graphics, sound, a bridge.
     pub class: PciClass,
     /// Its driver; none where it has none.
     pub driver: Option<DriverName>,

@@ -2,7 +2,7 @@
 //!
 //! The only place that touches them. What sysfs tells from memory is read right away; what makes the kernel ask the
 //! device (its configuration space) or wait for a driver (`unbind`, `drivers_probe`, `reset` and the like) is done by a
-//! child that can be left behind.
+//! worker, which can be left behind.
 
 mod attribute;
 mod bar;
@@ -11,9 +11,11 @@ mod card;
 mod config_space;
 mod driver_name;
 mod function;
+mod model_name;
 mod modules_alias;
 mod probe;
 mod recovery;
+mod reserved_regions;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -29,9 +31,12 @@ pub use card::{BusReset, PortsAbove};
 pub use config_space::Link;
 pub use driver_name::{DriverName, DriverNameError};
 pub use function::{PciFunction, PowerState};
-pub use probe::{Expected, Health, PROBE_PCI, ProbeReport, Probed, probe_pci};
+pub use model_name::PciModelName;
+pub use probe::{Expected, Health, ProbeReport, Probed};
+pub(in crate::host) use probe::{Look, look_at_each};
 pub use recovery::RescanBinding;
-pub use trouble::PciTrouble;
+pub use reserved_regions::{IommuMaker, ReservedRegion};
+pub use trouble::{BarReason, PciTrouble};
 
 use crate::pci::PciAddress;
 
@@ -54,5 +59,5 @@ fn folder(address: PciAddress) -> PathBuf {
 }
 
 fn file(address: PciAddress, name: &str) -> PathBuf {
-    folder(address).join(name)
+    PathBuf::from([DEVICES, "/", &address.to_string(), "/", name].concat())
 }

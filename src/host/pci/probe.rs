@@ -1,9 +1,9 @@
-//! Whether functions answer: a look at their registers, in a child that can be left behind.
+//! Whether functions answer: a look at their registers, by a worker.
 //!
 //! A passed probe means that a function is on the bus, no more: a card whose firmware hangs answers all of this.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -11,14 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::config_space::{Kind, Link, Said, look};
 use super::{PciFunction, PowerState, file};
 use crate::deadline::Deadline;
-use crate::exit::Exit;
-use crate::host::bounded::{Aside, AsideEnd, Output, aside, of_child};
+use crate::host::error::is_shortage;
+use crate::host::files::{Files, KernelFiles};
 use crate::host::simulated::stuck_process;
+use crate::host::worker::{End, Heard, Order};
 use crate::host::{Host, HostError, ProcessId};
 use crate::pci::{PciAddress, PciId, listed};
-
-/// The hidden first argument of the child.
-pub const PROBE_PCI: &str = "probe-pci";
 
 /// From here on an answer is slow. Waking up from D3cold takes 100 ms by the specification, and some devices longer.
 const SLOW: Duration = Duration::from_secs(1);
@@ -124,16 +122,16 @@ impl ProbeReport {
 
 /// One that is to be looked at.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Look {
+pub(in crate::host) struct Look {
     address: PciAddress,
     kind: Kind,
 }
 
-/// What came of it.
+/// What came of it. The evidence does not name the function yet: the order does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Looked {
-    address: PciAddress,
+pub(in crate::host) struct Looked {
     health: Health,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     link: Option<Link>,
 }
 
@@ -168,13 +166,16 @@ impl Host {
             looks.push(Look { address: *address, kind });
         }
         looks.retain(|look| self.is_pci_function(look.address));
-        let (answers, stuck) =
-            if self.is_real() { look_aside(&looks, deadline)? } else { self.look_here(&looks)? };
+        let (answers, stuck) = self.look_bounded(&looks, deadline)?;
         report.stuck = stuck;
-        for Looked { address, health, link } in answers {
-            let of_function = report.functions.get_mut(&address);
-            if let Some(probed) = of_function.or(report.ports.get_mut(&address)) {
-                probed.health = health;
+        for (Look { address, kind }, Looked { health, link }) in looks.iter().zip(answers) {
+            let of_function = report.functions.get_mut(address);
+            if let Some(probed) = of_function.or(report.ports.get_mut(address)) {
+                let name = if *kind == Kind::Port { "port " } else { "" };
+                probed.health = match health {
+                    Health::Dead(evidence) => Health::Dead(format!("{name}{address}: {evidence}")),
+                    health => health,
+                };
                 probed.link = link;
             }
         }
@@ -198,59 +199,103 @@ impl Host {
         })
     }
 
-    /// On a host in a folder, where nothing hangs but what is said to.
-    fn look_here(&self, looks: &[Look]) -> Result<(Vec<Looked>, Option<ProcessId>), HostError> {
-        let mut answers = Vec::new();
-        match self.look_at_all(looks, |looked| {
-            answers.push(looked);
-            Ok(())
-        }) {
-            Ok(()) => Ok((answers, None)),
-            Err(error) => match stuck_process(&error) {
-                Some(process) => Ok((answers, Some(process))),
-                None => Err(probe_failed(looks, error)),
-            },
+    /// Looks at one after the other, as far as that goes until the deadline, and says which process hangs in it.
+    fn look_bounded(
+        &self,
+        looks: &[Look],
+        deadline: Deadline,
+    ) -> Result<(Vec<Looked>, Option<ProcessId>), HostError> {
+        if looks.is_empty() {
+            return Ok((Vec::new(), None));
         }
-    }
-
-    /// Looks at one after the other, and tells each answer at once.
-    fn look_at_all(&self, looks: &[Look], mut tell: impl FnMut(Looked) -> io::Result<()>) -> io::Result<()> {
-        let mut dead_port = None;
-        // Said only where something below does not answer.
-        let mut down = String::new();
-        for Look { address, kind } in looks {
-            let address = *address;
-            if let Some(port) = dead_port {
-                let name = if *kind == Kind::Port { "port " } else { "" };
-                let evidence = format!("{name}{address}: port {port} above it does not answer");
-                tell(Looked { address, health: Health::Dead(evidence), link: None })?;
-                continue;
-            }
-            let path = file(address, "config");
-            let asked = Instant::now();
-            let said = look(*kind, |offset, length| self.files.read_at(&path, offset, length));
-            let looked = match said {
-                Ok(Said::Well(link)) => Looked { address, health: of_wait(asked.elapsed()), link },
-                Ok(Said::LinkDown(link)) => {
-                    down = format!("; port {address} reports its link as down");
-                    Looked { address, health: of_wait(asked.elapsed()), link }
-                }
-                Ok(Said::Dead(evidence)) => dead(address, *kind, &format!("{evidence}{down}")),
-                Err(error) if stuck_process(&error).is_some() => return Err(error),
-                Err(error) => dead(address, *kind, &format!("config space cannot be read: {error}")),
+        let failed = |error| probe_failed(looks, error);
+        let order = Order::Probe(looks.to_owned());
+        let Some(Heard { answers, end }) = self.workers.ask(&order, deadline).map_err(failed)? else {
+            // On a host in a folder nothing hangs but what is said to.
+            let mut answers = Vec::new();
+            return match look_at_all(&*self.files, looks, |looked| {
+                answers.push(looked);
+                Ok(())
+            }) {
+                Ok(()) => Ok((answers, None)),
+                Err(error) => match stuck_process(&error) {
+                    Some(process) => {
+                        self.workers.lose();
+                        Ok((answers, Some(process)))
+                    }
+                    None => Err(failed(error)),
+                },
             };
-            if *kind == Kind::Port && !looked.health.is_well() {
-                dead_port = Some(address);
-            }
-            tell(looked)?;
+        };
+        let answers =
+            answers.into_iter().collect::<Result<_, _>>().map_err(|refusal| failed(refusal.into()))?;
+        match end {
+            End::Answered | End::Killed => Ok((answers, None)),
+            End::Died(reason) | End::Signalled { reason, .. } => Err(failed(reason)),
+            End::Stuck(process) => Ok((answers, Some(process))),
         }
-        Ok(())
     }
 }
 
-fn dead(address: PciAddress, kind: Kind, evidence: &str) -> Looked {
-    let name = if kind == Kind::Port { "port " } else { "" };
-    Looked { address, health: Health::Dead(format!("{name}{address}: {evidence}")), link: None }
+/// Looks at one after the other, and tells each answer at once.
+fn look_at_all(
+    files: &dyn Files,
+    looks: &[Look],
+    mut tell: impl FnMut(Looked) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut dead_port = None;
+    // Said only where something below does not answer.
+    let mut down = String::new();
+    for Look { address, kind } in looks {
+        let address = *address;
+        if let Some(port) = dead_port {
+            tell(dead(format!("port {port} above it does not answer")))?;
+            continue;
+        }
+        let path = file(address, "config");
+        let asked = Instant::now();
+        let said = files.registers(&path).and_then(|read| look(*kind, read));
+        let looked = match said {
+            Ok(Said::Well(link)) => Looked { health: of_wait(asked.elapsed()), link },
+            Ok(Said::LinkDown(link)) => {
+                down = format!("; port {address} reports its link as down");
+                Looked { health: of_wait(asked.elapsed()), link }
+            }
+            Ok(Said::Dead(evidence)) => dead(evidence + &down),
+            Err(error) if stuck_process(&error).is_some() || is_shortage(&error) => {
+                return Err(error);
+            }
+            Err(error) => dead(format!("config space cannot be read: {error}")),
+        };
+        if *kind == Kind::Port && !looked.health.is_well() {
+            dead_port = Some(address);
+        }
+        tell(looked)?;
+    }
+    Ok(())
+}
+
+/// What a worker does: looks at one after the other, and tells each answer at once. What it lacks to go on is the answer
+/// of all that are left.
+///
+/// # Errors
+/// `tell` failed.
+pub(in crate::host) fn look_at_each(
+    looks: &[Look],
+    mut tell: impl FnMut(io::Result<Looked>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut told = 0;
+    let looked = look_at_all(&KernelFiles, looks, |looked| {
+        told += 1;
+        tell(Ok(looked))
+    });
+    let Err(error) = looked else { return Ok(()) };
+    let Some(errno) = error.raw_os_error() else { return Err(error) };
+    looks[told..].iter().try_for_each(|_| tell(Err(io::Error::from_raw_os_error(errno))))
+}
+
+fn dead(evidence: String) -> Looked {
+    Looked { health: Health::Dead(evidence), link: None }
 }
 
 fn of_wait(wait: Duration) -> Health {
@@ -263,40 +308,7 @@ fn of_wait(wait: Duration) -> Health {
 
 fn probe_failed(looks: &[Look], reason: impl std::fmt::Display) -> HostError {
     let functions: Vec<PciAddress> = looks.iter().map(|look| look.address).collect();
-    HostError::call(PROBE_PCI, &listed(&functions), reason)
-}
-
-fn look_aside(looks: &[Look], deadline: Deadline) -> Result<(Vec<Looked>, Option<ProcessId>), HostError> {
-    if looks.is_empty() {
-        return Ok((Vec::new(), None));
-    }
-    let order = serde_json::to_string(looks).map_err(|error| probe_failed(looks, error))?;
-    let Aside { output, end } = aside(&[PROBE_PCI.as_ref(), order.as_ref()], Output::Heard, deadline)
-        .map_err(|error| probe_failed(looks, error))?;
-    let lines = output.split(|byte| *byte == b'\n');
-    let answers = lines.map_while(|line| serde_json::from_slice(line).ok()).collect();
-    match end {
-        AsideEnd::Ended(status) => {
-            of_child(status).map(|()| (answers, None)).map_err(|error| probe_failed(looks, error))
-        }
-        AsideEnd::Killed => Ok((answers, None)),
-        AsideEnd::Stuck(process) => Ok((answers, Some(process))),
-    }
-}
-
-/// What the child does: a line of JSON for each answer, as soon as it is there.
-///
-/// # Errors
-/// Nobody is there any more to hear the answers; what it is given to do makes no sense.
-pub fn probe_pci(order: &str) -> io::Result<Exit> {
-    let looks: Vec<Look> = serde_json::from_str(order)?;
-    Host::real().look_at_all(&looks, |looked| {
-        let mut line = serde_json::to_vec(&looked)?;
-        line.push(b'\n');
-        io::stdout().write_all(&line)?;
-        io::stdout().flush()
-    })?;
-    Ok(Exit::Done)
+    HostError::call("probe", &listed(&functions), reason)
 }
 
 #[cfg(test)]
@@ -311,11 +323,10 @@ mod tests {
 
     #[test]
     fn answers_survive_json() {
-        let address: PciAddress = "0000:03:00.0".parse().unwrap();
         for health in
             [Health::Answers, Health::Slow(7), Health::Absent, Health::Dead("x".into()), Health::TimedOut]
         {
-            let looked = Looked { address, health: health.clone(), link: None };
+            let looked = Looked { health: health.clone(), link: None };
             let again: Looked = serde_json::from_slice(&serde_json::to_vec(&looked).unwrap()).unwrap();
             assert_eq!(again.health, health);
         }

@@ -39,7 +39,7 @@ const HEEDS_AUTOPROBE: (u32, u32) = (6, 19);
 pub enum RescanBinding {
     /// A loaded driver that knows it gets it at once.
     AtOnce,
-    /// It stays without a driver until somebody asks for one.
+    /// It stays without a driver until a program asks for one.
     WhenAsked,
 }
 
@@ -81,7 +81,7 @@ impl Host {
         }
     }
 
-    /// `reset_subordinate` of a port: everything below it is reset at once, whoever uses it.
+    /// `reset_subordinate` of a port: everything below it is reset at once, in use or not.
     ///
     /// # Errors
     /// The kernel has no such reset; it fails or takes too long ([`HostError::stuck_process`]).
@@ -231,23 +231,6 @@ impl Host {
             Err(error) if error.is_absent() && self.is_pci_function(port) => Ok(file(port, "rescan")),
             Err(error) => Err(error),
         }
-    }
-
-    /// `/sys/bus/pci/drivers_autoprobe`: whether the kernel binds a driver to a function that it finds (`1`) or not
-    /// (`0`).
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn drivers_autoprobe(&self) -> Result<String, HostError> {
-        self.text(AUTOPROBE)
-    }
-
-    /// Sets `/sys/bus/pci/drivers_autoprobe`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn set_drivers_autoprobe(&mut self, value: &str, deadline: Deadline) -> Result<(), HostError> {
-        self.write_bounded(AUTOPROBE.as_ref(), value, deadline)
     }
 
     fn without_autoprobe(

@@ -3,6 +3,7 @@
 mod binding;
 mod probe;
 mod recovery;
+mod reserved;
 mod seen;
 
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ impl Machine {
         Host::simulated(self.folder.path(), &self.faults)
     }
 
-    /// What somebody else does with `echo`.
+    /// What an administrator does with `echo`.
     fn echo(&self, path: &str, value: &str) {
         SimulatedKernel::new(self.folder.path().to_owned(), Faults::default()).write(path, value).unwrap();
     }

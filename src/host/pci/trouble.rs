@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::DriverName;
-use crate::gpu::BarSize;
+use crate::pci::BarSize;
 use crate::pci::{PciAddress, listed};
 
 /// A PCI function that is not as it should be.
@@ -12,7 +12,7 @@ pub enum PciTrouble {
     /// The driver's `probe` failed, or it does not know the function.
     #[error("driver {driver} did not take {function}")]
     NotTaken {
-        /// Which function.
+        /// The function at fault.
         function: PciAddress,
         /// The driver that was meant to.
         driver: DriverName,
@@ -20,7 +20,7 @@ pub enum PciTrouble {
     /// Another driver was faster, or knows the function too.
     #[error("driver {driver} took {function}, not {wanted}")]
     TakenByAnother {
-        /// Which function.
+        /// The function at fault.
         function: PciAddress,
         /// Who has it.
         driver: DriverName,
@@ -30,7 +30,7 @@ pub enum PciTrouble {
     /// It was unbound, and yet a driver has it.
     #[error("driver {driver} has {function} again after it was unbound")]
     BoundAgain {
-        /// Which function.
+        /// The function at fault.
         function: PciAddress,
         /// Who has it.
         driver: DriverName,
@@ -41,13 +41,13 @@ pub enum PciTrouble {
     /// The BAR cannot have that size.
     #[error("BAR {bar} of {function} cannot be {wanted}: {reason}{}", .put_back.as_deref().unwrap_or_default())]
     BarSize {
-        /// Which function.
+        /// The function at fault.
         function: PciAddress,
         /// Which of its BARs.
         bar: u8,
         /// The size that was wanted.
         wanted: BarSize,
-        /// Why not.
+        /// The reason of the refusal.
         reason: BarReason,
         /// What became of the old sizes, where they could not be put back.
         put_back: Option<String>,
@@ -72,7 +72,7 @@ pub enum PciTrouble {
     /// It is part of the processor: there is nothing between them that could be reset.
     #[error("{0} has no port above it")]
     NoPort(PciAddress),
-    /// The kernel gives a function that it finds to a driver before anybody could look at it.
+    /// The kernel gives a function that it finds to a driver before it can be looked at.
     #[error("this kernel would give the card to {} as soon as it finds it", .0.join(", "))]
     BoundWhenFound(Vec<String>),
     /// Nothing can cut the power of the slot.
@@ -81,7 +81,7 @@ pub enum PciTrouble {
     /// The host cannot sleep so that its cards lose power.
     #[error("this host has no deep sleep (`/sys/power/mem_sleep` is `{0}`)")]
     NoDeepSleep(String),
-    /// Somebody else set the alarm clock that would wake the host up.
+    /// Another program set the alarm clock that would wake the host up.
     #[error("the alarm of /sys/class/rtc/rtc0 is set already, for {0} (seconds since 1970)")]
     AlarmTaken(String),
     /// They did not come back.
@@ -110,7 +110,7 @@ pub enum BarReason {
 }
 
 impl PciTrouble {
-    /// What a person can do about it.
+    /// What a person can do about it at the machine. What the configuration can do, the layers above know.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {
         match self {
@@ -120,30 +120,23 @@ impl PciTrouble {
             }
             Self::NoDriver(_) => Some("load its module, or install the package of the kernel that has it"),
             Self::BarSize { reason: BarReason::NotResizable, .. } => {
-                Some("leave its size out; `lspci -vv` shows which are resizable")
+                Some("`lspci -vv` shows which are resizable")
             }
             Self::BarSize { reason: BarReason::NotOffered, .. } => {
                 Some("`lspci -vv` shows the sizes it offers as `BAR n: current size: ..., supported: ...`")
             }
-            Self::BarSize { .. } => Some(
-                "switch on `Above 4G decoding` and `Resizable BAR` in the firmware's setup, or leave the size out",
-            ),
+            Self::BarSize { .. } => {
+                Some("switch on `Above 4G decoding` and `Resizable BAR` in the firmware's setup")
+            }
             Self::NoReset(_) => {
                 Some("its `reset_method` lists how it can be reset; there is none, or it is empty")
             }
             Self::NoSubordinateReset(_) => {
                 Some("`reset_subordinate` came with Linux 6.13; some older kernels of distributions have it")
             }
-            Self::Others { .. } => Some("leave this step out of `recover`, or hand those over too"),
-            Self::NoPort(_) => Some("leave this step out of `recover`; `reset` may work"),
-            Self::BoundWhenFound(_) => Some(
-                "Linux 6.19 and later let it be looked at first (`drivers_autoprobe`); with `return_to: host` it goes \
-                 there anyway",
-            ),
-            Self::NoOwnSwitch(_) => {
-                Some("leave `rescan-card` out of `recover`; `rescan` finds its functions anew")
+            Self::BoundWhenFound(_) => {
+                Some("Linux 6.19 and later let it be looked at first (`drivers_autoprobe`)")
             }
-            Self::NoSlotPower(_) => Some("leave `slot-power` out of `recover`"),
             Self::NoDeepSleep(_) => {
                 Some("some firmware has it as `S3` or `Linux sleep` among its power settings")
             }
@@ -151,6 +144,7 @@ impl PciTrouble {
             Self::NotBack(_) => {
                 Some("a host that is switched off and on again finds them; a warm reboot may not")
             }
+            Self::Others { .. } | Self::NoPort(_) | Self::NoOwnSwitch(_) | Self::NoSlotPower(_) => None,
         }
     }
 }

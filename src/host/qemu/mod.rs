@@ -27,6 +27,7 @@ pub(super) mod owners;
 mod status_file;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +38,7 @@ use std::path::{Path, PathBuf};
 use procfs::process::Process;
 
 use super::process::{Life, life_in};
-use super::process_owner::{effective_user, is_gone, users_of};
+use super::process_owner::{OwnerIn, effective_user, is_gone, users_of};
 use super::process_search::ProcessSearch;
 use super::{Host, HostError, ProcessId};
 use crate::deadline::Deadline;
@@ -45,6 +46,7 @@ use crate::guest::GuestUuid;
 use machine_group::{MachineGroup, MachineProcesses};
 use owners::{QemuOwners, Standing};
 use status_file::StatusFile;
+pub use threads::{QemuThread, RealTimeLimit, ThreadId, ThreadRole};
 
 /// The permission bits with which a program runs as another user or group than the one who started it.
 const SET_ID: u32 = 0o6000;
@@ -134,12 +136,13 @@ impl Host {
         let mut first: Vec<i32> = status.iter().map(|status| status.pid).collect();
         first.extend(groups.keys().filter(|pid| status.as_ref().is_none_or(|status| status.pid != **pid)));
         let proc = self.files.locate(Path::new("/proc"));
-        let look = Look { proc: proc.clone(), is_real: self.is_real(), wanted, groups, owners, status };
-        let look = move |pid| Ok(Some(look.judge(pid)).filter(|verdict| *verdict != Verdict::Nothing));
+        let owner_in = if self.is_real() { OwnerIn::Folder } else { OwnerIn::Status };
+        let look = Look { proc: proc.clone(), owner_in, wanted, groups, owners, status };
+        let look = move |pid| Ok(Some(look.judge(pid)).filter(|health| *health != CardHealth::Nothing));
         let Ok(mut search) = ProcessSearch::start_at(proc, first, look) else { return QemuSearch::Unknown };
         loop {
             match search.next(deadline) {
-                Ok(Some(Verdict::Is(process))) => return QemuSearch::Runs(process),
+                Ok(Some(CardHealth::Is(process))) => return QemuSearch::Runs(process),
                 Ok(Some(_)) => is_doubtful = true,
                 Ok(None) if !is_doubtful => return QemuSearch::Gone,
                 Ok(None) | Err(_) => return QemuSearch::Unknown,
@@ -173,7 +176,7 @@ impl Wanted {
 /// One look at the processes.
 struct Look {
     proc: PathBuf,
-    is_real: bool,
+    owner_in: OwnerIn,
     wanted: Wanted,
     groups: BTreeMap<i32, MachineGroup>,
     owners: QemuOwners,
@@ -182,7 +185,7 @@ struct Look {
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum CardHealth {
     /// The QEMU that is looked for.
     Is(ProcessId),
     /// That one or another: it cannot be told.
@@ -203,22 +206,22 @@ enum Arguments {
 }
 
 impl Look {
-    fn judge(&self, pid: i32) -> Verdict {
+    fn judge(&self, pid: i32) -> CardHealth {
         // What has ended meanwhile is nothing; what cannot be read may be anything.
         match self.look_at(pid) {
-            Ok(verdict) => verdict,
-            Err(error) if is_gone(&error) => Verdict::Nothing,
-            Err(_) => Verdict::MayBe,
+            Ok(health) => health,
+            Err(error) if is_gone(&error) => CardHealth::Nothing,
+            Err(_) => CardHealth::MayBe,
         }
     }
 
-    fn look_at(&self, pid: i32) -> io::Result<Verdict> {
+    fn look_at(&self, pid: i32) -> io::Result<CardHealth> {
         let folder = self.proc.join(pid.to_string());
         let group = self.groups.get(&pid);
         let status = self.status.as_ref().filter(|status| status.pid == pid);
-        let standing = self.owners.standing(effective_user(&folder, self.is_real)?);
+        let standing = self.owners.standing(effective_user(&folder, self.owner_in)?);
         if group.is_none() && status.is_none() && standing == Standing::Other {
-            return Ok(Verdict::Nothing);
+            return Ok(CardHealth::Nothing);
         }
         let arguments = self.arguments(&folder)?;
         let is_ours = match (group, arguments) {
@@ -230,12 +233,12 @@ impl Look {
             return self.alive(&folder, pid);
         }
         if standing == Standing::Other || arguments != Arguments::Ours {
-            return Ok(Verdict::Nothing);
+            return Ok(CardHealth::Nothing);
         }
         match self.owner_evidence(&folder, standing)? {
             Evidence::Sound => self.alive(&folder, pid),
-            Evidence::Doubtful => Ok(Verdict::MayBe),
-            Evidence::None => Ok(Verdict::Nothing),
+            Evidence::Doubtful => Ok(CardHealth::MayBe),
+            Evidence::None => Ok(CardHealth::Nothing),
         }
     }
 
@@ -271,17 +274,17 @@ impl Look {
         })
     }
 
-    fn alive(&self, folder: &Path, pid: i32) -> io::Result<Verdict> {
+    fn alive(&self, folder: &Path, pid: i32) -> io::Result<CardHealth> {
         let stat = Process::new_with_root(folder.to_owned()).and_then(|process| process.stat());
         let start_time = match stat {
             Ok(stat) => stat.starttime,
-            Err(procfs::ProcError::NotFound(_)) => return Ok(Verdict::Nothing),
+            Err(procfs::ProcError::NotFound(_)) => return Ok(CardHealth::Nothing),
             Err(error) => return Err(io::Error::other(error.to_string())),
         };
         let process = ProcessId { pid, start_time };
         Ok(match life_in(&self.proc, process) {
-            Life::Ended => Verdict::Nothing,
-            Life::Runs | Life::Unknown => Verdict::Is(process),
+            Life::Ended => CardHealth::Nothing,
+            Life::Runs | Life::Unknown => CardHealth::Is(process),
         })
     }
 }
@@ -300,7 +303,7 @@ enum Evidence {
 /// Whether it is the process of libvirt's file, and not another that got its number: one of its virtual CPUs' threads
 /// is there. With emulation the file may name none.
 fn has_threads_of(folder: &Path, status: &StatusFile, arguments: Arguments) -> bool {
-    let mut threads = status.threads.iter();
+    let mut threads = status.threads.values();
     match status.threads.is_empty() {
         true => arguments == Arguments::Ours,
         false => threads.any(|thread| folder.join("task").join(thread.to_string()).exists()),

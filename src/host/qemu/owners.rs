@@ -52,12 +52,10 @@ impl Host {
     /// them.
     ///
     /// # Errors
-    /// A file is there but cannot be read: then QEMU may be anybody's.
+    /// A file is there but cannot be read: then QEMU may be any user's.
     pub(in crate::host) fn qemu_owners(&self) -> Result<QemuOwners, HostError> {
         let mut owners = QemuOwners::root(self);
-        for name in SERVICE_USERS {
-            owners.services.extend(self.user_number(name)?);
-        }
+        owners.services = self.qemu_service_users()?;
         for path in QEMU_CONF {
             let Some(text) = self.text_if_present(path)? else { continue };
             if let Some(name) = user_of(&text) {
@@ -65,6 +63,15 @@ impl Host {
             }
         }
         Ok(owners)
+    }
+
+    /// The numbers of [`SERVICE_USERS`] that this host has.
+    ///
+    /// # Errors
+    /// `/etc/passwd` cannot be read.
+    pub(in crate::host) fn qemu_service_users(&self) -> Result<Vec<u32>, HostError> {
+        let numbers = SERVICE_USERS.into_iter().map(|name| self.user_number(name));
+        Ok(numbers.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// As libvirt's `virGetUserID`: a number after a plus sign, else a name, else a number.

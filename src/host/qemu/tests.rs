@@ -56,7 +56,8 @@ impl Machine {
 
     /// libvirt's status file of the guest.
     fn status(&self, guest: GuestUuid, pid: i32, threads: &[i32]) {
-        let threads: String = threads.iter().map(|thread| format!("<vcpu id='0' pid='{thread}'/>")).collect();
+        let vcpu = |(id, thread): (usize, &i32)| format!("<vcpu id='{id}' pid='{thread}'/>");
+        let threads: String = threads.iter().enumerate().map(vcpu).collect();
         self.add(&format!(
             "/run/libvirt/qemu/{NAME}.xml = <domstatus pid='{pid}'><vcpus>{threads}</vcpus>\
              <domain><uuid>{guest}</uuid></domain></domstatus>\n"

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
-/// What goes wrong, and when; shared by a test and the host it breaks. Every write to a knob or to the program's own
+/// What goes wrong, and when; shared by a test and the host it breaks. Every write to a setting or to the program's own
 /// files counts, and so does the removal of a file.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<State>>);
@@ -16,11 +16,23 @@ pub struct Faults(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     writes: usize,
+    workers: usize,
     fail_at: BTreeSet<usize>,
     panic_at: Option<usize>,
+    full_from: Option<usize>,
     refused: BTreeMap<PathBuf, Errno>,
     unreadable: BTreeMap<PathBuf, Errno>,
     interruptions: BTreeMap<PathBuf, Box<dyn FnOnce() + Send>>,
+    talk: Talk,
+}
+
+/// What was said on i2c buses.
+#[derive(Clone, Debug, Default)]
+struct Talk {
+    conversations: usize,
+    /// How many there are now, by the graphics card or, where there is none, by the bus.
+    at_once: BTreeMap<PathBuf, usize>,
+    most_at_once: usize,
 }
 
 impl Faults {
@@ -45,6 +57,13 @@ impl Faults {
         state.panic_at = Some(nth);
     }
 
+    /// From the Nth write from now (counted from 1) on no file of the program's own can grow, and none can be made.
+    pub fn fill_disk_at_write(&self, nth: usize) {
+        let mut state = self.lock();
+        state.writes = 0;
+        state.full_from = Some(nth);
+    }
+
     /// Every write to this file of the machine fails with this error.
     pub fn refuse(&self, path: impl Into<PathBuf>, errno: Errno) {
         self.lock().refused.insert(path.into(), errno);
@@ -55,7 +74,7 @@ impl Faults {
         self.lock().unreadable.insert(path.into(), errno);
     }
 
-    /// Before the next write to this file of the machine somebody else does something.
+    /// Before the next write to this file of the machine another program does something.
     pub fn interrupt(&self, path: impl Into<PathBuf>, other: impl FnOnce() + Send + 'static) {
         self.lock().interruptions.insert(path.into(), Box::new(other));
     }
@@ -71,8 +90,50 @@ impl Faults {
         self.lock().writes
     }
 
+    /// How many workers a machine would have started since the last [`Self::clear`].
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.lock().workers
+    }
+
+    /// How many conversations with monitors there were since the last [`Self::clear`]: openings of a bus on which something
+    /// was said.
+    #[must_use]
+    pub fn conversations(&self) -> usize {
+        self.lock().talk.conversations
+    }
+
+    /// How many of them there were at once on one graphics card, at most.
+    #[must_use]
+    pub fn most_conversations_on_a_card(&self) -> usize {
+        self.lock().talk.most_at_once
+    }
+
+    pub(super) fn conversation_begins(&self, card: &Path) {
+        let talk = &mut self.lock().talk;
+        talk.conversations += 1;
+        let at_once = talk.at_once.entry(card.to_owned()).or_default();
+        *at_once += 1;
+        talk.most_at_once = talk.most_at_once.max(*at_once);
+    }
+
+    pub(super) fn conversation_ends(&self, card: &Path) {
+        if let Some(at_once) = self.lock().talk.at_once.get_mut(card) {
+            *at_once = at_once.saturating_sub(1);
+        }
+    }
+
+    pub(in crate::host) fn worker_starts(&self) {
+        self.lock().workers += 1;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_disk_full(&self) -> bool {
+        let state = self.lock();
+        state.full_from.is_some_and(|from| state.writes >= from)
     }
 
     pub(super) fn before_read(&self, path: &Path) -> io::Result<()> {
@@ -104,11 +165,14 @@ impl fmt::Debug for Faults {
         let state = self.lock();
         f.debug_struct("Faults")
             .field("writes", &state.writes)
+            .field("workers", &state.workers)
             .field("fail_at", &state.fail_at)
             .field("panic_at", &state.panic_at)
+            .field("full_from", &state.full_from)
             .field("refused", &state.refused)
             .field("unreadable", &state.unreadable)
             .field("interruptions", &state.interruptions.keys())
+            .field("talk", &state.talk)
             .finish()
     }
 }

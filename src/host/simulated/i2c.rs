@@ -8,19 +8,25 @@
 //! | `features/0x60` | a feature's value; `features/0xf4@0x50` one that listens to another source address only |
 //! | `write_only` | features that are answered without a value |
 //! | `active_input` | the monitor answers only while feature 0x60 has this value |
+//! | `says` | what it says of feature 0x60, whatever it shows |
 //! | `bounces_to` | feature 0x60 takes this value whatever it is set to |
 //! | `reads_first` | what is set is ignored unless something was asked on the same handle before |
 //! | `saves` | how often settings were saved |
 //! | `silent` | so many messages are not acknowledged |
 //! | `nulls`, `garbles` | so many answers have no value, or a wrong checksum |
 //! | `log` | gets every message, a line each |
-//! | `smbus_only`, `not_permitted`, `locked`, `hangs` | what is the matter with the bus |
+//! | `slow` | so many milliseconds each message takes |
+//! | `locked` | another program has the lock: nothing, or its number, its name and `runs`, `waits` or `hangs` |
+//! | `smbus_only`, `not_permitted`, `hangs` | what is the matter with the bus |
+//!
+//! The lock of a bus is one on its folder.
 //!
 //! The buses are there while `i2c-dev` is loaded.
 
 use std::fmt::Write;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -28,7 +34,7 @@ use nix::errno::Errno;
 
 use super::SimulatedFiles;
 use crate::host::files::{Files, make_with_folders};
-use crate::host::i2c::{BusKind, EDID_ADDRESS, I2cBus, I2cBuses, I2cHandle, Pace};
+use crate::host::i2c::{BusKind, EDID_ADDRESS, HolderState, I2cBus, I2cBuses, I2cHandle, LockHolder, Pace};
 use crate::host::i2c_dev::MODULE;
 use crate::monitor::ddc_ci::{DDC_CI_ADDRESS, DdcRequest, feature_reply, null_reply, parse_request};
 use crate::monitor::{SourceAddress, VcpFeature, VcpValue};
@@ -48,6 +54,9 @@ struct SimulatedBus {
     /// What is read next.
     reply: Vec<u8>,
     asked: Asked,
+    lock: File,
+    /// The card that the bus is on, once something was said.
+    talks_on: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,8 +83,9 @@ impl I2cBuses for SimulatedBuses {
         if is_there(&folder.join("not_permitted")) {
             return Err(Errno::EACCES.into());
         }
-        let files = self.0.clone();
-        Ok(Box::new(SimulatedBus { files, folder, reply: Vec::new(), asked: Asked::NotYet }))
+        let (files, lock) = (self.0.clone(), File::open(self.0.locate(&folder))?);
+        let (reply, asked, talks_on) = (Vec::new(), Asked::NotYet, None);
+        Ok(Box::new(SimulatedBus { files, folder, reply, asked, lock, talks_on }))
     }
 
     fn pace(&self) -> Pace {
@@ -102,13 +112,29 @@ impl SimulatedBus {
         number > 0 && self.files.set(&self.folder.join(name), &(number - 1).to_string()).is_ok()
     }
 
+    /// The PCI function that the bus is below, or its own folder.
+    fn card(&self) -> PathBuf {
+        let name = self.folder.file_name().unwrap_or_default();
+        let device = self.files.locate(Path::new("/sys/bus/i2c/devices")).join(name).canonicalize();
+        let function = device.ok().and_then(|device| Some(device.parent()?.to_owned()));
+        function.unwrap_or_else(|| self.folder.clone())
+    }
+
     /// What every message meets first.
-    fn reach(&self, address: u8, message: &str) -> io::Result<()> {
+    fn reach(&mut self, address: u8, message: &str) -> io::Result<()> {
+        if self.talks_on.is_none() {
+            let card = self.card();
+            self.files.faults.conversation_begins(&card);
+            self.talks_on = Some(card);
+        }
         if let Some(log) = self.text("log") {
             self.files.set(&self.folder.join("log"), format!("{log}\n{address:#04x} {message}").trim())?;
         }
         if self.has("hangs") {
             thread::sleep(HANG);
+        }
+        if let Ok(milliseconds) = self.files.number(&self.folder.join("slow")) {
+            thread::sleep(Duration::from_millis(milliseconds));
         }
         let is_asleep = || {
             let active = self.value("active_input");
@@ -135,7 +161,8 @@ impl SimulatedBus {
         if is_write_only || self.takes_one_of("nulls") {
             return null_reply();
         }
-        let value = self.feature(feature, source).and_then(|name| self.value(&name));
+        let says = self.value("says").filter(|_| feature == VcpFeature::INPUT_SOURCE);
+        let value = says.or_else(|| self.feature(feature, source).and_then(|name| self.value(&name)));
         let mut reply = feature_reply(feature, value);
         if self.takes_one_of("garbles") {
             reply[9] ^= 0x40;
@@ -155,13 +182,39 @@ impl SimulatedBus {
     }
 }
 
+impl Drop for SimulatedBus {
+    fn drop(&mut self) {
+        if let Some(card) = &self.talks_on {
+            self.files.faults.conversation_ends(card);
+        }
+    }
+}
+
 impl I2cHandle for SimulatedBus {
     fn kind(&self) -> io::Result<BusKind> {
         Ok(if self.has("smbus_only") { BusKind::SmbusOnly } else { BusKind::I2c })
     }
 
     fn try_lock(&self) -> io::Result<()> {
-        if self.has("locked") { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        if self.has("locked") {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            TryLockError::Error(error) => error,
+        })
+    }
+
+    fn lock_holder(&self) -> Option<LockHolder> {
+        let locked = self.text("locked")?;
+        let mut words = locked.split_whitespace();
+        let (process, program) = (words.next()?.parse().ok()?, words.next()?.to_owned());
+        let state = match words.next()? {
+            "hangs" => HolderState::Hangs,
+            "waits" => HolderState::Waits,
+            _ => HolderState::Runs,
+        };
+        Some(LockHolder { process, program, state })
     }
 
     fn write(&mut self, address: u8, bytes: &[u8]) -> io::Result<()> {

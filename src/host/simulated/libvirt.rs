@@ -1,11 +1,9 @@
-//! libvirt's part of a host in a folder: what a guest's QEMU says, and who is started again.
+//! libvirt's part of a host in a folder: what a guest's QEMU says.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 
 use super::SimulatedFiles;
-use crate::deadline::Deadline;
-use crate::guest::{GuestName, GuestUuid};
+use crate::guest::GuestUuid;
 use crate::host::error::HostError;
 use crate::host::files::Files;
 use crate::host::libvirt::Libvirt;
@@ -14,9 +12,6 @@ use crate::host::qemu_events::{EndSink, GuestEnd, GuestEndWatch};
 /// What `virsh qemu-monitor-event` prints of a guest, a line an event: the file is named after its UUID. It is read
 /// when the guest is watched, and no more after that.
 const EVENTS: &str = "/simulated/qemu_events";
-
-/// The guests that were to be started again, a line each.
-const STARTS: &str = "/simulated_starts";
 
 /// The libvirt of a host in a folder.
 #[derive(Debug)]
@@ -37,23 +32,14 @@ impl Libvirt for SimulatedLibvirt {
         Ok(GuestEndWatch::over())
     }
 
-    fn start_again(&self, guest: GuestUuid, name: &GuestName, _: Deadline) -> Result<(), HostError> {
-        let failed = |error: std::io::Error| HostError::call("virsh", &format!("guest {guest}"), error);
-        self.0.faults.before_write(STARTS.as_ref()).map_err(failed)?;
-        let mut log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.0.locate(STARTS.as_ref()))
-            .map_err(failed)?;
-        writeln!(log, "{guest} {name}").map_err(failed)
+    fn can_be_asked(&self) -> Result<(), HostError> {
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
-
-    use nix::errno::Errno;
 
     use super::*;
     use crate::host::Host;
@@ -78,22 +64,5 @@ mod tests {
         };
         assert_eq!(told(GUEST), [GuestEnd::Reset, GuestEnd::Reset]);
         assert_eq!(told("c0ffee00-1111-4222-8333-444455556670"), []);
-    }
-
-    #[test]
-    fn starts_are_written_down() {
-        let folder = tempfile::tempdir().unwrap();
-        let faults = Faults::default();
-        let mut host = Host::simulated(folder.path(), &faults);
-        let mut start = |name: &str| {
-            let deadline = Deadline::after(std::time::Duration::from_secs(1));
-            host.start_again(GUEST.parse().unwrap(), &GuestName::new(name), deadline)
-        };
-        start("win11").unwrap();
-        start("a\nb").unwrap();
-        faults.refuse(STARTS, Errno::EIO);
-        assert!(start("no").is_err());
-        let starts = fs::read_to_string(folder.path().join("simulated_starts")).unwrap();
-        assert_eq!(starts, format!("{GUEST} win11\n{GUEST} a\\nb\n"));
     }
 }

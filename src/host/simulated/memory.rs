@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::SimulatedFiles;
+use crate::host::files::Files;
 
 const MEMINFO: &str = "/proc/meminfo";
 
@@ -26,7 +27,8 @@ impl Flow {
 }
 
 impl SimulatedFiles {
-    /// Takes what contiguous memory allows and reports success even when that was less. Pages in use stay, as surplus.
+    /// Takes what contiguous memory allows and reports success even when that was less. Pages in use stay, as surplus
+    /// (`set_max_huge_pages`).
     pub(super) fn resize_pool(&self, path: &Path, wanted: u64) -> io::Result<()> {
         let folder = path.parent().ok_or(Errno::EINVAL)?;
         let node = folder.parent().and_then(Path::parent).ok_or(Errno::EINVAL)?;
@@ -48,12 +50,30 @@ impl SimulatedFiles {
             self.set(path, &(pages + grown).to_string())?;
             self.set(&free_path, &(free + grown).to_string())
         } else {
-            let freed = (persistent - wanted).min(free);
+            let freed = (persistent - wanted).min(free).min(self.pages_to_spare(
+                node,
+                folder,
+                persistent - wanted,
+            )?);
             self.move_memory(node, Flow::OutOfPool(freed * page_kib))?;
             self.set(&surplus_path, &(surplus + persistent - wanted - freed).to_string())?;
             self.set(path, &(pages - freed).to_string())?;
             self.set(&free_path, &(free - freed).to_string())
         }
+    }
+
+    /// How many pages the kernel frees at most when a pool shrinks by so many: as many persistent ones as there are pages in
+    /// use stay, whichever nodes these are on, and whether they are surplus or not.
+    fn pages_to_spare(&self, node: &Path, pool: &Path, fewer: u64) -> io::Result<u64> {
+        let nodes = node.parent().ok_or(Errno::EINVAL)?;
+        let (mut persistent, mut in_use) = (0, 0);
+        for name in self.list(nodes)? {
+            let pool = nodes.join(name).join("hugepages").join(pool.file_name().ok_or(Errno::EINVAL)?);
+            let Ok(total) = self.number(&pool.join("nr_hugepages")) else { continue };
+            persistent += total - self.number(&pool.join("surplus_hugepages"))?;
+            in_use += total - self.number(&pool.join("free_hugepages"))?;
+        }
+        Ok(persistent - in_use.max(persistent - fewer).min(persistent))
     }
 
     fn move_memory(&self, node: &Path, flow: Flow) -> io::Result<()> {
@@ -78,6 +98,18 @@ impl SimulatedFiles {
         });
         let lines = lines.collect::<Result<Vec<_>, Errno>>()?;
         self.set(path, &lines.join("\n"))
+    }
+
+    /// What a host says that a kind of cache holds becomes free.
+    pub(super) fn drop_caches(&self, kind: &str) -> io::Result<()> {
+        let cache = Path::new("/proc/sys/vm").join(format!("simulated_cache_{kind}_kB"));
+        let Ok(freed) = self.number(&cache) else { return Ok(()) };
+        self.set(&cache, "0")?;
+        let text = self.text(MEMINFO.as_ref())?;
+        let free = text.lines().find_map(|line| line.strip_prefix("MemFree:")?.trim().strip_suffix(" kB"));
+        let free: u64 = free.and_then(|free| free.parse().ok()).ok_or(Errno::EINVAL)?;
+        let now = (format!("MemFree: {free} kB"), format!("MemFree: {} kB", free + freed));
+        self.set(MEMINFO.as_ref(), &text.replace(&now.0, &now.1))
     }
 
     /// Compaction turns what is fragmented into contiguous memory.

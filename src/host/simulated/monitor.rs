@@ -10,7 +10,7 @@ use crate::pci::PciAddress;
 /// A monitor to be laid out on a host in a folder. The host also needs `/sys/module/i2c_dev/initstate = live`.
 #[derive(Clone, Debug)]
 pub struct SimulatedMonitor {
-    /// Who it is.
+    /// The identity that its EDID gives.
     pub identity: EdidIdentity,
     /// The graphics card.
     pub card: PciAddress,

@@ -7,11 +7,11 @@ use super::SimulatedFiles;
 use super::processes::EndingGroup;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
-use crate::host::UnitFileName;
 use crate::host::error::HostError;
 use crate::host::files::Files;
-use crate::host::service::{UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitStatus};
+use crate::host::service::{SystemState, UnitManager, UnitPresence, UnitRelations, UnitState, UnitStatus};
 use crate::host::systemd::{UnitName, Units};
+use crate::unit_file_name::UnitFileName;
 
 /// Where the simulated systemd keeps a unit's property.
 fn property_path(unit: &UnitName) -> PathBuf {
@@ -57,7 +57,10 @@ impl SimulatedUnits {
 
 /// A call that may take no time is not made.
 fn in_time(path: &Path, deadline: Deadline) -> Result<(), HostError> {
-    if deadline.has_passed() { Err(HostError::content(path, "no time is left")) } else { Ok(()) }
+    if deadline.has_passed() {
+        return Err(HostError::late_call("systemd", &path.to_string_lossy(), "no time is left"));
+    }
+    Ok(())
 }
 
 impl Units for SimulatedUnits {
@@ -74,7 +77,8 @@ impl Units for SimulatedUnits {
     fn set_allowed_cpus(&self, unit: &UnitName, cpus: &CpuSet, deadline: Deadline) -> Result<(), HostError> {
         let path = property_path(unit);
         in_time(&path, deadline)?;
-        let drop_in = self.0.locate(&unit.allowed_cpus_drop_in());
+        let [of_others, of_transient] = unit.allowed_cpus_drop_ins();
+        let drop_in = self.0.locate(if unit.as_str() == "init.scope" { &of_transient } else { &of_others });
         let write = || {
             self.0.write(&path, &cpus.to_string())?;
             self.confine(unit, cpus)?;
@@ -100,9 +104,26 @@ impl Units for SimulatedUnits {
         Ok(UnitStatus {
             presence: if state.is_ok() { UnitPresence::Loaded } else { UnitPresence::Absent },
             fragment: String::new(),
-            activity: UnitActivity::from_active_state(state.as_deref().unwrap_or("inactive")),
-            relations: UnitRelations { stop_with_it: list("RequiredBy"), triggered_by: list("TriggeredBy") },
+            state: UnitState::from_active_state(state.as_deref().unwrap_or("inactive")),
+            relations: UnitRelations {
+                stop_with_it: list("RequiredBy"),
+                triggered_by: list("TriggeredBy"),
+                starts: list("Requires"),
+            },
         })
+    }
+
+    fn system_state(&self, deadline: Deadline) -> Result<SystemState, HostError> {
+        let path = Path::new("/simulated/systemd/SystemState");
+        in_time(path, deadline)?;
+        Ok(SystemState::from_systemd(self.0.text(path).unwrap_or_default().trim()))
+    }
+
+    fn state_changed_at(&self, unit: &UnitFileName, deadline: Deadline) -> Result<Option<i64>, HostError> {
+        let path = unit_folder(&UnitManager::System, unit).join("StateChangeTimestamp");
+        in_time(&path, deadline)?;
+        let micros = self.0.number(&path).ok();
+        Ok(micros.and_then(|micros| i64::try_from(micros / 1_000_000).ok()))
     }
 
     fn reload(&self, deadline: Deadline) -> Result<(), HostError> {
@@ -115,6 +136,9 @@ impl Units for SimulatedUnits {
         unit: &UnitFileName,
         deadline: Deadline,
     ) -> Result<(), HostError> {
+        if self.0.locate(&unit_folder(manager, unit).join("stops")).exists() {
+            return Err(HostError::late_call("StopUnit", unit.as_str(), "it is still deactivating"));
+        }
         self.set_active_state(manager, unit, "inactive", deadline)?;
         let mut ending = vec![unit.clone()];
         let with_it = self.unit_status(manager, unit, deadline)?.relations.stop_with_it;
@@ -134,8 +158,10 @@ impl Units for SimulatedUnits {
         unit: &UnitFileName,
         deadline: Deadline,
     ) -> Result<(), HostError> {
-        self.set_active_state(manager, unit, "active", deadline)?;
         let folder = unit_folder(manager, unit);
+        // One that fails, or does not come up.
+        let state = self.0.text(&folder.join("starts_as")).unwrap_or_else(|_| "active".to_owned());
+        self.set_active_state(manager, unit, state.trim(), deadline)?;
         self.0.start_processes(&folder).map_err(|error| HostError::write(&folder, "active", error))
     }
 }

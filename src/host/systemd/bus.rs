@@ -70,7 +70,7 @@ impl Drop for UnderWay<'_> {
 }
 
 /// A connection of one's own to the system bus.
-pub(super) async fn connect() -> zbus::Result<Connection> {
+pub(in crate::host) async fn connect() -> zbus::Result<Connection> {
     Builder::system().build().await
 }
 
@@ -99,7 +99,11 @@ pub(super) fn within_patience<T>(
 
 /// Whether nobody answered in time.
 pub(in crate::host) fn is_timeout(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::TimedOut)
+    matches!(
+        error,
+        zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _)
+            if error.kind() == io::ErrorKind::TimedOut
+    )
 }
 
 #[cfg(test)]

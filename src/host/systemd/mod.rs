@@ -13,16 +13,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::UnitFileName;
 use super::error::HostError;
-use super::service::{UnitManager, UnitStatus};
+use super::service::{SystemState, UnitManager, UnitStatus};
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
+use crate::unit_file_name::UnitFileName;
 
-pub(super) use bus::{Bus, Object, within};
+pub(super) use bus::{Bus, Object, connect, within};
 pub use signals::{BusSignal, watch_bus_signals};
 pub(super) use system_units::SystemUnits;
-pub(super) use transient::{ServicePurpose, StartFailure, TransientService, stop_service};
+pub(super) use transient::{ServicePurpose, StartFailure, TransientService, restart_given_up, stop_service};
 
 pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
 pub(super) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
@@ -57,11 +57,12 @@ impl UnitName {
         }
     }
 
-    /// The file that `SetUnitProperties` leaves behind for a property set at run time (`src/core/unit.c`,
-    /// `unit_write_setting`).
+    /// The files of which `SetUnitProperties` leaves one behind for a property set at run time: the second one for a
+    /// transient unit, which `init.scope` is on every host (`src/core/unit.c`, `unit_drop_in_dir`).
     #[must_use]
-    pub fn allowed_cpus_drop_in(&self) -> PathBuf {
-        PathBuf::from(format!("/run/systemd/system.control/{}.d/50-{ALLOWED_CPUS}.conf", self.0))
+    pub fn allowed_cpus_drop_ins(&self) -> [PathBuf; 2] {
+        ["system.control", "transient"]
+            .map(|folder| PathBuf::from(format!("/run/systemd/{folder}/{}.d/50-{ALLOWED_CPUS}.conf", self.0)))
     }
 
     fn object_path(&self) -> String {
@@ -119,6 +120,19 @@ pub trait Units: Send + Sync {
         deadline: Deadline,
     ) -> Result<UnitStatus, HostError>;
 
+    /// `SystemState`: whether the host is being shut down or rebooted.
+    ///
+    /// # Errors
+    /// systemd does not answer.
+    fn system_state(&self, deadline: Deadline) -> Result<SystemState, HostError>;
+
+    /// When the state of a unit of the system changed last, in seconds since 1970: it was started, reloaded or stopped.
+    /// None for one that never was (`StateChangeTimestamp` in org.freedesktop.systemd1(5)).
+    ///
+    /// # Errors
+    /// systemd does not answer.
+    fn state_changed_at(&self, unit: &UnitFileName, deadline: Deadline) -> Result<Option<i64>, HostError>;
+
     /// `Reload`: has systemd read all unit files again. It forgets run-time settings where there is a persistent one.
     ///
     /// # Errors
@@ -160,8 +174,10 @@ mod tests {
         let unit = UnitName::new("init.scope").unwrap();
         assert_eq!(unit.object_path(), "/org/freedesktop/systemd1/unit/init_2escope");
         assert_eq!(
-            unit.allowed_cpus_drop_in(),
-            PathBuf::from("/run/systemd/system.control/init.scope.d/50-AllowedCPUs.conf")
+            unit.allowed_cpus_drop_ins(),
+            ["system.control", "transient"].map(|folder| PathBuf::from(format!(
+                "/run/systemd/{folder}/init.scope.d/50-AllowedCPUs.conf"
+            )))
         );
         for name in ["docker", "cpuset.cpus", ".slice", "a.target"] {
             assert_eq!(UnitName::new(name), None, "{name}");

@@ -11,7 +11,7 @@ use super::bus::within;
 use super::executor::run_without_end;
 use super::{MANAGER, MANAGER_PATH, SYSTEMD};
 use crate::deadline::Deadline;
-use crate::host::logind::LOGIND;
+use crate::host::logind::{LOGIN_MANAGER, LOGIND};
 
 /// The first and the longest pause before a bus that went away is tried again.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
@@ -29,6 +29,8 @@ pub enum BusSignal {
     Reloaded,
     /// logind came back, or may have.
     LogindIsBack,
+    /// The host has slept, or has not after all (`PrepareForSleep`).
+    HostWokeUp,
 }
 
 /// Listens for as long as the process lives, and connects again when the bus was restarted or does not answer. Only the
@@ -53,9 +55,13 @@ pub fn watch_bus_signals(mut on: impl FnMut(BusSignal)) {
 
 async fn subscribe(bus: Builder<'static>) -> zbus::Result<Connection> {
     let connection = bus.build().await?;
+    let (login_path, login_interface) = (LOGIN_MANAGER.path, LOGIN_MANAGER.interface);
     let rules = [
         format!(
             "type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='Reloading'"
+        ),
+        format!(
+            "type='signal',sender='{LOGIND}',path='{login_path}',interface='{login_interface}',member='PrepareForSleep'"
         ),
         owner_changed(LOGIND),
         owner_changed(SYSTEMD),
@@ -63,7 +69,7 @@ async fn subscribe(bus: Builder<'static>) -> zbus::Result<Connection> {
     for rule in rules {
         connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", &rule).await?;
     }
-    // systemd sends signals only while somebody has asked for them.
+    // systemd sends signals only while a client has asked for them.
     connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Subscribe", &()).await?;
     Ok(connection)
 }
@@ -81,6 +87,10 @@ async fn listen(connection: &Connection, on: &mut impl FnMut(BusSignal)) {
         match header.member().map(|member| member.as_str()) {
             // Sent with true before, and with false after.
             Some("Reloading") if message.body().deserialize::<bool>() == Ok(false) => on(BusSignal::Reloaded),
+            // Before and after a sleep, in the same way.
+            Some("PrepareForSleep") if message.body().deserialize::<bool>() == Ok(false) => {
+                on(BusSignal::HostWokeUp);
+            }
             Some("NameOwnerChanged") => match message.body().deserialize::<(String, String, String)>() {
                 Ok((name, _, owner)) if !owner.is_empty() && name == LOGIND => on(BusSignal::LogindIsBack),
                 // systemd was executed anew: it knows none of its subscribers any more.

@@ -9,8 +9,9 @@ use super::{ALLOWED_CPUS, MANAGER, MANAGER_PATH, SYSTEMD, UnitName, Units, unit_
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::failpoint;
-use crate::host::service::{UnitManager, UnitStatus};
-use crate::host::{HostError, UnitFileName};
+use crate::host::HostError;
+use crate::host::service::{SystemState, UnitManager, UnitStatus};
+use crate::unit_file_name::UnitFileName;
 
 /// The units of the running system.
 #[derive(Debug)]
@@ -54,11 +55,11 @@ impl Units for SystemUnits {
     }
 
     fn set_allowed_cpus(&self, unit: &UnitName, cpus: &CpuSet, deadline: Deadline) -> Result<(), HostError> {
-        failpoint::reached("knob");
+        failpoint::reached("setting");
         within(deadline, self.call_set_unit_properties(unit, cpus)).map_err(|reason| {
             HostError::call("SetUnitProperties", unit.as_str(), format!("AllowedCPUs={cpus}: {reason}"))
         })?;
-        failpoint::reached("knob");
+        failpoint::reached("setting");
         Ok(())
     }
 
@@ -72,6 +73,22 @@ impl Units for SystemUnits {
             UnitManager::System => unit_calls::unit_status(&self.0, unit, deadline),
             UnitManager::User(user) => user_units::unit_status(user, unit, &unit_calls::PROPERTIES, deadline),
         }
+    }
+
+    fn system_state(&self, deadline: Deadline) -> Result<SystemState, HostError> {
+        let get = async {
+            let object =
+                Object { service: SYSTEMD, path: MANAGER_PATH, interface: "org.freedesktop.DBus.Properties" };
+            let reply = self.0.call(object, "Get", &(MANAGER, "SystemState")).await?;
+            String::try_from(reply.body().deserialize::<OwnedVariant>()?)
+        };
+        let state = within(deadline, get);
+        let state = state.map_err(|reason| HostError::call("Get SystemState", "systemd", reason))?;
+        Ok(SystemState::from_systemd(&state))
+    }
+
+    fn state_changed_at(&self, unit: &UnitFileName, deadline: Deadline) -> Result<Option<i64>, HostError> {
+        unit_calls::state_changed_at(&self.0, unit, deadline)
     }
 
     fn reload(&self, deadline: Deadline) -> Result<(), HostError> {

@@ -5,23 +5,28 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::unit_calls::status_of;
 use crate::deadline::Deadline;
 use crate::failpoint;
+use crate::host::HostError;
 use crate::host::command::{CommandEnd, CommandLine, MachinePrograms};
+use crate::host::root_path::find_program;
 use crate::host::service::{UnitStatus, user_runtime_dir};
 use crate::host::user::User;
-use crate::host::{HostError, UnitFileName};
+use crate::unit_file_name::UnitFileName;
 
-/// Where the program is, on NixOS too.
-const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/run/current-system/sw/bin/systemctl"];
+/// The program, for the message where this host has it in no usual place.
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
+
+/// `systemctl` where there is no such unit (`EXIT_NOTINSTALLED` of the LSB, `systemctl(1)`).
+const NOT_INSTALLED: i32 = 5;
 
 /// How long a user's systemd may take for what it does at once. The user can stop it, and systemctl too.
-const ASKED: Duration = Duration::from_secs(4);
+const ASKED: Duration = Duration::from_secs(2);
 
 pub(super) fn unit_status(
     user: &User,
@@ -39,15 +44,15 @@ pub(super) fn unit_status(
 
 /// Waits until it has stopped.
 pub(super) fn stop_unit(user: &User, unit: &UnitFileName, deadline: Deadline) -> Result<(), HostError> {
-    failpoint::reached("knob");
+    failpoint::reached("setting");
     systemctl(user, &["stop"], unit, deadline)?;
-    failpoint::reached("knob");
+    failpoint::reached("setting");
     Ok(())
 }
 
 /// Only asks for the start: what a user's services take is not for the host to wait for.
 pub(super) fn start_unit(user: &User, unit: &UnitFileName, deadline: Deadline) -> Result<(), HostError> {
-    failpoint::reached("knob");
+    failpoint::reached("setting");
     let deadline = Deadline::after(ASKED).earlier(deadline);
     // Fails where nothing is to be reset.
     let reset = systemctl(user, &["reset-failed"], unit, deadline);
@@ -55,7 +60,7 @@ pub(super) fn start_unit(user: &User, unit: &UnitFileName, deadline: Deadline) -
         return reset.map(drop);
     }
     systemctl(user, &["start", "--no-block"], unit, deadline)?;
-    failpoint::reached("knob");
+    failpoint::reached("setting");
     Ok(())
 }
 
@@ -65,10 +70,10 @@ fn systemctl(
     unit: &UnitFileName,
     deadline: Deadline,
 ) -> Result<Vec<String>, HostError> {
-    let program = SYSTEMCTL.into_iter().find(|path| Path::new(path).exists()).unwrap_or(SYSTEMCTL[0]);
+    let program = find_program("systemctl").unwrap_or_else(|| PathBuf::from(SYSTEMCTL));
     let words = ["--user"].iter().chain(arguments).copied().chain(["--", unit.as_str()]);
     let command = CommandLine {
-        program: PathBuf::from(program),
+        program,
         arguments: words.map(OsString::from).collect(),
         environment: vec![("XDG_RUNTIME_DIR".into(), user_runtime_dir(user.uid).into())],
         user: Some(user.clone()),
@@ -81,9 +86,16 @@ fn systemctl(
     let printed = std::mem::take(&mut *printed.lock().unwrap_or_else(PoisonError::into_inner));
     match end {
         CommandEnd::Exited(0) => Ok(printed),
+        CommandEnd::Exited(NOT_INSTALLED) => {
+            Err(HostError::gone(format!("{} has no unit {unit} any more", user.name)))
+        }
         end => {
             let reason = format!("{end}: {}", printed.join("; "));
-            Err(HostError::call("systemctl --user", &format!("{unit} of {}", user.name), reason))
+            let place = format!("{unit} of {}", user.name);
+            Err(match end {
+                CommandEnd::TimedOut => HostError::late_call("systemctl --user", &place, reason),
+                _ => HostError::call("systemctl --user", &place, reason),
+            })
         }
     }
 }

@@ -4,26 +4,26 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CardTerms, Failure};
-use crate::gpu::Rung;
+use super::{CardTerms, Failure, looks_again};
+use crate::gpu::RecoveryStep;
 use crate::guest::GuestUuid;
 use crate::ledger::carry_out::Outcome;
+use crate::ledger::entry::Entry;
 use crate::ledger::error::LedgerError;
-use crate::ledger::knob::Knob;
 use crate::ledger::open::Ledger;
 use crate::ledger::plan::Note;
-use crate::ledger::record::{Entry, Lease, Phase, Record};
-use crate::ledger::value::Value;
+use crate::ledger::record::{Lease, LeaseState, Record};
+use crate::ledger::setting::Setting;
+use crate::ledger::settings::{Listed, SettingKey};
 use crate::pci::PciFunctions;
 use crate::wall_clock::seconds_since_1970;
 
-/// Who clears a quarantine holds what he takes as no guest: libvirt refuses a UUID of equal bytes (`virUUIDIsValid`).
-/// If he is killed, it is given back like that of a guest whose start failed.
+/// The holder of what `gpu clear` takes. It is no guest: libvirt refuses a UUID of equal bytes (`virUUIDIsValid`). If
+/// the command is killed, the card is given back like that of a guest whose start failed.
 const CLEARING: GuestUuid = GuestUuid::from_bytes([0; 16]);
 
 /// A card that is known to be wedged. It is forgotten with the boot: a card that lost its power starts anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Quarantine {
     /// The card, and what was agreed about it.
     pub terms: CardTerms,
@@ -56,12 +56,12 @@ impl Record {
         self.quarantines.iter().find(|quarantine| quarantine.terms.functions.overlap(functions))
     }
 
-    /// Whether a knob belongs to a card in quarantine: it stays as it is.
+    /// Whether a setting belongs to a card in quarantine: it stays as it is.
     #[must_use]
-    pub(in crate::ledger) fn is_quarantined(&self, knob: &Knob) -> bool {
-        match knob {
-            Knob::PciBindings(functions) => self.quarantine_of(functions).is_some(),
-            _ => self.quarantines.iter().any(|quarantine| quarantine.terms.has(knob)),
+    pub(in crate::ledger) fn is_quarantined(&self, setting: &SettingKey) -> bool {
+        match setting {
+            SettingKey::PciBindings(drivers) => self.quarantine_of(&drivers.0).is_some(),
+            _ => self.quarantines.iter().any(|quarantine| quarantine.terms.has(setting)),
         }
     }
 }
@@ -78,8 +78,9 @@ impl Ledger<'_> {
         evidence: Vec<String>,
     ) -> Result<(), LedgerError> {
         // Another guest may have found out at the same time, or even have got it just before.
-        let knob = terms.knob();
-        if self.record.quarantine_of(&terms.functions).is_some() || self.record.entry(&knob).is_some() {
+        if self.record.quarantine_of(&terms.functions).is_some()
+            || self.record.entry(&terms.drivers()).is_some()
+        {
             return Ok(());
         }
         let quarantine = Quarantine { guest: guest.to_owned(), since: seconds_since_1970(), evidence, terms };
@@ -100,18 +101,22 @@ impl Ledger<'_> {
                 let evidence = vec![operation.what.clone()];
                 (Some(operation), evidence)
             }
-            Failure::Refused(evidence) => (None, evidence),
+            Failure::Refused(evidence) | Failure::ByDriver(evidence) => (None, evidence),
         };
         let guest = self.record.leases.get(&uuid).map(|lease| lease.name.clone()).unwrap_or_default();
         let terms = CardTerms { stuck, ..terms.clone() };
         let words = evidence.first().cloned().unwrap_or_default();
-        outcome.notes.push(Note::warning(format!(
-            "{} is in quarantine: {words}; `vfio-hook gpu clear {}` looks again",
-            terms.name,
-            terms.functions.slot()
-        )));
-        for entry in self.record.entries.iter_mut().filter(|entry| terms.has(&entry.knob)) {
-            entry.claims.remove(&uuid);
+        let advice = terms
+            .stuck
+            .as_ref()
+            .map_or_else(|| looks_again(&terms.functions), |operation| operation.advice(&terms.functions));
+        outcome.notes.push(Note::quarantine(format!("{} is in quarantine: {words}; {advice}", terms.name)));
+        for entry in self.record.entries_mut().filter(|entry| terms.has(&entry.key())) {
+            entry.drop_claim(uuid);
+            // What was announced for the guest is not owed to it any more.
+            if entry.beneficiary() == Some(uuid) {
+                entry.owe(None);
+            }
         }
         let quarantine = Quarantine { guest, since: seconds_since_1970(), evidence, terms: terms.clone() };
         self.record.quarantines.push(quarantine);
@@ -124,7 +129,7 @@ impl Ledger<'_> {
         if terms.stuck.is_some() {
             return Ok(());
         }
-        let Ok(Value::Bindings(now)) = terms.knob().read(self.host, self.deadline) else { return Ok(()) };
+        let Ok(now) = terms.drivers().read(&self.host, self.deadline) else { return Ok(()) };
         let aside = now.without_host_drivers();
         if aside == now {
             return Ok(());
@@ -139,8 +144,8 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Looks at a card in quarantine again: one that answers goes where it belongs. With one that does not, the rungs
-    /// of the ladder are tried once more.
+    /// Looks at a card in quarantine again: one that answers goes where it belongs. With one that does not, the recovery steps
+    /// of the steps are tried once more.
     ///
     /// # Errors
     /// The ledger cannot be written.
@@ -148,9 +153,9 @@ impl Ledger<'_> {
         let Some(quarantine) = self.record.quarantine_of(functions).cloned() else {
             return Ok(Cleared::NotThere);
         };
-        // Somebody clears, or brings back what somebody left who was killed while he did.
+        // Another process clears, or brings back what a killed one left.
         let other = self.record.leases.get(&CLEARING).map(|lease| lease.phase);
-        if let Some(Phase::Preparing(other) | Phase::GivingBack(other)) = other {
+        if let Some(LeaseState::Preparing(other) | LeaseState::GivingBack(other)) = other {
             return Err(LedgerError::BeingCleared(other.pid));
         }
         let lease = Lease::preparing("gpu clear", self.host.this_process());
@@ -164,15 +169,18 @@ impl Ledger<'_> {
 
     fn look_again(&mut self, quarantine: Quarantine) -> Result<Cleared, LedgerError> {
         let mut outcome = Outcome::default();
+        let guest = quarantine.guest;
         // What the kernel said before is known.
         let terms = CardTerms { log_position: self.host.kernel_log_position()?, ..quarantine.terms };
-        let ladder = self.ladder_of(&terms);
-        match self.find_way_home(CLEARING, &terms, &ladder, &mut outcome)? {
+        let steps = self.recovery_steps_of(&terms);
+        match self.find_way_home(CLEARING, &terms, &[], &steps, &mut outcome)? {
             Ok(()) => {}
-            Err(Failure::Refused(evidence)) => return Ok(Cleared::No { evidence }),
+            Err(Failure::Refused(evidence) | Failure::ByDriver(evidence)) => {
+                return Ok(Cleared::No { evidence });
+            }
             Err(Failure::Stuck(operation)) => {
                 let evidence = vec![operation.what.clone()];
-                // Whoever looks next would hang too.
+                // The next look would hang too.
                 if let Some(quarantine) = self.quarantine_mut(&terms.functions) {
                     quarantine.terms.stuck = Some(operation);
                     self.store()?;
@@ -180,22 +188,22 @@ impl Ledger<'_> {
                 return Ok(Cleared::No { evidence });
             }
         }
-        self.record.entries.retain(|entry| entry.knob != terms.knob());
+        self.settle_wakefulness(&guest, &terms, &mut outcome)?;
+        self.record.remove(&terms.drivers().key());
         outcome.absorb(self.give_back_what_is_left(&BTreeSet::new(), Some(&terms.functions))?);
         Ok(Cleared::Yes(outcome))
     }
 
-    /// The rungs that may be tried with a card in quarantine. One that nobody has taken has the driver that it had: the
+    /// The recovery steps that may be tried with a card in quarantine. One that nobody has taken has the driver that it had: the
     /// host's own is not asked to let go of a card that does not answer; any other is remembered, to put it back.
-    fn ladder_of(&mut self, terms: &CardTerms) -> Vec<Rung> {
-        let knob = terms.knob();
-        if terms.recover.is_empty() || self.record.entry(&knob).is_some() {
+    fn recovery_steps_of(&mut self, terms: &CardTerms) -> Vec<RecoveryStep> {
+        let drivers = terms.drivers();
+        if terms.recover.is_empty() || self.record.entry(&drivers).is_some() {
             return terms.recover.clone();
         }
-        match knob.read(self.host, self.deadline) {
-            Ok(Value::Bindings(now)) if !now.has_host_driver() => {
-                self.record.entries.push(Entry::new(knob, Value::Bindings(now)));
-                self.record.entries.sort_unstable_by(|left, right| left.knob.cmp(&right.knob));
+        match drivers.read(&self.host, self.deadline) {
+            Ok(now) if !now.has_host_driver() => {
+                self.record.put(Entry::new(drivers, now));
                 terms.recover.clone()
             }
             _ => Vec::new(),

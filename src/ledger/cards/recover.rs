@@ -1,38 +1,38 @@
-//! The rungs of the ladder: what may wake up a card that does not answer.
+//! The recovery steps: what may wake up a card that does not answer.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{CardTerms, Failure};
 use crate::deadline::Deadline;
-use crate::gpu::{ReturnTo, Rung};
+use crate::gpu::{RecoveryStep, ReturnTo};
 use crate::guest::GuestUuid;
 use crate::host::{
     AskedBars, Binding, Bindings, BusReset, Host, HostError, ONE_LOOK, PciTrouble, QemuClues, RescanBinding,
 };
 use crate::ledger::carry_out::Outcome;
+use crate::ledger::claim::{Claim, ClaimTerms};
 use crate::ledger::error::LedgerError;
-use crate::ledger::knob::Knob;
+use crate::ledger::executor::RepairKind;
 use crate::ledger::open::Ledger;
-use crate::ledger::plan::{Claim, Plan};
-use crate::ledger::record::Pending;
-use crate::ledger::value::{Value, Want};
+use crate::ledger::plan::Plan;
+use crate::ledger::settings::{Attribute, AttributeValue};
 use crate::pci::PciAddress;
 
-/// How long a rung may take: the kernel waits up to 60 s for a device after a reset (`PCIE_RESET_READY_POLL_MS` in its
+/// How long a step may take: the kernel waits up to 60 s for a device after a reset (`PCIE_RESET_READY_POLL_MS` in its
 /// `drivers/pci/pci.c`), and links are trained on top of that.
-const RUNG: Duration = Duration::from_secs(75);
+const RECOVERY_STEP: Duration = Duration::from_secs(75);
 
 /// What `drivers_autoprobe` holds while the kernel binds no driver by itself.
 const OFF: &str = "0";
 
 impl Ledger<'_> {
     /// One try to wake a card up.
-    pub(super) fn climb(
+    pub(super) fn take_recovery_step(
         &mut self,
         owner: GuestUuid,
         terms: &CardTerms,
-        rung: Rung,
+        step: RecoveryStep,
         outcome: &mut Outcome,
     ) -> Result<Result<(), Failure>, LedgerError> {
         // Those that are just starting, and those of which nothing is known here.
@@ -40,41 +40,38 @@ impl Ledger<'_> {
         let name = self.record.leases.get(&owner).map_or("", |lease| lease.name.as_str());
         let own = QemuClues { guest: owner, name, known: None };
         let may_run = || self.host.qemu_of_others(own, Deadline::after(ONE_LOOK)).may_run();
-        if rung == Rung::DeepSleep && (has_others || may_run()) {
+        if step == RecoveryStep::DeepSleep && (has_others || may_run()) {
             return Ok(Err(Failure::Refused(vec!["no deep sleep while other guests run".to_owned()])));
         }
-        if rung.finds_anew()
+        if step.finds_anew()
             && let Err(error) = self.check_rescan_binding(terms)
         {
             return Ok(Err(Failure::of(&error)));
         }
-        // What it is bound to in between was made by us, whoever is killed.
-        if let Some(entry) = self.record.entry_mut(&terms.knob()) {
-            let value = Value::Bindings(terms.handed_over.clone());
-            entry.pending = Some(Pending { value, beneficiary: None });
+        // What it is bound to in between was made by us, also if this process is killed.
+        if let Some(entry) = self.record.entry_mut(&terms.drivers()) {
+            entry.announce(terms.handed_over.clone(), None);
         }
-        if rung.finds_anew()
+        if step.finds_anew()
             && let Err(refused) = self.hold_drivers_autoprobe(owner)?
         {
             return Ok(Err(refused));
         }
-        let climbed = self.unlocked(|host, deadline| {
-            let deadline = Deadline::after(RUNG).earlier(deadline);
-            climb(host, terms, rung, deadline).map_err(|error| Failure::of(&error))
+        let repair = RepairKind::WakeCard { card: terms.name.clone(), step };
+        let done = self.repair(owner, repair, |host, deadline| {
+            let deadline = Deadline::after(RECOVERY_STEP).earlier(deadline);
+            take_recovery_step(host, terms, step, deadline).map_err(|error| Failure::of(&error))
         })?;
-        if rung.finds_anew() {
+        if step.finds_anew() {
             self.let_go_of_drivers_autoprobe(owner, outcome)?;
         }
-        Ok(climbed)
+        Ok(done)
     }
 
     /// Some kernels give a function that they find to a driver at once. That does no harm to a card that is to go there
     /// anyway as soon as it answers.
     fn check_rescan_binding(&self, terms: &CardTerms) -> Result<(), HostError> {
-        let baseline = match self.record.entry(&terms.knob()).map(|entry| &entry.baseline) {
-            Some(Value::Bindings(baseline)) => Some(baseline),
-            _ => None,
-        };
+        let baseline = self.record.entry(&terms.drivers()).map(|entry| &entry.baseline);
         let came_from_host = baseline.is_some_and(Bindings::has_host_driver);
         if self.host.rescan_binding()? == RescanBinding::WhenAsked
             || (came_from_host && terms.return_to == ReturnTo::Host)
@@ -99,11 +96,12 @@ impl Ledger<'_> {
         }
     }
 
-    /// Has the kernel bind no driver by itself. Whoever is killed meanwhile is cleaned up after.
+    /// Has the kernel bind no driver by itself. What a killed process leaves of it is given back.
     fn hold_drivers_autoprobe(&mut self, owner: GuestUuid) -> Result<Result<(), Failure>, LedgerError> {
-        let claim = Claim { knob: Knob::DriversAutoprobe, want: Want::Text(OFF.to_owned()), now: None };
-        let plan = Plan::add(&self.record, self.host, owner, &[claim], self.deadline)?;
-        let failures = self.carry_out_upholding(owner, plan)?.failures;
+        let (setting, off) = (Attribute::drivers_autoprobe(), AttributeValue::new(OFF));
+        let claim = Claim::new(setting, off, ClaimTerms::default());
+        let plan = Plan::add(&self.record, &self.host, owner, &[claim.into()], self.deadline)?;
+        let failures = self.carry_out_reconciling(owner, plan)?.failures;
         Ok(if failures.is_empty() { Ok(()) } else { Err(Failure::Refused(failures)) })
     }
 
@@ -114,34 +112,39 @@ impl Ledger<'_> {
         owner: GuestUuid,
         outcome: &mut Outcome,
     ) -> Result<(), LedgerError> {
-        if let Some(entry) = self.record.entry_mut(&Knob::DriversAutoprobe) {
+        if let Some(entry) = self.record.entry_mut(&Attribute::drivers_autoprobe()) {
             entry.claims.remove(&owner);
         }
         let Outcome { notes, failures, .. } = self.give_back_what_is_left(&[].into(), None)?;
-        outcome.absorb(Outcome { notes, failures, changes: Vec::new() });
+        outcome.absorb(Outcome { notes, failures, ..Outcome::default() });
         Ok(())
     }
 }
 
-fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> Result<(), HostError> {
+fn take_recovery_step(
+    host: &mut Host,
+    terms: &CardTerms,
+    step: RecoveryStep,
+    deadline: Deadline,
+) -> Result<(), HostError> {
     let functions = terms.functions.as_slice();
     // A driver of the host's would not survive what comes, nor the host the driver.
     set_aside(host, terms, deadline)?;
     let port =
         || terms.ports.first().copied().ok_or_else(|| HostError::pci(PciTrouble::NoPort(functions[0])));
-    match rung {
-        Rung::Reset => reset(host, functions, deadline),
-        Rung::BusReset => match host.pci_bus_reset(functions)? {
+    match step {
+        RecoveryStep::Reset => reset(host, functions, deadline),
+        RecoveryStep::BusReset => match host.pci_bus_reset(functions)? {
             BusReset::Others(others) => Err(HostError::pci(PciTrouble::Others { port: port()?, others })),
             BusReset::OnlyThem | BusReset::NoPort => host.reset_subordinate(port()?, deadline),
         },
-        Rung::Rescan => {
+        RecoveryStep::Rescan => {
             let port = port()?;
             host.remove_functions(functions, deadline)?;
             host.rescan(port, functions, deadline)?;
             keep_found(host, terms, deadline)
         }
-        Rung::RescanCard => {
+        RecoveryStep::RescanCard => {
             let no_switch = || HostError::pci(PciTrouble::NoOwnSwitch(functions[0]));
             let upstream = *terms.card_ports.last().ok_or_else(no_switch)?;
             let above = terms.ports.get(terms.card_ports.len()).copied().map_or_else(port, Ok)?;
@@ -150,16 +153,16 @@ fn climb(host: &mut Host, terms: &CardTerms, rung: Rung, deadline: Deadline) -> 
             host.rescan(above, functions, deadline)?;
             keep_found(host, terms, deadline)
         }
-        Rung::SlotPower => {
+        RecoveryStep::SlotPower => {
             if let Some(above) = terms.ports.get(terms.card_ports.len()) {
                 has_only(host, *above, terms)?;
             }
             host.power_cycle_slot(functions[0], functions, deadline)?;
             keep_found(host, terms, deadline)
         }
-        // Whoever climbs binds what answers.
-        Rung::HostDriver => Ok(()),
-        Rung::DeepSleep => host.deep_sleep(deadline),
+        // The caller binds what answers.
+        RecoveryStep::HostDriver => Ok(()),
+        RecoveryStep::DeepSleep => host.deep_sleep(deadline),
     }
 }
 
@@ -220,20 +223,49 @@ mod tests {
     use nix::errno::Errno;
 
     use super::*;
+    use crate::gpu::KeepAwake;
     use crate::host::simulated::Faults;
-    use crate::lifecycle::testing::{Machine, soon};
+    use crate::kernel_log::KernelLogPosition;
+    use crate::ledger::cards::{CardKind, CardUsage};
+    use crate::ledger::testing::{Machine, soon};
+    use crate::pci::PciFunctions;
+
+    /// What was agreed about the desktop's RX 6800.
+    fn terms() -> CardTerms {
+        let functions = ["0000:03:00.0", "0000:03:00.1", "0000:03:00.2", "0000:03:00.3"];
+        CardTerms {
+            functions: PciFunctions::new(functions.map(|address| address.parse().unwrap())).unwrap(),
+            name: "RX 6800".to_owned(),
+            kind: CardKind::Drm,
+            handed_over: Bindings::default(),
+            ports: Vec::new(),
+            card_ports: Vec::new(),
+            framebuffers: Vec::new(),
+            expected: Vec::new(),
+            return_to: ReturnTo::Host,
+            keep_awake: KeepAwake::Auto,
+            usage: CardUsage::ByGuest,
+            recover: Vec::new(),
+            reset_after: Vec::new(),
+            timeout: Duration::from_secs(10),
+            log_position: KernelLogPosition(0),
+            vendor_reset: None,
+            kernel_lines: Vec::new(),
+            stuck: None,
+        }
+    }
 
     /// A reset under a driver that cannot be seen may end the host.
     #[test]
     fn a_card_whose_drivers_cannot_be_seen_is_not_reset() {
         let machine = Machine::new();
-        machine.quarantine(None);
-        let (faults, terms) = (Faults::default(), machine.record().quarantines.remove(0).terms);
+        let (faults, terms) = (Faults::default(), terms());
         let mut host = Host::simulated(machine.0.path(), &faults);
         let function = terms.functions.as_slice()[0];
         let driver = format!("/sys/bus/pci/devices/{function}/driver");
         faults.refuse_read(&driver, Errno::EIO);
-        let error = climb(&mut host, &terms, Rung::Reset, soon()).unwrap_err().to_string();
+        let error =
+            take_recovery_step(&mut host, &terms, RecoveryStep::Reset, soon()).unwrap_err().to_string();
         assert!(error.contains(&driver), "{error}");
         faults.clear();
         set_aside(&mut host, &terms, soon()).unwrap();

@@ -37,14 +37,14 @@ fn what_cannot_be_handed_over_is_refused() {
         "/sys/kernel/iommu_groups/24/devices/0000:0f:00.3 -> ../../../../devices/pci0000:00/0000:00:08.3/0000:0f:00.3\n\
          /sys/kernel/iommu_groups/24/devices/0000:02:00.0 -> ../../../../devices/pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0\n",
     );
-    told.push(("somebody else in the group", refusal(&crowded, &CARD, "gpu: {}")));
+    told.push(("another device in the group", refusal(&crowded, &CARD, "gpu: {}")));
     let bare = machine();
     std::fs::remove_file(bare.path(&format!("{DISPLAY}/iommu_group"))).unwrap();
     told.push(("no IOMMU", refusal(&bare, &CARD, "gpu: {}")));
     let told: Vec<String> = told.into_iter().map(|(what, error)| format!("{what}\n{error}")).collect();
     insta::assert_snapshot!("refused", told.join("\n\n"));
 
-    // Handed over too, the other one in the group is no obstacle, whoever binds it.
+    // Handed over too, the other one in the group is no obstacle, whatever binds it.
     let all: Vec<&str> = CARD.into_iter().chain([USB]).collect();
     let before = crowded.files();
     for yaml in ["gpu: {}", "gpu: {other_devices: libvirt}"] {

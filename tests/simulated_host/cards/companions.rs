@@ -21,12 +21,12 @@ fn they_are_bound_with_the_card_and_come_back_with_it() {
             assert_eq!(machine.drivers(), ON_VFIO);
             assert_eq!(machine.driver(USB), "vfio-pci");
             // Each is done once.
-            let mut knobs: Vec<String> =
-                outcome.changes.iter().map(|change| change.knob.to_string()).collect();
-            let all = knobs.len();
-            knobs.sort();
-            knobs.dedup();
-            assert_eq!(knobs.len(), all, "{:?}", outcome.changes);
+            let mut settings: Vec<String> =
+                outcome.changes.iter().map(|change| change.setting.to_string()).collect();
+            let all = settings.len();
+            settings.sort();
+            settings.dedup();
+            assert_eq!(settings.len(), all, "{:?}", outcome.changes);
             machine.release(&life).unwrap();
             machine.assert_is(&before, &format!("{control}, {return_to}"));
         }

@@ -50,6 +50,18 @@ fn desktop(card: &str) -> String {
     .concat()
 }
 
+/// The host's own card.
+const OTHER: &str = "/sys/devices/pci0000:00/0000:00:08.1/0000:0e:00.0";
+
+/// That card's display, `card0`.
+fn other_card() -> String {
+    drm()
+        .replace(DISPLAY, OTHER)
+        .replace("card1", "card0")
+        .replace("226:1", "226:0")
+        .replace("MINOR=1", "MINOR=0")
+}
+
 /// What is not put back: the session, and what ended with it.
 fn but_sessions(machine: &Machine) -> crate::support::Files {
     let mut files = machine.files();
@@ -99,7 +111,7 @@ fn the_desktop_ends_and_the_login_comes_back() {
     std::fs::rename(to, from).unwrap();
     let order = |outcome: &vfio_hook::ledger::Outcome| {
         let is_power = |name: &String| name.starts_with("d3cold") || name.starts_with("power/");
-        let names: Vec<String> = outcome.changes.iter().map(|change| change.knob.to_string()).collect();
+        let names: Vec<String> = outcome.changes.iter().map(|change| change.setting.to_string()).collect();
         names.into_iter().filter(|name| !is_power(name)).collect::<Vec<_>>()
     };
     let there = [
@@ -121,15 +133,44 @@ fn the_desktop_ends_and_the_login_comes_back() {
     assert!(!machine.has_ledger());
 }
 
+/// It has its picture on the host's own card already, though logind knows of no session.
+#[test]
+fn a_login_on_another_card_is_left_alone() {
+    let card0 = other_card();
+    let unit = "/simulated/systemd/sddm.service/ActiveState";
+    let machine = machine_with(&format!(
+        "{card0}/etc/systemd/system/display-manager.service -> /usr/lib/systemd/system/sddm.service\n{unit} = active\n{}",
+        process(880, "Xorg", "/system.slice/sddm.service", "/dev/dri/card0")
+    ));
+    machine.prepare(&gamer("gpu: {display_manager: stop}")).unwrap();
+    assert_eq!(machine.get(unit), "active");
+}
+
+/// At boot the guest and the login start side by side: nobody has the card yet.
+#[test]
+fn a_login_that_is_on_its_way_up_waits_until_the_guest_is_gone() {
+    for (state, key, during, after) in [
+        ("activating", "stop", "inactive", "active"),
+        ("active", "stop", "inactive", "active"),
+        ("inactive", "stop", "inactive", "inactive"),
+        ("activating", "keep", "activating", "activating"),
+    ] {
+        let unit = "/simulated/systemd/sddm.service/ActiveState";
+        let machine = machine_with(&format!(
+            "/etc/systemd/system/display-manager.service -> /usr/lib/systemd/system/sddm.service\n{unit} = {state}\n"
+        ));
+        let life = gamer(&format!("gpu: {{display_manager: {key}}}"));
+        machine.prepare(&life).unwrap();
+        assert_eq!(machine.get(unit), during, "{state}, {key}");
+        machine.release(&life).unwrap();
+        assert_eq!(machine.get(unit), after, "{state}, {key}");
+    }
+}
+
 #[test]
 fn a_desktop_on_another_card_is_left_alone() {
-    let other = "/sys/devices/pci0000:00/0000:00:08.1/0000:0e:00.0";
-    let card0 = drm()
-        .replace(DISPLAY, other)
-        .replace("card1", "card0")
-        .replace("226:1", "226:0")
-        .replace("MINOR=1", "MINOR=0");
-    let lines = format!("{card0}{}{}{}", desktop("/dev/dri/card0"), console(other), picture(other));
+    let card0 = other_card();
+    let lines = format!("{card0}{}{}{}", desktop("/dev/dri/card0"), console(OTHER), picture(OTHER));
     for manager in ["keep", "stop"] {
         let machine = machine_with(&lines);
         let before = machine.files();
@@ -137,7 +178,7 @@ fn a_desktop_on_another_card_is_left_alone() {
         machine.prepare(&life).unwrap();
         assert_eq!(machine.get("/simulated/systemd/sddm.service/ActiveState"), "active");
         assert_eq!(machine.get("/sys/class/vtconsole/vtcon1/bind"), "1");
-        assert!(machine.path(&format!("{other}/simple-framebuffer.0/driver")).exists());
+        assert!(machine.path(&format!("{OTHER}/simple-framebuffer.0/driver")).exists());
         assert!(machine.path("/simulated/logind/sessions/2").exists());
         assert_eq!(machine.drivers(), ON_VFIO);
         machine.release(&life).unwrap();
@@ -197,7 +238,7 @@ fn a_login_screen_with_nobody_logged_in_goes_too() {
     assert_eq!(machine.get("/simulated/systemd/gdm.service/ActiveState"), "active");
 }
 
-/// The kernel waits for whoever draws on a console, and a driver that hangs does so for ever.
+/// The kernel waits for a program that draws on a console, and a driver that hangs does so for ever.
 #[test]
 fn a_console_that_the_kernel_hangs_in_is_left_alone_until_it_does_not() {
     let machine = machine_with(&format!("{}{}", console(DISPLAY), picture(DISPLAY)));
@@ -210,7 +251,7 @@ fn a_console_that_the_kernel_hangs_in_is_left_alone_until_it_does_not() {
     let outcome = machine.release(&life).unwrap();
     assert!(outcome.failures.iter().any(|failure| failure.contains("vtcon1")), "{outcome:#?}");
     assert_eq!(machine.drivers(), super::HOST_DRIVERS);
-    let stuck = machine.record().unwrap().entries.iter().find_map(|entry| entry.stuck).unwrap();
+    let stuck = machine.record().unwrap().entries().find_map(|entry| entry.stuck()).unwrap();
     assert_eq!(u32::try_from(stuck.pid), Ok(hanging.id()));
 
     // Nobody tries it again as long as it hangs.
@@ -252,4 +293,82 @@ fn a_compositor_that_was_started_from_a_text_console_goes_too() {
     assert!(is_there("2") && machine.path("/proc/800").exists(), "a shell was ended");
     machine.release(&life).unwrap();
     assert!(!machine.has_ledger());
+}
+
+/// The processor's graphics have a picture; the card has none but the consoles and the firmware's.
+fn second_card() -> String {
+    let card0 = other_card();
+    format!("{card0}{}{}", console(DISPLAY), picture(DISPLAY))
+}
+
+#[test]
+fn consoles_of_a_second_card_are_taken_away_and_come_back() {
+    let machine = machine_with(&second_card());
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    machine.prepare(&life).unwrap();
+    assert_eq!(machine.get("/sys/class/vtconsole/vtcon1/bind"), "0");
+    assert!(!machine.path(&format!("{DISPLAY}/simple-framebuffer.0/driver")).exists());
+    assert_eq!(machine.drivers(), ON_VFIO);
+    machine.started(&life).unwrap();
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+    let error = machine.prepare(&gamer("gpu: {consoles: keep}")).unwrap_err().to_string();
+    assert!(error.contains("the host shows the text console vtcon1"), "{error}");
+    assert!(error.contains("`consoles: free` takes it away"), "{error}");
+    machine.assert_is(&before, "kept");
+}
+
+#[test]
+fn consoles_of_the_only_card_go_if_the_file_says_so() {
+    let machine = machine_with(&format!("{}{}", console(DISPLAY), picture(DISPLAY)));
+    let before = machine.files();
+    let error = machine.prepare(&gamer("gpu: {}")).unwrap_err().to_string();
+    assert!(error.contains("no other graphics card with a picture"), "{error}");
+    machine.assert_is(&before, "refused");
+    let life = gamer("gpu: {consoles: free}");
+    machine.prepare(&life).unwrap();
+    assert_eq!(machine.get("/sys/class/vtconsole/vtcon1/bind"), "0");
+    machine.release(&life).unwrap();
+    machine.assert_is(&before, "released");
+}
+
+#[test]
+fn consoles_come_back_after_a_kill_at_any_write() {
+    let machine = machine_with(&second_card());
+    let before = machine.files();
+    let life = gamer("gpu: {}");
+    for nth in 1.. {
+        machine.faults.panic_at_write(nth);
+        let outcome = machine.until_killed(|| machine.prepare(&life).unwrap());
+        machine.faults.clear();
+        if outcome.is_err() {
+            machine.open_and_close();
+        }
+        machine.release(&life).unwrap();
+        machine.assert_is(&before, &format!("killed at write {nth}"));
+        if outcome.is_ok() {
+            assert!(nth > 30, "{nth}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_desktop_that_opens_every_card_is_told_what_keeps_it_from_this_one() {
+    for (program, setting) in [
+        ("Hyprland", "AQ_DRM_DEVICES"),
+        ("sway", "WLR_DRM_DEVICES"),
+        ("niri", "ignore-drm-device"),
+        ("kwin_wayland", "KWIN_DRM_DEVICES"),
+        ("gnome-shell", "mutter-device-ignore"),
+        ("firefox", "display_manager: stop"),
+    ] {
+        let scope = "/user.slice/user-1000.slice/session-2.scope";
+        let machine = machine_with(&process(900, program, scope, "/dev/dri/card1"));
+        let error = machine.prepare(&gamer("gpu: {}")).unwrap_err().to_string();
+        assert!(error.contains(&format!("is in use: {program} (process 900")), "{error}");
+        assert!(error.contains(setting), "{program}: {error}");
+        assert_eq!(error.contains("return_to: vfio"), program != "firefox", "{program}: {error}");
+    }
 }

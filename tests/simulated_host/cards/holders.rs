@@ -37,9 +37,9 @@ fn units_that_use_the_card_are_stopped_and_started_again() {
     assert_eq!(machine.get("/simulated/systemd/ollama.service/ActiveState"), "inactive");
     assert_eq!(machine.drivers(), ON_VFIO);
     let outcome = machine.release(&life).unwrap();
-    let order: Vec<String> = outcome.changes.iter().map(|change| change.knob.to_string()).collect();
+    let order: Vec<String> = outcome.changes.iter().map(|change| change.setting.to_string()).collect();
     let at = |name: &str| {
-        order.iter().position(|knob| knob == name).unwrap_or_else(|| panic!("{name}: {order:?}"))
+        order.iter().position(|setting| setting == name).unwrap_or_else(|| panic!("{name}: {order:?}"))
     };
     assert!(at("driver of 0000:03:00.{0,1,2,3}") < at("ollama.service"), "{order:?}");
     machine.assert_is(&before, "released");
@@ -69,8 +69,14 @@ fn one_that_lets_go_in_time_is_waited_for() {
 fn one_that_does_not_let_go_in_time_refuses_the_start() {
     let machine = machine();
     let before = machine.files();
-    let error = machine.prepare(&gamer("gpu: {holders: {wait: 1s}}")).unwrap_err().to_string();
+    let refused = machine.prepare(&gamer("gpu: {holders: {wait: 1s}}")).unwrap_err();
+    let error = refused.to_string();
     assert!(error.contains("ollama (process 901, ollama.service) has /dev/dri/card1 open"), "{error}");
+    assert_eq!(
+        refused.help().unwrap(),
+        "end these programs, or have their units stopped first; `gpu.holders.wait` gives it more time; `gpu.holders` of the YAML file asks \
+         for it"
+    );
     assert_eq!(machine.drivers(), HOST_DRIVERS);
     machine.assert_is(&before, "refused");
 }
@@ -85,12 +91,12 @@ fn brokers_are_holders_where_nobody_ends_what_they_broke_for() {
     ));
     let before = machine.files();
     let error = machine.prepare(&gamer("gpu: {}")).unwrap_err();
-    assert!(matches!(error, vfio_hook::lifecycle::LifecycleError::Config(_)), "{error}");
+    assert!(matches!(error, vfio_hook::lifecycle::LifecycleError::Refused(_)), "{error}");
     assert!(error.to_string().contains("systemd-logind (process 700, systemd-logind.service)"), "{error}");
     machine.assert_is(&before, "refused");
 }
 
-/// Commands of the guest's may take their time, and somebody else's program does not wait for them.
+/// Commands of the guest's may take their time, and another user's program does not wait for them.
 #[test]
 fn one_that_comes_while_the_start_goes_on_refuses_it() {
     let machine = machine_with("");

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
-use vfio_hook::ledger::{Ledger, Phase};
+use vfio_hook::ledger::{LeaseState, Ledger};
 
 use super::{CARD, PORTS, USB, machine, player};
 use crate::support::{Files, Life, Machine, soon};
@@ -126,7 +126,7 @@ impl World {
     /// Who has a card has it with VFIO.
     fn check(&self) {
         let Some(record) = self.machine.record() else { return };
-        for (uuid, lease) in record.leases.iter().filter(|(_, lease)| lease.phase == Phase::Prepared) {
+        for (uuid, lease) in record.leases.iter().filter(|(_, lease)| lease.phase == LeaseState::Prepared) {
             for function in lease.cards.iter().flat_map(|card| card.functions.as_slice()) {
                 assert_eq!(self.machine.driver(&function.to_string()), "vfio-pci", "{function} of {uuid}");
             }

@@ -1,9 +1,6 @@
 //! What the ledger's file says of cards, and what a person sees of a plan.
 
-use std::fs;
-
-use vfio_hook::host::STATE_DIR;
-use vfio_hook::ledger::{FILE, Record};
+use vfio_hook::ledger::Record;
 use vfio_hook::lifecycle;
 
 use super::{CARD, USB, gamer, machine, player};
@@ -11,7 +8,7 @@ use crate::support::{Machine, soon};
 
 /// The file, but for what is another in every run.
 fn ledger(machine: &Machine) -> serde_json::Value {
-    let bytes = fs::read(machine.path(STATE_DIR).join(FILE)).unwrap();
+    let bytes = machine.record().unwrap().to_bytes();
     let record = Record::parse(&bytes).unwrap();
     assert_eq!(record.to_bytes(), bytes);
     let mut ledger: serde_json::Value = serde_json::from_slice(&bytes).unwrap();

@@ -13,7 +13,7 @@ use vfio_hook::lifecycle;
 use super::{CARD, DISPLAY, PORTS, USB, machine_with, player};
 use crate::support::{Machine, soon};
 
-/// Somebody else opens the ledger before each of these writes, and finds nothing to mend.
+/// Another process opens the ledger before each of these writes, and finds nothing to settle.
 fn come_by(machine: &Machine, paths: &[String]) -> Arc<AtomicUsize> {
     let came = Arc::new(AtomicUsize::new(0));
     for path in paths {

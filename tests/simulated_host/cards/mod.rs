@@ -1,20 +1,30 @@
 //! Guests with a graphics card: it is handed over whole, and comes back, or is known not to.
 
+mod awake;
 mod choice;
 mod companions;
+mod compositors;
 mod desktops;
 mod failures;
 mod hangs;
 mod holders;
+mod host_drivers;
 mod interleavings;
 mod keepers;
+mod kernel_failures;
+mod kernel_lines;
 mod kills;
 mod ledger_file;
 mod locks;
+mod pollers;
+mod processor_graphics;
 mod reboots;
 mod recovery;
+mod reserved_memory;
+mod reset_after;
 mod returns;
 mod wedged;
+mod workers;
 
 use std::fs;
 use std::time::Duration;
@@ -55,9 +65,15 @@ pub(crate) fn machine_with(lines: &str) -> Machine {
 
 /// What the driver of the card's display makes.
 pub(crate) fn drm() -> String {
+    drm_of(DISPLAY, 1)
+}
+
+/// What the driver of any display makes.
+pub(crate) fn drm_of(display: &str, number: u32) -> String {
+    let card = format!("{display}/drm/card{number}");
     format!(
-        "{DISPLAY}/drm/card1/dev = 226:1\n\
-         {DISPLAY}/drm/card1/uevent = MAJOR=226\\nMINOR=1\\nDEVNAME=dri/card1\\nDEVTYPE=drm_minor\n"
+        "{card}/dev = 226:{number}\n\
+         {card}/uevent = MAJOR=226\\nMINOR={number}\\nDEVNAME=dri/card{number}\\nDEVTYPE=drm_minor\n"
     )
 }
 

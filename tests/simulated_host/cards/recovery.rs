@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vfio_hook::host::Host;
 use vfio_hook::host::simulated::Faults;
-use vfio_hook::ledger::{Cleared, Lease, Ledger, Phase};
+use vfio_hook::ledger::{Cleared, Lease, LeaseState, Ledger};
 
 use super::{CARD, DISPLAY, HOST_DRIVERS, ON_VFIO, PORTS, functions, gamer, machine_with, player};
 use crate::support::Machine;
@@ -34,7 +34,7 @@ fn steps(machine: &Machine) -> Vec<String> {
 #[test]
 fn each_step_brings_back_what_it_can() {
     let functions: Vec<String> = CARD.iter().rev().map(|function| format!("{function} remove")).collect();
-    for (rung, how, expected) in [
+    for (step, how, expected) in [
         ("reset", "reset", vec!["0000:03:00.0 reset".to_owned()]),
         ("bus-reset", "reset_subordinate", vec!["0000:02:00.0 reset_subordinate".to_owned()]),
         ("rescan", "rescan", [functions.clone(), vec!["0000:02:00.0 rescan".to_owned()]].concat()),
@@ -52,21 +52,21 @@ fn each_step_brings_back_what_it_can() {
     ] {
         let machine = machine();
         let mut before = machine.files();
-        let life = gamer(&format!("gpu: {{recover: [{rung}]}}"));
+        let life = gamer(&format!("gpu: {{recover: [{step}]}}"));
         machine.prepare(&life).unwrap();
         machine.breaks(CARD[0], &format!("dead until {how}"));
         machine.set(LOG, "");
         let outcome = machine.release(&life).unwrap();
-        assert_eq!(steps(&machine), expected, "{rung}: {outcome:#?}");
+        assert_eq!(steps(&machine), expected, "{step}: {outcome:#?}");
         let words = format!(
-            "graphics card 0000:03:00.{{0,1,2,3}} (1002:73bf, navi-2x) does not come back: trying `{rung}`"
+            "graphics card 0000:03:00.{{0,1,2,3}} (1002:73bf, navi-2x) does not come back: trying `{step}`"
         );
-        assert!(outcome.notes.iter().any(|note| note.text == words), "{rung}: {outcome:#?}");
-        assert_eq!(machine.drivers(), HOST_DRIVERS, "{rung}");
+        assert!(outcome.notes.iter().any(|note| note.text == words), "{step}: {outcome:#?}");
+        assert_eq!(machine.drivers(), HOST_DRIVERS, "{step}");
         machine.heals(CARD[0]);
         machine.set(LOG, "");
         before.insert(LOG.to_owned(), "\n".to_owned());
-        machine.assert_is(&before, rung);
+        machine.assert_is(&before, step);
     }
 }
 
@@ -136,7 +136,7 @@ fn functions_that_stay_away_are_in_quarantine_too() {
 }
 
 #[test]
-fn whoever_is_killed_while_a_card_is_found_anew_leaves_no_trace() {
+fn a_kill_while_a_card_is_found_anew_leaves_no_trace() {
     const AUTOPROBE: &str = "/sys/bus/pci/drivers_autoprobe";
     for nth in 1.. {
         let machine = machine();
@@ -149,7 +149,7 @@ fn whoever_is_killed_while_a_card_is_found_anew_leaves_no_trace() {
         machine.open_and_close();
         machine.release(&life).unwrap();
         assert_eq!(machine.get(AUTOPROBE), "1", "killed at write {nth}");
-        // The successor goes on where it was, and does not take what was done for somebody else's doing.
+        // The successor goes on where it was, and does not take what was done for an external change.
         assert_eq!(machine.drivers(), HOST_DRIVERS, "killed at write {nth}");
         assert!(!machine.has_ledger(), "killed at write {nth}");
         if !killed {
@@ -160,7 +160,7 @@ fn whoever_is_killed_while_a_card_is_found_anew_leaves_no_trace() {
 }
 
 #[test]
-fn whoever_is_killed_while_he_clears_leaves_no_trace() {
+fn a_kill_while_a_quarantine_is_cleared_leaves_no_trace() {
     for nth in 1.. {
         let machine = machine();
         let life = gamer("gpu: {recover: [rescan]}");
@@ -206,7 +206,7 @@ fn two_do_not_clear_at_the_same_time() {
     assert!(!machine.has_ledger());
 }
 
-/// One was killed, and a keeper is bringing back what he had taken.
+/// One command was killed, and a keeper is bringing back what it had taken.
 #[test]
 fn nobody_clears_beside_the_keeper_of_one_who_was_killed() {
     let machine = machine();
@@ -216,8 +216,9 @@ fn nobody_clears_beside_the_keeper_of_one_who_was_killed() {
     machine.release(&life).unwrap();
     let mut record = machine.record().unwrap();
     let mut lease = Lease::preparing("gpu clear", machine.host().this_process());
-    lease.phase = Phase::GivingBack(machine.host().this_process());
+    lease.phase = LeaseState::GivingBack(machine.host().this_process());
     record.leases.insert("00000000-0000-0000-0000-000000000000".parse().unwrap(), lease);
+    machine.keep_one_slot();
     std::fs::write(machine.path("/run/vfio-hook/ledger.json"), record.to_bytes()).unwrap();
     let mut host = machine.host();
     let mut ledger = Ledger::open(&mut host, crate::support::soon()).unwrap();
@@ -285,7 +286,7 @@ fn a_card_that_the_kernel_gave_back_by_itself_may_be_used_at_once() {
 fn what_would_take_others_along_is_not_done() {
     // The sound of the processor's graphics is the guest's; the graphics is the host's, and both are on one slot.
     const SOUND: &str = "0000:0e:00.1";
-    for (rung, words) in [
+    for (step, words) in [
         ("slot-power", "there is more than the card: 0000:0e:00.0"),
         ("rescan-card", "has no switch of its own"),
     ] {
@@ -296,7 +297,7 @@ fn what_would_take_others_along_is_not_done() {
             1,
             &[CARD.as_slice(), &[SOUND]].concat(),
             "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>",
-            &format!("gpu: {{recover: [{rung}]}}"),
+            &format!("gpu: {{recover: [{step}]}}"),
         );
         machine.prepare(&life).unwrap();
         machine.started(&life).unwrap();
@@ -305,8 +306,8 @@ fn what_would_take_others_along_is_not_done() {
         machine.release(&life).unwrap();
         let record = machine.record().unwrap();
         let lost = record.quarantine_of(&functions(&[SOUND])).unwrap();
-        assert!(lost.evidence.iter().any(|line| line.contains(words)), "{rung}: {:?}", lost.evidence);
-        assert_eq!(steps(&machine), [""; 0], "{rung}");
+        assert!(lost.evidence.iter().any(|line| line.contains(words)), "{step}: {:?}", lost.evidence);
+        assert_eq!(steps(&machine), [""; 0], "{step}");
     }
 }
 

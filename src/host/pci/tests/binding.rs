@@ -35,7 +35,7 @@ fn any_state() -> impl Strategy<Value = [(usize, usize); 4]> {
     [of_function.clone(), of_function.clone(), of_function.clone(), of_function]
 }
 
-/// Brings the card into a state as somebody else would.
+/// Brings the card into a state as another program would.
 fn leave_in(machine: &Machine, state: [(usize, usize); 4]) {
     for ((function, host_driver), (bound, named)) in card().into_iter().zip(HOST_DRIVERS).zip(state) {
         let file = |name: &str| format!("/sys/bus/pci/devices/{function}/{name}");
@@ -110,10 +110,10 @@ fn overrides_come_first_and_functions_in_their_order() {
             "0000:03:00.1 driver_override vfio-pci",
             "0000:03:00.2 driver_override vfio-pci",
             "0000:03:00.3 driver_override vfio-pci",
+            "0000:03:00.0 unbind amdgpu",
             "0000:03:00.3 unbind i2c-designware-pci",
             "0000:03:00.2 unbind xhci_hcd",
             "0000:03:00.1 unbind snd_hda_intel",
-            "0000:03:00.0 unbind amdgpu",
             "0000:03:00.0 drivers_probe",
             "0000:03:00.1 drivers_probe",
             "0000:03:00.2 drivers_probe",
@@ -155,7 +155,7 @@ fn the_module_of_vfio_is_loaded_where_it_is_not_there() {
     machine.host().set_bindings(&to_vfio(), soon()).unwrap();
     assert_eq!(machine.log()[0], "modprobe vfio_pci");
     assert_eq!(of_card(&machine.host()), to_vfio());
-    // A host's driver that somebody unloaded is not loaded again.
+    // A host's driver that an administrator unloaded is not loaded again.
     fs::remove_dir_all(machine.path("/sys/bus/pci/drivers/amdgpu")).unwrap();
     let error = machine.host().set_bindings(&to_host(), soon()).unwrap_err();
     assert_eq!(error.to_string(), "driver amdgpu did not take 0000:03:00.0");
@@ -195,14 +195,14 @@ fn somebody_who_binds_it_again_at_once_is_noticed() {
     let machine = Machine::new();
     let root = machine.folder.path().to_owned();
     let mut host = machine.host();
-    // When the last one is unbound, somebody gives the first one back.
-    machine.faults.interrupt("/sys/bus/pci/drivers/amdgpu/unbind", move || {
+    // When the last one is unbound, an administrator gives the first one back.
+    machine.faults.interrupt("/sys/bus/pci/drivers/snd_hda_intel/unbind", move || {
         let kernel = SimulatedKernel::new(root, Faults::default());
-        kernel.write("/sys/bus/pci/devices/0000:03:00.1/driver_override", "snd_hda_intel").unwrap();
-        kernel.write("/sys/bus/pci/drivers_probe", "0000:03:00.1").unwrap();
+        kernel.write("/sys/bus/pci/devices/0000:03:00.0/driver_override", "amdgpu").unwrap();
+        kernel.write("/sys/bus/pci/drivers_probe", "0000:03:00.0").unwrap();
     });
     let error = host.set_bindings(&to_vfio(), soon()).unwrap_err();
-    assert_eq!(error.to_string(), "driver snd_hda_intel has 0000:03:00.1 again after it was unbound");
+    assert_eq!(error.to_string(), "driver amdgpu has 0000:03:00.0 again after it was unbound");
 }
 
 #[test]
@@ -221,20 +221,20 @@ fn somebody_who_unbinds_it_first_is_no_failure() {
 #[test]
 fn a_driver_that_hangs_leaves_a_process_behind() {
     let machine = Machine::new();
-    machine.fault("0000:03:00.1", "unbind-hangs 4711");
+    machine.fault("0000:03:00.2", "unbind-hangs 4711");
     let mut host = machine.host();
     let error = host.set_bindings(&to_vfio(), soon()).unwrap_err();
     assert_eq!(error.stuck_process().map(|process| process.pid), Some(4711));
     assert_eq!(
         error.to_string(),
-        "failed to write `0000:03:00.1` to /sys/bus/pci/drivers/snd_hda_intel/unbind: the kernel has not come back \
+        "failed to write `0000:03:00.2` to /sys/bus/pci/drivers/xhci_hcd/unbind: the kernel has not come back \
          within 20 s (process 4711)"
     );
     assert!(error.help().unwrap().contains("reboot"));
-    // The display was not touched after it.
-    assert_eq!(host.pci_driver(card()[0]).unwrap(), Some(driver("amdgpu")));
+    // The sound was not touched after it.
+    assert_eq!(host.pci_driver(card()[1]).unwrap(), Some(driver("snd_hda_intel")));
 
-    machine.fault("0000:03:00.1", "");
+    machine.fault("0000:03:00.2", "");
     host.set_bindings(&to_vfio(), soon()).unwrap();
     machine.fault("0000:03:00.0", "probe-hangs amdgpu");
     let error = host.set_bindings(&to_host(), soon()).unwrap_err();
@@ -298,7 +298,7 @@ fn where_there_is_no_room_the_old_sizes_come_back() {
     assert_eq!(
         told(&error),
         "BAR 0 of 0000:03:00.0 cannot be 16 GiB: the ports above have no room for it\n\
-         help: switch on `Above 4G decoding` and `Resizable BAR` in the firmware's setup, or leave the size out"
+         help: switch on `Above 4G decoding` and `Resizable BAR` in the firmware's setup"
     );
     let now = host.bindings(&card(), &asked()).unwrap();
     assert_eq!(now.0[&card()[0]].bar_sizes, sized(to_vfio(), "256 MiB", "256 MiB").0[&card()[0]].bar_sizes);

@@ -1,5 +1,7 @@
 //! The probe, with each defect.
 
+use nix::errno::Errno;
+
 use super::*;
 
 fn probe(machine: &Machine) -> ProbeReport {
@@ -146,4 +148,24 @@ fn a_virtual_function_needs_no_model_and_no_bars() {
     machine.set(path, &format!("ffffffff{}", &config[8..]));
     machine.set("/sys/bus/pci/devices/0000:03:00.1/resource", &"0x0 0x0 0x0\n".repeat(7));
     assert_eq!(probe(&machine).evidence(), [""; 0]);
+}
+
+#[test]
+fn what_this_process_lacks_says_nothing_of_a_card() {
+    let machine = Machine::new();
+    let expected: Vec<Expected> = EXPECTED
+        .iter()
+        .zip(card())
+        .map(|(id, address)| Expected { address, id: id.parse().unwrap() })
+        .collect();
+    for (errno, says_something) in
+        [(Errno::EMFILE, false), (Errno::ENFILE, false), (Errno::ENOMEM, false), (Errno::EIO, true)]
+    {
+        machine.faults.refuse_read("/sys/bus/pci/devices/0000:03:00.1/config", errno);
+        let report = machine.host().probe_pci(&expected, &[], soon());
+        assert_eq!(report.is_ok(), says_something, "{errno}: {report:?}");
+        if let Ok(report) = report {
+            assert!(matches!(report.functions[&card()[1]].health, Health::Dead(_)));
+        }
+    }
 }

@@ -156,7 +156,7 @@ fn autoprobe_is_put_back_whatever_happens() {
     machine.faults.refuse("/sys/bus/pci/devices/0000:02:00.0/pci_bus/0000:03/rescan", Errno::EIO);
     assert!(host.rescan(address("0000:02:00.0"), &card(), soon()).is_err());
     assert_eq!(machine.get("/sys/bus/pci/drivers_autoprobe"), "1");
-    // One that somebody switched off stays off.
+    // One that an administrator switched off stays off.
     machine.faults.clear();
     machine.set("/sys/bus/pci/drivers_autoprobe", "0");
     host.rescan(address("0000:02:00.0"), &card()[..3], soon()).unwrap();

@@ -44,7 +44,7 @@ impl SimulatedFiles {
         let mut gone = self.functions_behind(function)?;
         gone.insert(0, function);
         for function in gone.iter().rev() {
-            self.may_hang(*function, "remove-hangs", None)?;
+            self.may_hang(*function, "remove", None)?;
             if let Some(driver) = self.driver_of(*function) {
                 self.detach(*function, &driver)?;
             }

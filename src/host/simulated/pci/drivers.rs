@@ -45,7 +45,7 @@ impl SimulatedFiles {
             return Ok(());
         }
         for driver in self.candidates(function)? {
-            self.may_hang(function, "probe-hangs", Some(&driver))?;
+            self.may_hang(function, "probe", Some(&driver))?;
             if self.takes(function, &driver) {
                 return self.attach(function, &driver);
             }
@@ -66,7 +66,7 @@ impl SimulatedFiles {
         if !self.candidates(function)?.iter().any(|candidate| candidate == driver) {
             return Err(Errno::ENODEV.into());
         }
-        self.may_hang(function, "probe-hangs", Some(driver))?;
+        self.may_hang(function, "probe", Some(driver))?;
         if !self.takes(function, driver) {
             return Err(Errno::EIO.into());
         }
@@ -78,7 +78,7 @@ impl SimulatedFiles {
         if self.driver_of(function).as_deref() != Some(driver) {
             return Err(Errno::ENODEV.into());
         }
-        self.may_hang(function, "unbind-hangs", Some(driver))?;
+        self.may_hang(function, "unbind", Some(driver))?;
         self.detach(function, driver)
     }
 
@@ -91,14 +91,22 @@ impl SimulatedFiles {
             &from(Path::new(&entry).parent().unwrap_or(&real), &text_of(&real)),
         )?;
         // `vfio_pci_core_register_device` lets it sleep.
-        if is_vfio(driver) { self.set_power_control(function, "auto") } else { Ok(()) }
+        if is_vfio(driver) {
+            self.set_power_control(function, "auto")
+        } else {
+            self.announce_display(function, "add")
+        }
     }
 
     pub(super) fn detach(&self, function: PciAddress, driver: &str) -> io::Result<()> {
         fs::remove_file(self.locate(&folder(function).join("driver")))?;
         fs::remove_file(self.locate(format!("{DRIVERS}/{driver}/{function}").as_ref()))?;
         // `vfio_pci_core_unregister_device` does not.
-        if is_vfio(driver) { self.set_power_control(function, "on") } else { Ok(()) }
+        if is_vfio(driver) {
+            self.set_power_control(function, "on")
+        } else {
+            self.announce_display(function, "remove")
+        }
     }
 }
 

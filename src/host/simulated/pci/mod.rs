@@ -17,7 +17,8 @@
 //! Faults: `dead` (reads ff, and no driver but vfio's takes it), `dead until WHAT` (the same, until `reset`,
 //! `reset_subordinate`, `rescan`, `power` or `mem` was tried), `stays-away` (does not come back after it was removed),
 //! `probe-fails`, and where the kernel does not come back: `config-hangs`, `probe-hangs`, `unbind-hangs`,
-//! `remove-hangs` and `reset-hangs`. What concerns one driver only has its name after it; a number is that of the
+//! `remove-hangs` and `reset-hangs`. With `-oopses` in place of `-hangs` it fails there, and with `-is-killed` a signal
+//! ends the process that asked for it. What concerns one driver only has its name after it; a number is that of the
 //! process left behind, which is 1 otherwise.
 
 mod bus;
@@ -36,7 +37,7 @@ use crate::host::files::{Files, make_with_folders};
 use crate::pci::PciAddress;
 
 pub(in crate::host::simulated) use faults::hangs;
-pub(in crate::host) use faults::stuck_process;
+pub(in crate::host) use faults::{signalled_process, stuck_process};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 const DRIVERS: &str = "/sys/bus/pci/drivers";
@@ -96,7 +97,7 @@ impl SimulatedFiles {
         let mut config = bytes_of(&String::from_utf8_lossy(bytes)).ok_or(Errno::EINVAL)?;
         let function = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
         if let Some(function) = function {
-            self.may_hang(function, "config-hangs", None)?;
+            self.may_hang(function, "config", None)?;
             if self.is_dead(function) {
                 config.fill(0xff);
             }

@@ -7,9 +7,9 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::{about, folder, is_one};
-use crate::gpu::BarSize;
 use crate::host::files::Files;
 use crate::host::simulated::SimulatedFiles;
+use crate::pci::BarSize;
 use crate::pci::PciAddress;
 
 impl SimulatedFiles {
@@ -36,7 +36,7 @@ impl SimulatedFiles {
         is_one(value)?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         self.log(&format!("{function} {name}"));
-        self.may_hang(function, "reset-hangs", None)?;
+        self.may_hang(function, "reset", None)?;
         if name == "reset" {
             if self.text(&folder(function).join("reset_method")).is_ok_and(|text| text.is_empty()) {
                 return Err(Errno::ENOTTY.into());

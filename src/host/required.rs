@@ -1,0 +1,57 @@
+//! What a guest may require of the host: that a path or a USB device is there.
+
+use std::path::Path;
+use std::sync::mpsc::Sender;
+
+use super::presence::is_there;
+use super::worker::{BoundedThread, NotStarted, StuckIn, StuckRegistry, TookTooLong};
+use super::{Host, HostError};
+use crate::deadline::Deadline;
+
+/// Where the kernel lists USB devices (`Documentation/ABI/stable/sysfs-bus-usb`).
+const USB_DEVICES: &str = "/sys/bus/usb/devices";
+
+impl Host {
+    /// Whether there is something at a path, links followed. The server of a network file system that is away keeps
+    /// nobody waiting.
+    ///
+    /// # Errors
+    /// Its file system does not answer in time.
+    pub fn is_path_there(&self, path: &Path, deadline: Deadline) -> Result<bool, HostError> {
+        let failed = |reason: String| HostError::call("stat", &path.display().to_string(), reason);
+        let there = self.files.locate(path);
+        let look = move |tell: &Sender<bool>| {
+            // The caller may have given up.
+            let _ = tell.send(is_there(&there));
+        };
+        let stuck_in = StuckIn::Path(self.files.locate(path));
+        let late =
+            || HostError::late_call("stat", &path.display().to_string(), "its file system does not answer");
+        let mut thread = match BoundedThread::start(&StuckRegistry::of_this_process(), stuck_in, look) {
+            Ok(thread) => thread,
+            Err(NotStarted::Hangs) => return Err(late()),
+            Err(NotStarted::NoThread(error)) => return Err(failed(error.to_string())),
+        };
+        match thread.next(deadline) {
+            Ok(Some(is_there)) => Ok(is_there),
+            Ok(None) => Err(failed("the thread that looks ended without an answer".to_owned())),
+            Err(TookTooLong) => Err(late()),
+        }
+    }
+
+    /// Whether a USB device with these numbers is plugged in.
+    ///
+    /// # Errors
+    /// The list of them cannot be read.
+    pub fn has_usb_device(&self, vendor: u16, product: u16) -> Result<bool, HostError> {
+        let number = |device: &str, name: &str| {
+            // It may be unplugged just now.
+            let text = self.text(format!("{USB_DEVICES}/{device}/{name}")).ok()?;
+            u16::from_str_radix(&text, 16).ok()
+        };
+        let devices = self.names_if_present(USB_DEVICES)?;
+        Ok(devices.iter().any(|device| {
+            number(device, "idVendor") == Some(vendor) && number(device, "idProduct") == Some(product)
+        }))
+    }
+}
