@@ -76,6 +76,13 @@ const BESIDE_THE_LEDGER: [(&str, &[&str]); 4] = [
     ("restart", &["start_detached"]),
 ];
 
+/// What is under way with a setting or a lease is assigned in one file each.
+const ASSIGNED_IN: [(&str, &str); 3] = [
+    (".pending = ", "ledger/entry.rs"),
+    (".written = ", "ledger/entry.rs"),
+    (".phase = ", "ledger/lease_state.rs"),
+];
+
 /// A file of `src/`, without comments.
 struct Source {
     path: PathBuf,
@@ -250,6 +257,19 @@ fn only_the_ledger_changes_the_host() {
         let unused: Vec<_> =
             methods.iter().filter(|method| !used.contains(&(part.to_owned(), **method))).collect();
         assert!(unused.is_empty(), "{part} does not call {unused:?} any more");
+    }
+}
+
+#[test]
+fn what_is_under_way_is_assigned_in_one_file() {
+    for (assignment, file) in ASSIGNED_IN {
+        let mut assigning: Vec<String> = Vec::new();
+        for source in sources().iter().filter(|source| source.module() == "ledger") {
+            if source.without_tests().contains(assignment) {
+                assigning.push(source.path.display().to_string());
+            }
+        }
+        assert_eq!(assigning, [file], "{assignment}");
     }
 }
 

@@ -6,7 +6,7 @@ use super::{GuestConfig, Proposal, Situation};
 use crate::config::{Key, Section};
 use crate::host::HostError;
 use crate::key_path::KeyPath;
-use crate::ledger::remedy;
+use crate::ledger::{Peer, remedy};
 
 /// One action, whose configuration this is. [`super::list`] has all of them.
 pub(crate) trait Action: Sized {
@@ -19,6 +19,11 @@ pub(crate) trait Action: Sized {
     /// Reads its section of a file, and notes what is wrong with it; none where the file has no such section. `before`
     /// are the sections that stand before it in the list.
     fn read(file: &mut Section<'_>, before: &GuestConfig) -> Option<Self>;
+
+    /// What has to answer to its checks.
+    fn peer(&self) -> Peer {
+        Peer::Kernel
+    }
 
     /// Makes its preflight checks, and says what it wants.
     ///

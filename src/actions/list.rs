@@ -11,6 +11,7 @@ use crate::config::{
     BlockSleep, ConfigErrors, ConfigSource, Conflicts, CpuPower, Gpu, Hugepages, IsolateCpus, Requires, Run,
     Section, SectionKeys, Services, SharedMemoryFiles, SwitchInput, read_sections,
 };
+use crate::ledger::Peer;
 
 /// A section, for a file that has none.
 pub(super) const EXAMPLE: &str = "hugepages: {}";
@@ -78,6 +79,16 @@ macro_rules! actions {
                     }
                 )*
                 there
+            }
+
+            /// What has to answer before it is known what the guest can have.
+            #[must_use]
+            pub fn peer(&self) -> Peer {
+                let peers = [$(self.$section.as_ref().map(Action::peer),)*];
+                match peers.contains(&Some(Peer::MayHang)) {
+                    true => Peer::MayHang,
+                    false => Peer::Kernel,
+                }
             }
 
             /// Has each section of the file propose what it wants, in the order of the list.

@@ -31,13 +31,11 @@ mod tune;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{Gpu, HostConfig};
+use crate::config::HostConfig;
 use crate::deadline::Deadline;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::ledger::{ClaimTerms, KeeperPresence, KeeperProcess, Record};
-
-use action::Action;
 
 pub use crate::config::SectionKeys;
 pub use action::ActionError;
@@ -84,16 +82,5 @@ pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposa
         let keeper = KeeperProcess(situation.guest.uuid);
         proposal.claim(keeper, KeeperPresence::Runs, ClaimTerms::default());
     }
-    Ok(proposal)
-}
-
-/// The preflight checks of the cards alone, and what they want.
-///
-/// # Errors
-/// As [`propose`].
-pub fn propose_cards(config: &Gpu, situation: Situation<'_>) -> Result<Proposal, ActionError> {
-    let mut proposal = Proposal::new(situation);
-    let section = <Gpu as Action>::SECTION;
-    Action::propose(config, situation, &mut proposal).map_err(|cause| ActionError::new(section, cause))?;
     Ok(proposal)
 }

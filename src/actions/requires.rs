@@ -7,6 +7,7 @@ use super::{GuestConfig, Proposal, Situation};
 use crate::config::{Condition, Key, RequiredThing, Requires, Section};
 use crate::deadline::Deadline;
 use crate::host::{HostError, ServiceUnit, UnitActivity, UnitPresence};
+use crate::ledger::Peer;
 
 /// How long systemd, or the file system of a path, may take to answer.
 const ANSWERS: Duration = Duration::from_secs(5);
@@ -23,6 +24,16 @@ impl Action for Requires {
 
     fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
         file.item(Self::SECTION).map(Self::read)
+    }
+
+    fn peer(&self) -> Peer {
+        let may_hang = |thing: &RequiredThing| {
+            matches!(thing, RequiredThing::Path(_) | RequiredThing::Unit { user: Some(_), .. })
+        };
+        match self.things.iter().any(|condition| may_hang(&condition.what)) {
+            true => Peer::MayHang,
+            false => Peer::Kernel,
+        }
     }
 
     fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {

@@ -8,7 +8,7 @@ use super::{GuestConfig, Proposal, Situation};
 use crate::config::{Key, Section, Services, StoppedUnit, did_you_mean, why_spared};
 use crate::host::{HostError, ServiceUnit, UnitActivity, UnitPresence, UnitStatus, UnitsOf};
 use crate::key_path::KeyPath;
-use crate::ledger::{ClaimTerms, Patience, UnitRuns};
+use crate::ledger::{ClaimTerms, Patience, Peer, UnitRuns};
 use crate::unit_file_name::UnitFileName;
 
 /// A unit to stop, and for people the chain of units that leads to it.
@@ -23,6 +23,15 @@ impl Action for Services {
 
     fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
         file.section(Self::SECTION, "services: {stop: [ollama.service]}").map(Self::read)
+    }
+
+    fn peer(&self) -> Peer {
+        let mut users =
+            self.stop.iter().map(|unit| &unit.user).chain(self.start.iter().map(|unit| &unit.user));
+        match users.any(Option::is_some) {
+            true => Peer::MayHang,
+            false => Peer::Kernel,
+        }
     }
 
     fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {

@@ -9,7 +9,7 @@ use super::{GuestConfig, Proposal, Situation};
 use crate::config::{Key, MonitorSharing, OnUnreachable, ResolvedSwitch, Section, SwitchInput};
 use crate::deadline::Deadline;
 use crate::host::{HostError, I2cDev, MonitorsFound};
-use crate::ledger::{Claim, I2cDevModule, ListedClaim, ModulePresence, MonitorSetting, MonitorWish};
+use crate::ledger::{Claim, I2cDevModule, ListedClaim, ModulePresence, MonitorSetting, MonitorWish, Peer};
 use crate::monitor::{FeatureControl, MonitorFeature, MonitorKey, MonitorSelector, Reading};
 
 /// How long monitors may take to be found and, where the guest needs them, to answer.
@@ -31,6 +31,10 @@ impl Action for SwitchInput {
 
     fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
         file.item(Self::SECTION).map(Self::read)
+    }
+
+    fn peer(&self) -> Peer {
+        Peer::MayHang
     }
 
     fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {

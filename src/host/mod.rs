@@ -17,6 +17,7 @@ mod cpu_events;
 mod descendants;
 mod detached;
 mod display;
+mod early_answers;
 mod error;
 mod exit_at_once;
 mod files;
@@ -151,6 +152,7 @@ pub use crate::process_id::ProcessId;
 
 use command::MachinePrograms;
 use detached::MachineDetachedProcesses;
+use early_answers::EarlyAnswers;
 use files::{Files, KernelFiles};
 use i2c::{BusThreads, MachineBuses};
 use irqbalance::SilentIrqbalances;
@@ -187,6 +189,7 @@ pub struct Host {
     detached: Box<dyn DetachedProcesses>,
     buses: BusThreads,
     recently_found: RecentlyFound,
+    early_answers: EarlyAnswers,
     silent_irqbalances: SilentIrqbalances,
     workers: Workers,
 }
@@ -207,6 +210,7 @@ impl Host {
             detached: Box::new(MachineDetachedProcesses::new(bus)),
             buses: BusThreads::machine(MachineBuses),
             recently_found: RecentlyFound::default(),
+            early_answers: EarlyAnswers::default(),
             silent_irqbalances: SilentIrqbalances::default(),
             workers: Workers::machine(PathBuf::from(THIS_PROGRAM)),
         }
@@ -237,6 +241,7 @@ impl Host {
             detached: Box::new(SimulatedDetachedProcesses::new(files.clone())),
             buses: BusThreads::simulated(SimulatedBuses::new(files)),
             recently_found: RecentlyFound::default(),
+            early_answers: EarlyAnswers::default(),
             silent_irqbalances: SilentIrqbalances::default(),
             workers: Workers::simulated(faults.clone()),
         }

@@ -18,6 +18,9 @@ impl Host {
     /// # Errors
     /// Its file system does not answer in time.
     pub fn is_path_there(&self, path: &Path, deadline: Deadline) -> Result<bool, HostError> {
+        if let Some(is_there) = self.early_answers.path(path) {
+            return Ok(is_there);
+        }
         let failed = |reason: String| HostError::call("stat", &path.display().to_string(), reason);
         let there = self.files.locate(path);
         let look = move |tell: &Sender<bool>| {
@@ -33,7 +36,10 @@ impl Host {
             Err(NotStarted::NoThread(error)) => return Err(failed(error.to_string())),
         };
         match thread.next(deadline) {
-            Ok(Some(is_there)) => Ok(is_there),
+            Ok(Some(is_there)) => {
+                self.early_answers.keep_path(path, is_there);
+                Ok(is_there)
+            }
             Ok(None) => Err(failed("the thread that looks ended without an answer".to_owned())),
             Err(TookTooLong) => Err(late()),
         }

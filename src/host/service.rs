@@ -188,7 +188,33 @@ impl Host {
     /// # Errors
     /// systemd does not answer. Its user does not exist or has no manager now: then the unit counts as gone.
     pub fn unit_status(&self, unit: &ServiceUnit, deadline: Deadline) -> Result<UnitStatus, HostError> {
-        self.units.unit_status(&self.manager_of(unit)?, &unit.unit, deadline)
+        match &unit.user {
+            None => self.units.unit_status(&UnitManager::System, &unit.unit, deadline),
+            Some(user) => self.users_unit_status(unit, user, deadline),
+        }
+    }
+
+    fn users_unit_status(
+        &self,
+        unit: &ServiceUnit,
+        user: &UserName,
+        deadline: Deadline,
+    ) -> Result<UnitStatus, HostError> {
+        if let Some(status) = self.early_answers.unit(unit) {
+            return Ok(status);
+        }
+        let manager = self.manager_of(unit)?;
+        if self.early_answers.is_silent(user) {
+            let reason = "the user's service manager does not answer";
+            return Err(HostError::late_call("systemctl --user", &unit.to_string(), reason));
+        }
+        let status = self.units.unit_status(&manager, &unit.unit, deadline);
+        match &status {
+            Ok(status) => self.early_answers.keep_unit(unit, status),
+            Err(error) if error.ran_out_of_time() => self.early_answers.keep_silent(user),
+            Err(_) => {}
+        }
+        status
     }
 
     /// Whether a unit runs.

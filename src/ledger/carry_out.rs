@@ -9,11 +9,11 @@ use super::entry::Change;
 use super::error::LedgerError;
 use super::open::Ledger;
 use super::plan::{Note, On, Plan};
-use super::record::{Lease, LeaseState};
 use super::setting::{Locking, OnRefusal, Phase, Place, ReadBack};
 use super::settings::{PagePoolSize, SettingKey};
 use crate::event::Operation;
 use crate::guest::GuestUuid;
+use crate::host::HostError;
 
 /// What was done.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ impl Ledger<'_> {
             entry.withdraw();
         }
         let lease = self.record.leases.get_mut(&uuid).ok_or(LedgerError::GivenBack)?;
-        lease.phase = LeaseState::Prepared;
+        lease.end_taking();
         self.store()?;
         Ok(outcome)
     }
@@ -116,7 +116,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    fn on_refusal(&self, setting: &SettingKey, error: &crate::host::HostError) -> OnRefusal {
+    fn on_refusal(&self, setting: &SettingKey, error: &HostError) -> OnRefusal {
         self.record.any(setting).map_or(OnRefusal::Refuse, |entry| entry.on_refusal(error))
     }
 
@@ -217,9 +217,7 @@ impl Ledger<'_> {
             match self.execute(&change.setting) {
                 Ok(()) => outcome.changes.push(change),
                 Err(LedgerError::Host(error)) if error.is_absent() => {
-                    let note = format!("{} is gone, nothing to give back: {error}", change.setting);
-                    outcome.notes.push(Note::info(note));
-                    self.record.remove(&change.setting);
+                    outcome.notes.push(self.forget_absent(&change.setting, &error));
                 }
                 Err(error) => {
                     self.remember_stuck(&change.setting, &error);
@@ -248,7 +246,7 @@ impl Ledger<'_> {
         for uuid in owing {
             ending.remove(&uuid);
             if let Some(lease) = self.record.leases.get_mut(&uuid) {
-                lease.phase = LeaseState::Unfinished;
+                lease.leave_unfinished();
             }
         }
         self.record.leases.retain(|uuid, _| !ending.contains(uuid));
@@ -257,6 +255,12 @@ impl Ledger<'_> {
             self.forget_dead_keeper(uuid);
         }
         Ok(outcome)
+    }
+
+    /// A setting that is gone holds nothing any more.
+    pub(super) fn forget_absent(&mut self, setting: &SettingKey, error: &HostError) -> Note {
+        self.record.remove(setting);
+        Note::info(format!("{setting} is gone, nothing to give back: {error}"))
     }
 
     fn owe(&mut self, setting: &SettingKey, owner: Option<GuestUuid>) {
@@ -276,7 +280,9 @@ impl Ledger<'_> {
             return BTreeSet::new();
         }
         for (uuid, lease) in ending.clone() {
-            plan.record.leases.insert(*uuid, Lease { phase: LeaseState::GivingBack(by), ..lease.clone() });
+            let mut ending = lease.clone();
+            ending.begin_giving_back(by);
+            plan.record.leases.insert(*uuid, ending);
         }
         ending.map(|(uuid, _)| *uuid).collect()
     }

@@ -2,9 +2,9 @@
 //! first ledger in the new format is stored.
 
 use super::error::LedgerError;
+use super::lease_state::LeaseState;
 use super::open::Ledger;
 use super::plan::Note;
-use super::record::LeaseState;
 use super::settings::{CpuDmaLatency, KeeperProcess, SleepLock};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;

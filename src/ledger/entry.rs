@@ -158,7 +158,7 @@ impl<S: Setting> Entry<S> {
             S::beside(now, &self.written)
         );
         self.baseline = now.clone();
-        self.written = now.clone();
+        self.found(now.clone());
         note
     }
 
@@ -181,6 +181,11 @@ impl<S: Setting> Entry<S> {
     #[must_use]
     pub fn pending(&self) -> Option<&Pending<S::Value>> {
         self.pending.as_ref()
+    }
+
+    /// This is what the setting holds, and none of it is a change from outside.
+    pub(super) fn found(&mut self, now: S::Value) {
+        self.written = now;
     }
 
     /// Announces a write.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::carry_out::Outcome;
 use super::error::LedgerError;
+use super::lease_state::LeaseState;
 use super::monitors::Try;
 use super::open::Ledger;
 use super::plan::{Extent, Note, Plan};
-use super::record::{Lease, LeaseState};
+use super::record::Lease;
 use super::setting::{Occasion, Phase as SettingPhase};
 use super::settings::{KeeperProcess, ListedClaim, SettingKey};
 use crate::deadline::Deadline;
@@ -204,7 +205,7 @@ impl Ledger<'_> {
             let note = match self.keeper_to_give_back(*uuid) {
                 KeeperAtHand::Answers(keeper) => {
                     if let Some(lease) = self.record.leases.get_mut(uuid) {
-                        lease.phase = LeaseState::GivingBack(keeper);
+                        lease.begin_giving_back(keeper);
                     }
                     self.store()?;
                     let request = Request::GiveBack { reason: "failed".to_owned(), restarted_by: None };
@@ -290,7 +291,7 @@ impl Ledger<'_> {
         let leaving = [uuid].into();
         let mut plan = self.plan_to_give_back(&leaving, Extent::BeforeCommands)?;
         if let Some(lease) = plan.record.leases.get_mut(&uuid) {
-            lease.phase = LeaseState::GivingBack(by);
+            lease.begin_giving_back(by);
         }
         let default = self.narrowed_default();
         let mut outcome = self.carry_out_giving_back(plan)?;

@@ -69,7 +69,7 @@ impl Ledger<'_> {
     ) -> Result<Outcome, LedgerError> {
         let mut outcome = Outcome::default();
         let mut refused = Vec::new();
-        let Plan { changes, record: planned, notes, .. } = plan(self)?;
+        let Plan { changes, record: planned, notes, .. } = self.plan_on_early_answers(&plan)?;
         let mut left = VecDeque::from(changes);
         while !left.is_empty() {
             let batch = batch(&left);
@@ -83,6 +83,9 @@ impl Ledger<'_> {
             for (change, written) in left.drain(..written.len()).zip(written) {
                 match written {
                     Ok(()) => outcome.changes.push(change),
+                    Err(error) if error.is_absent() => {
+                        outcome.notes.push(self.forget_absent(&change.setting, &error));
+                    }
                     Err(error) => {
                         let error = LedgerError::from(error);
                         self.remember_stuck(&change.setting, &error);
@@ -93,7 +96,7 @@ impl Ledger<'_> {
             }
         }
         // By now there is nothing to write, or another program changed it meanwhile.
-        let mut plan = plan(self)?;
+        let mut plan = self.plan_on_early_answers(&plan)?;
         plan.changes.retain(|change| !refused.contains(&change.setting));
         // What was written is no change from outside any more, and what was not is told once.
         plan.notes.retain(|note| !notes.contains(note));

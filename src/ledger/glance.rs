@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::any_entry::AnyEntry;
 use super::error::LedgerError;
+use super::lease_state::LeaseState;
 use super::open::{LOCK, Ledger};
-use super::record::{LeaseState, Record};
+use super::record::Record;
 use crate::deadline::Deadline;
 use crate::host::Host;
 

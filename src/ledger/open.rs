@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::any_entry::AnyEntry;
-use super::cards::CardUsage;
 use super::carry_out::Outcome;
 use super::commands::Progress;
 use super::entry::Entry;
 use super::error::LedgerError;
 use super::executor::{HostAccess, Repair, load_for_this_boot};
+use super::lease_state::LeaseState;
 use super::plan::{Extent, Note, Plan};
-use super::record::{Lease, LeaseState, Purpose, Record};
+use super::record::{Lease, Record};
 use super::setting::{Peer, Setting};
 use super::settings::{KeeperProcess, ListedClaim, PagePoolSize, SettingKey};
 use super::store::{self, Slots};
@@ -196,11 +196,10 @@ impl<'h> Ledger<'h> {
         claims: &[ListedClaim],
         commands: Progress,
     ) -> Result<Outcome, LedgerError> {
-        let phase = lease.phase;
         let plan = Plan::take(&self.record, &self.host, uuid, lease, claims, self.deadline)?;
         let outcome = self.take(uuid, plan)?;
         if let Some(lease) = self.record.leases.get_mut(&uuid) {
-            lease.phase = phase;
+            lease.begin_taking(self.host.this_process());
             lease.commands.progress = commands;
             self.store()?;
         }
@@ -223,12 +222,7 @@ impl<'h> Ledger<'h> {
     pub fn mark_started(&mut self, uuid: GuestUuid) -> Result<(), LedgerError> {
         let Some(lease) = self.record.leases.get_mut(&uuid) else { return Ok(()) };
         let before = lease.clone();
-        if lease.phase == LeaseState::Prepared {
-            lease.phase = LeaseState::Started;
-            for card in &mut lease.cards {
-                card.usage = CardUsage::ByGuest;
-            }
-        }
+        lease.note_start();
         if lease.phase == LeaseState::Started {
             let found = self.host.qemu_of(lease.qemu_clues(uuid), Deadline::after(FIND_QEMU));
             lease.qemu = found.found().or(lease.qemu);
@@ -243,7 +237,7 @@ impl<'h> Ledger<'h> {
     pub fn begin_adoption(&mut self, uuid: GuestUuid) -> Result<(), LedgerError> {
         let by = self.host.this_process();
         if let Some(lease) = self.record.leases.get_mut(&uuid) {
-            *lease = Lease { phase: LeaseState::Preparing(by), purpose: Purpose::Start, ..lease.clone() };
+            lease.begin_adoption(by);
         }
         self.store()
     }
@@ -253,7 +247,7 @@ impl<'h> Ledger<'h> {
     /// # Errors
     /// The ledger cannot be written; it was given back meanwhile.
     pub fn end_adoption(&mut self, uuid: GuestUuid) -> Result<(), LedgerError> {
-        self.record.leases.get_mut(&uuid).ok_or(LedgerError::GivenBack)?.phase = LeaseState::Prepared;
+        self.record.leases.get_mut(&uuid).ok_or(LedgerError::GivenBack)?.end_taking();
         self.store()
     }
 
@@ -359,7 +353,7 @@ impl<'h> Ledger<'h> {
             let claim = pending.beneficiary.and_then(|uuid| entry.claims.get_mut(&uuid));
             if let Some(share) = claim {
                 share.added += gained;
-                entry.written = before + gained;
+                entry.found(before + gained);
             }
             // Still without a beneficiary only when the pool was shrinking, which computing again finishes.
             if gained > 0 {

@@ -256,7 +256,7 @@ impl Plan {
         // Whether what was announced before was written, `now` tells, or else it is written again.
         let was_announced = entry.withdraw().is_some();
         if was_announced {
-            entry.written = now.clone();
+            entry.found(now.clone());
         }
         let admission = Admission { uuid, now: &now, record: &self.record, host: on.host };
         let Admitted { want, then } = S::admit(&entry, &claim.want, &admission)?;

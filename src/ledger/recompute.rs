@@ -170,7 +170,7 @@ impl<S: Listed> Entry<S> {
         let in_doubt = announced.is_some() && read_back == ReadBack::Later;
         let was_made = announced.is_some_and(|pending| S::is_same(&pending.value, &now));
         if was_made || <S::Rule as Rule<S>>::BASIS == Basis::Now {
-            entry.written = now.clone();
+            entry.found(now.clone());
         }
         // Values cannot conflict when a claim goes away.
         let then = S::Rule::combine(&entry.combining(&now, on.online)).unwrap_or_else(|_| now.clone());

@@ -12,6 +12,7 @@ use super::entry::Entry;
 use super::executor::Repair;
 use super::format::{self, RecordError};
 use super::guest_schedule::GuestSchedule;
+use super::lease_state::LeaseState;
 use super::monitors::MonitorWish;
 use super::setting::Peer;
 use super::settings::{Listed, ListedEntry, PagePoolSize, SettingKey};
@@ -201,23 +202,6 @@ impl NetworkDevices {
     fn is_none(&self) -> bool {
         *self == Self::None
     }
-}
-
-/// How far a guest with a lease has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LeaseState {
-    /// This process is taking what the guest needs; when it is dead, it failed.
-    Preparing(ProcessId),
-    /// All is taken, QEMU may start.
-    Prepared,
-    /// QEMU runs and has its memory.
-    Started,
-    /// This process is giving back what it holds; when it is dead, the next event or the keeper has to.
-    GivingBack(ProcessId),
-    /// It was given back, all but what the host refused: its keeper tries that again, and so do its next event and
-    /// `vfio-hook undo`. Events of other guests do not.
-    Unfinished,
 }
 
 impl Record {

@@ -114,6 +114,11 @@ fn read(host: &Host, slot: Slot) -> Result<Option<Parsed>, LedgerError> {
 }
 
 impl Slots {
+    /// The number of the newest slot: each store counts it up. None where there is no ledger.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.newest
+    }
+
     /// Whether an earlier version of this program wrote what was found: its slots have no numbers.
     pub(super) fn is_of_older_format(&self) -> bool {
         self.newest == Some(0)

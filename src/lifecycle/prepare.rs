@@ -11,7 +11,8 @@ use crate::deadline::Deadline;
 use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, xml_file};
 use crate::ledger::{
-    Lease, LeaseState, Ledger, ListedClaim, Note, Outcome, Plan, Progress, Purpose, Record, SettingPhase, Try,
+    Lease, LeaseState, Ledger, LedgerError, ListedClaim, Note, Outcome, Peer, Plan, Progress, Purpose,
+    Record, SettingPhase, Try,
 };
 
 /// What `prepare` would do.
@@ -134,14 +135,8 @@ pub(super) fn prepare_for(
     let restarted_by = wants_monitors.then(|| host.this_process());
     end_earlier_life(host, guest.uuid, restarted_by, deadline, &mut report)?;
     let Some(loaded) = loaded else { return Ok(report) };
-    // A card that hangs takes its time to be found out: nobody shall wait for the ledger meanwhile.
-    let looked = look_for_dead_cards(host, loaded, guest, deadline);
     let mut ledger = Ledger::open_for(host, guest.uuid, deadline)?;
     report.absorb(ledger.recovered().clone());
-    if let Err(error) = looked {
-        quarantine_dead_cards(&mut ledger, guest, &error)?;
-        return Err(error);
-    }
     ledger.adopt_new_interrupts();
     let plan = match plan_to_take(&mut ledger, loaded, guest, xml, deadline, &mut report) {
         Ok(mut plan) => {
@@ -187,28 +182,6 @@ fn forget_xml_without_lease(host: &mut Host, guest: &Guest) {
     }
 }
 
-/// The checks of the cards alone. Only one that does not answer is told: for all others the ledger is needed.
-fn look_for_dead_cards(
-    host: &Host,
-    loaded: &LoadedConfig,
-    guest: &Guest,
-    deadline: Deadline,
-) -> Result<(), LifecycleError> {
-    let Some(config) = &loaded.config.gpu else { return Ok(()) };
-    let record = match Ledger::peek(host)? {
-        Some(record) => record,
-        None => Record::empty(host.boot_id()?),
-    };
-    let host_config = load_host_config(host)?;
-    let situation = Situation { guest, host, record: &record, host_config: &host_config, deadline };
-    let proposal = actions::propose_cards(config, situation)?;
-    let cards: Vec<DeadCard> = proposal.dead_cards().cloned().collect();
-    match refusal(loaded, &proposal.problems) {
-        Some(errors) if !cards.is_empty() => Err(LifecycleError::DeadCards { errors, cards }),
-        _ => Ok(()),
-    }
-}
-
 fn quarantine_dead_cards(
     ledger: &mut Ledger<'_>,
     guest: &Guest,
@@ -233,7 +206,19 @@ fn plan_to_take(
     report: &mut Outcome,
 ) -> Result<Plan, LifecycleError> {
     report.absorb(monitors::make_reachable(ledger, loaded, guest)?);
-    let plan = |ledger: &Ledger<'_>| plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline);
+    let plan = |ledger: &mut Ledger<'_>| {
+        let plan =
+            |ledger: &Ledger<'_>| plan_prepare(ledger.host(), ledger.record(), loaded, guest, deadline);
+        let had_lease = ledger.record().leases.contains_key(&guest.uuid);
+        let planned = match loaded.config.peer() {
+            Peer::Kernel => plan(ledger),
+            Peer::MayHang => ledger.plan_on_early_answers(plan),
+        };
+        match had_lease && !ledger.record().leases.contains_key(&guest.uuid) {
+            true => Err(LedgerError::GivenBack.into()),
+            false => planned,
+        }
+    };
     let mut prepared = plan(ledger)?;
     let goes_on = prepared.plan.monitors(guest.uuid).iter().map(|wish| wish.feature.clone()).collect();
     if ledger.has_other_monitors(guest.uuid, &goes_on) {

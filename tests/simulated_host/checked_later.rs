@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use vfio_hook::host::manifest;
-use vfio_hook::lifecycle::LifecycleError;
+use vfio_hook::host::simulated::Faults;
+use vfio_hook::host::{Host, manifest};
+use vfio_hook::lifecycle::{self, LifecycleError};
 
 use crate::cards::{CARD, HOST_DRIVERS, ON_VFIO, USB, drm, gamer, player, process};
-use crate::support::{Life, Machine, guest, life, pages};
+use crate::support::{Life, Machine, guest, life, pages, soon};
 
 const XML: &str = "<memory unit='MiB'>512</memory><on_reboot>destroy</on_reboot>";
 
@@ -78,6 +79,35 @@ fn a_drive_that_a_stopped_unit_has_mounted_is_handed_over() {
     machine.release(&life).unwrap();
     machine.set("/proc/1/mountinfo", MOUNTED);
     machine.assert_is(&before, "released");
+}
+
+/// A person gives the lease back while a user's service manager takes its time to answer, after units were stopped.
+#[test]
+fn a_lease_that_is_undone_before_the_checks_after_the_first_step_is_not_taken() {
+    const ALICE: &str = "/etc/passwd = alice:x:1000:1000::/home/alice:/bin/bash
+/etc/group = alice:x:1000:
+/run/user/1000/systemd/private =
+/simulated/systemd-of-1000/player.service/ActiveState = active
+";
+    let asked = "/simulated/systemd-of-1000/player.service/ActiveState";
+    let machine = with_disk();
+    manifest::lay_out(ALICE, &machine.root()).unwrap();
+    let before = machine.files();
+    then(&machine, "/simulated/systemd/srv-games.mount/ActiveState", "/proc/1/mountinfo =\n");
+    let yaml =
+        "requires: {unit: player.service, user: alice}\nservices: {stop: [srv-games.mount]}\ngpu: {}\n";
+    let life = with_drive(yaml);
+    let (faults, root, uuid) = (machine.faults.clone(), machine.root(), life.guest.uuid);
+    machine.faults.delay_answer(asked, move || {
+        faults.delay_answer(asked, move || {
+            let mut host = Host::simulated(&root, &Faults::default());
+            drop(lifecycle::release(&mut host, uuid, "undone", soon()).unwrap());
+        });
+    });
+    let error = machine.prepare(&life).unwrap_err();
+    assert_eq!(error.to_string(), "the lease was given back while it was being taken");
+    machine.set("/proc/1/mountinfo", MOUNTED);
+    machine.assert_is(&before, "undone");
 }
 
 #[test]

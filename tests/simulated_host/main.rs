@@ -27,6 +27,7 @@ mod pages;
 mod refusals;
 mod schedule;
 mod shared_memory;
+mod slow_peers;
 mod started_units;
 mod support;
 mod tune;

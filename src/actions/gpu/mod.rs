@@ -20,7 +20,7 @@ use super::{GuestConfig, Proposal, Situation, services};
 use crate::config::{Compositors, DisplayManager, Gpu, Key, OtherDevices, Section};
 use crate::host::{HostError, PciFunction};
 use crate::key_path::KeyPath;
-use crate::ledger::{CardTerms, ClaimTerms, Patience};
+use crate::ledger::{CardTerms, ClaimTerms, Patience, Peer};
 use crate::pci::PciFunctions;
 
 const GPU: &[&str] = &["gpu"];
@@ -91,6 +91,10 @@ impl Action for Gpu {
     fn read(file: &mut Section<'_>, before: &GuestConfig) -> Option<Self> {
         let stopped = before.services.as_ref().map_or(&[][..], |services| &services.stop);
         file.section(Self::SECTION, "gpu: {}").map(|section| Self::read(section, stopped))
+    }
+
+    fn peer(&self) -> Peer {
+        Peer::MayHang
     }
 
     fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {

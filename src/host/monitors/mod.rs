@@ -46,11 +46,15 @@ impl Host {
     /// # Errors
     /// sysfs cannot be listed. What concerns one monitor is a problem, no error.
     pub fn monitors(&self, deadline: Deadline) -> Result<MonitorsFound, HostError> {
+        if let Some(found) = self.early_answers.monitors() {
+            return Ok(found);
+        }
         let found = match self.talk_by_worker(Talk::Find, deadline)? {
             Some(found) => found,
             None => self.monitors_here(deadline)?,
         };
         self.recently_found.remember(&found);
+        self.early_answers.keep_monitors(&found);
         Ok(found)
     }
 
@@ -69,14 +73,21 @@ impl Host {
         asked: &[MonitorFeature],
         deadline: Deadline,
     ) -> Vec<Result<VcpValue, HostError>> {
-        if asked.is_empty() {
-            return Vec::new();
+        let early: Option<Vec<VcpValue>> =
+            asked.iter().map(|feature| self.early_answers.feature(feature)).collect();
+        if let Some(early) = early {
+            return early.into_iter().map(Ok).collect();
         }
         let answers = match self.talk_by_worker(Talk::Get(asked.to_vec()), deadline) {
             Ok(Some(answers)) => answers,
             Ok(None) => self.get_here(asked, deadline),
             Err(error) => failures(&error, asked, "read"),
         };
+        for (feature, answer) in asked.iter().zip(&answers) {
+            if let Ok(value) = answer {
+                self.early_answers.keep_feature(feature, *value);
+            }
+        }
         answers.into_iter().map(|answer| answer.map_err(HostError::from)).collect()
     }
 

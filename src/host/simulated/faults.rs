@@ -23,6 +23,7 @@ struct State {
     refused: BTreeMap<PathBuf, Errno>,
     unreadable: BTreeMap<PathBuf, Errno>,
     interruptions: BTreeMap<PathBuf, Box<dyn FnOnce() + Send>>,
+    late_answers: BTreeMap<PathBuf, Box<dyn FnOnce() + Send>>,
     talk: Talk,
 }
 
@@ -77,6 +78,11 @@ impl Faults {
     /// Before the next write to this file of the machine another program does something.
     pub fn interrupt(&self, path: impl Into<PathBuf>, other: impl FnOnce() + Send + 'static) {
         self.lock().interruptions.insert(path.into(), Box::new(other));
+    }
+
+    /// The next answer that lies in this file takes its time: another program does something before it arrives.
+    pub fn delay_answer(&self, path: impl Into<PathBuf>, other: impl FnOnce() + Send + 'static) {
+        self.lock().late_answers.insert(path.into(), Box::new(other));
     }
 
     /// No more faults; counts from zero again.
@@ -140,6 +146,13 @@ impl Faults {
         self.lock().unreadable.get(path).map_or(Ok(()), |errno| Err((*errno).into()))
     }
 
+    pub(super) fn after_answer(&self, path: &Path) {
+        let other = self.lock().late_answers.remove(path);
+        if let Some(other) = other {
+            other();
+        }
+    }
+
     pub(super) fn before_write(&self, path: &Path) -> io::Result<()> {
         let interruption = self.lock().interruptions.remove(path);
         if let Some(other) = interruption {
@@ -172,6 +185,7 @@ impl fmt::Debug for Faults {
             .field("refused", &state.refused)
             .field("unreadable", &state.unreadable)
             .field("interruptions", &state.interruptions.keys())
+            .field("late_answers", &state.late_answers.keys())
             .field("talk", &state.talk)
             .finish()
     }

@@ -100,7 +100,9 @@ impl Units for SimulatedUnits {
             let text = self.0.text(&folder.join(name)).unwrap_or_default();
             text.split_whitespace().map(str::to_owned).collect()
         };
-        let state = self.0.text(&folder.join("ActiveState"));
+        let path = folder.join("ActiveState");
+        let state = self.0.text(&path);
+        self.0.faults.after_answer(&path);
         Ok(UnitStatus {
             presence: if state.is_ok() { UnitPresence::Loaded } else { UnitPresence::Absent },
             fragment: String::new(),

@@ -6,6 +6,7 @@
 //! And `execute_again` writes a value that the ledger has already.
 
 mod by_hand;
+mod early_plan;
 mod keepers;
 mod repair;
 mod state;
@@ -123,7 +124,7 @@ impl Ledger<'_> {
         beneficiary: Option<GuestUuid>,
     ) -> Result<(), LedgerError> {
         let Some(entry) = self.record.entry_mut(setting) else { return Ok(()) };
-        entry.written = now;
+        entry.found(now);
         entry.announce(then, beneficiary);
         self.store()
     }

@@ -137,6 +137,6 @@ pub(in crate::ledger) fn adopt_external_pages(entry: &mut Entry<PagePoolSize>, n
     let known = if now > expected { most } else { least };
     let note = format!("{} were changed from outside, from {expected} to {now}", entry.setting);
     entry.baseline = if now > known { entry.baseline + (now - known) } else { entry.baseline.min(now) };
-    entry.written = now;
+    entry.found(now);
     Some(note)
 }
