@@ -198,7 +198,7 @@ impl Ledger<'_> {
 
     fn credit(&mut self, uuid: GuestUuid, pool: PagePoolSize, pages: u64) {
         if let Some(share) = self.share_mut(uuid, pool) {
-            share.added += pages;
+            share.gain(pages);
         }
     }
 

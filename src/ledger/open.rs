@@ -352,7 +352,7 @@ impl<'h> Ledger<'h> {
             let gained = now.min(pending.value.max(before)).saturating_sub(before);
             let claim = pending.beneficiary.and_then(|uuid| entry.claims.get_mut(&uuid));
             if let Some(share) = claim {
-                share.added += gained;
+                share.gain(gained);
                 entry.found(before + gained);
             }
             // Still without a beneficiary only when the pool was shrinking, which computing again finishes.

@@ -274,6 +274,7 @@ impl World {
             self.take(&Step::Release(index, Trouble::None));
         }
         self.machine.open_and_close();
+        self.machine.useless_keepers_leave();
         let kernel = SimulatedKernel::new(self.machine.root(), Faults::default());
         for (node, added) in &self.added {
             let nr = format!("{}/nr_hugepages", pool(*node));
@@ -334,6 +335,8 @@ fn found_before() {
             prepare(1, Trouble::None),
             prepare(1, Trouble::None),
         ],
+        vec![prepare(0, Trouble::Kill(7)), prepare(1, Trouble::None), Step::AnyCall(Trouble::None)],
+        vec![prepare(0, writes(&[5])), prepare(0, Trouble::Interrupts)],
     ];
     for steps in cases {
         live_through(&steps);

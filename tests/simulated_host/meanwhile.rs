@@ -5,10 +5,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use vfio_hook::host::Host;
 use vfio_hook::host::simulated::Faults;
-use vfio_hook::ledger::{Ledger, Occasion};
+use vfio_hook::host::{Host, PagePool};
+use vfio_hook::ledger::{Ledger, Occasion, available_pages};
 use vfio_hook::lifecycle;
+use vfio_hook::pages::PageSize;
 
 use crate::support::{Life, Machine, config, greedy, guest, life, pages_on, soon};
 
@@ -233,14 +234,19 @@ fn another_guest_gets_its_turn_while_a_large_pool_grows() {
             let mut host = Host::simulated(&root, &Faults::default());
             let ledger = Ledger::open(&mut host, soon()).unwrap();
             let there = std::fs::read_to_string(root.join(NR.trim_start_matches('/'))).unwrap();
+            // None of them is for another guest.
+            let pool = PagePool { node: 0, size: PageSize::from_kib(2048).unwrap() };
+            let other = guest(2, "4-5", "").uuid;
+            let free = available_pages(ledger.record(), ledger.host(), pool, other).unwrap();
             drop(ledger);
-            tell.send(there.trim().parse::<u64>().unwrap()).unwrap();
+            tell.send((there.trim().parse::<u64>().unwrap(), free)).unwrap();
         });
         each_write_is_slow(&faults);
         thread::sleep(Duration::from_millis(320));
     });
     machine.prepare(&life).unwrap();
     assert_eq!(machine.number(NR), WANTED);
-    let there = told.recv().unwrap();
+    let (there, free) = told.recv().unwrap();
     assert!(there < WANTED, "{there}");
+    assert_eq!(free, 0, "of {there}");
 }

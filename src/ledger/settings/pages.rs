@@ -55,6 +55,12 @@ impl PageShare {
         Self { reserved, missing: 0, added: 0, binding }
     }
 
+    /// The pool has grown by so many pages for it. From now on they are set aside: no other guest may count on them.
+    pub(in crate::ledger) fn gain(&mut self, pages: u64) {
+        self.added += pages;
+        self.missing = self.missing.saturating_sub(pages);
+    }
+
     /// The pages that have to be there for the guest.
     #[must_use]
     pub fn set_aside(self) -> u64 {
