@@ -9,6 +9,7 @@ mod comeback;
 mod commands;
 mod conditions;
 mod cpu_power;
+mod disks;
 mod failures;
 mod free_memory;
 mod give_back;
