@@ -47,7 +47,7 @@ pub struct PutOff {
 /// The step of a `prepare` that may take a problem away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// Units have stopped, or commands were run: a mount is gone, memory is free.
+    /// Units have stopped, mounts were taken away, or commands were run: a drive is free, memory is free.
     UnitsStopped,
     /// The commands of `prepare` were run: a device was made, a program was ended.
     CommandsRan,
@@ -97,7 +97,9 @@ impl Proposal {
             lease.phase == LeaseState::Preparing(situation.host.this_process())
                 && lease.commands.progress == Progress::Begun
         });
-        let stops_units = self.claims.iter().any(|claim| matches!(claim.key(), SettingKey::Unit(_)));
+        let has = |is: fn(&SettingKey) -> bool| self.claims.iter().any(|claim| is(&claim.key()));
+        let unmounts = has(|key| matches!(key, SettingKey::Storage(_)));
+        let stops_units = unmounts || has(|key| matches!(key, SettingKey::Unit(_)));
         let runs_commands =
             self.lease.commands.at(Operation::Prepare).any(|command| match &command.program {
                 Program::Arguments(_) => true,
@@ -117,7 +119,11 @@ impl Proposal {
         for (inserted, PutOff { problem, position, .. }) in problems.into_iter().enumerate() {
             self.problems.insert((position + inserted).min(self.problems.len()), problem);
         }
-        let after = if runs_commands { "`run: prepare`" } else { "`services.stop`" };
+        let after = match (runs_commands, unmounts) {
+            (true, _) => "`run: prepare`",
+            (false, true) => "`disks.unmount`",
+            (false, false) => "`services.stop`",
+        };
         for PutOff { problem, .. } in &self.put_off {
             self.notes.push(Note::info(format!("checked after {after}: {}", problem.message)));
         }

@@ -59,7 +59,7 @@ pub use condition::Condition;
 pub use conflicts::Conflicts;
 pub use cpu_power::{CpuPower, EppName, GovernorName, PowerCpus, ProfileName};
 pub use diagnostic::{ConfigErrors, Diagnostic, Place, Style};
-pub use disks::{Disks, ExpectedDrive, InUse};
+pub use disks::{Disks, ExpectedDrive, InUse, UnmountedPath};
 pub(crate) use document::{read as read_sections, read_what_is_right as read_sections_that_are_right};
 pub use duration::{ParseDurationError, parse_duration};
 pub use gpu::{Compositors, Consoles, DeviceChoice, DisplayManager, Gpu, Holders, OtherDevices};

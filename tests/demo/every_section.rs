@@ -30,7 +30,7 @@ const CARD_DRIVE_AND_NETWORK: &str = "<on_reboot>destroy</on_reboot><devices>\
     A=0x16:0x00.0</devices>";
 
 /// YAML, what the XML has, and words that the output has.
-const FILES: [(&str, &str, &str); 72] = [
+const FILES: [(&str, &str, &str); 74] = [
     ("requires: [srv-games.mount, {unit: pipewire.service, user: anna}]", PLAIN, "required, and there"),
     ("requires: [/dev/kvm, /srv/games, /etc/passwd, /]", PLAIN, "the path /srv/games"),
     ("requires: [\"046d:c52b\", \"0000:44:00.0\", \"0000:03:00.0\"]", PLAIN, "USB device 046d:c52b"),
@@ -83,6 +83,8 @@ const FILES: [(&str, &str, &str); 72] = [
         CARD_DRIVE_AND_NETWORK,
         "serial nvme-x_1, PCI device 0000:05:00.0",
     ),
+    ("disks: {unmount: [/games/more, /games]}", PLAIN, "mount /games/more  ext4 (relatime,rw) -> down"),
+    ("disks: {unmount: [/games, /dev/sdq2], timeout: 30s}", DRIVE, "swap /dev/sdq2"),
     ("disks: {}\ngpu: {}", CARD_DRIVE_AND_NETWORK, "PCI device 0000:05:00.0"),
     ("gpu: {}", CARD, "graphics card 0000:0b:00.0, 0000:0b:00.1, as one of NVIDIA's"),
     ("gpu: {}", ONE_FUNCTION, "graphics card 0000:16:00.0, as one of NVIDIA's"),

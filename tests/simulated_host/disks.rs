@@ -72,13 +72,13 @@ const VOLUMES: &str = "\
 /dev/mapper/vg0-my--games -> ../dm-1
 ";
 
-const ROOT: &str = "22 1 259:2 / / rw,relatime - ext4 /dev/nvme0n1p2 rw";
+pub(crate) const ROOT: &str = "22 1 259:2 / / rw,relatime - ext4 /dev/nvme0n1p2 rw";
 
-fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     Machine::with("two-nodes", &format!("{DRIVES}{VOLUMES}"))
 }
 
-fn add(machine: &Machine, lines: &str) {
+pub(crate) fn add(machine: &Machine, lines: &str) {
     manifest::lay_out(lines, &machine.root()).unwrap();
 }
 
@@ -98,11 +98,16 @@ fn block(path: &str) -> String {
     format!("<disk type='block' device='disk'><source dev='{path}'/></disk>")
 }
 
-const AHCI: &str = "<hostdev type='pci' managed='yes'><source><address slot='0x17'/></source></hostdev>";
+pub(crate) const AHCI: &str =
+    "<hostdev type='pci' managed='yes'><source><address slot='0x17'/></source></hostdev>";
 const NVME: &str = "<disk type='nvme'><source type='pci' namespace='1'><address bus='0x05'/></source></disk>";
 
-fn with(devices: &str, yaml: &str) -> Life {
-    life(guest(1, devices), yaml)
+pub(crate) fn with(devices: &str, yaml: &str) -> Life {
+    with_number(1, devices, yaml)
+}
+
+pub(crate) fn with_number(number: u8, devices: &str, yaml: &str) -> Life {
+    life(guest(number, devices), yaml)
 }
 
 /// The refusal, once nothing was changed for it.

@@ -33,4 +33,5 @@ mod started_units;
 mod support;
 mod tune;
 mod two_guests;
+mod unmount;
 mod versions;

@@ -4,6 +4,7 @@
 mod expected;
 mod handed_over;
 mod other_guests;
+mod unmount;
 
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ impl Action for Disks {
         if drives.is_empty() {
             proposal.inform("the guest's XML hands no drive of the host over that a driver of the host has");
         }
+        unmount::propose(self, situation, proposal)?;
         expected::check(&self.expect, &drives, situation, proposal)?;
         other_guests::check(&drives, situation, proposal)?;
         let mut free = Vec::new();

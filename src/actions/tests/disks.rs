@@ -26,10 +26,14 @@ fn one_drive_needs_no_list() {
 fn what_people_write_instead_is_told() {
     insta::assert_snapshot!(
         mistakes(
-            "disks:\n  in_use: ignore\n  expect: [0123, /dev/sda, \"\", S5GX, S5GX, {serial: x}]\n  umount: [/games]\n"
+            "disks:\n  in_use: ignore\n  expect: [0123, /dev/sda, \"\", S5GX, S5GX, {serial: x}]\n  umount: [/games]\n  unmount: [/, games, /games/, /games, /usr, ~/x]\n  timeout: 2min\n"
         )
         .join("\n")
     );
     insta::assert_snapshot!(mistakes("disks: {expect: []}").join("\n"));
+    assert_eq!(
+        mistakes("disks: {timeout: 5s}"),
+        ["1:18: `disks.timeout`: has no effect without `unmount` (remove it)"]
+    );
     insta::assert_snapshot!(mistakes("disks: [/dev/sda]").join("\n"));
 }

@@ -241,7 +241,7 @@ impl<'a> Walk<'a> {
 
 /// `GROUP/VOLUME` of a name of the device mapper: one hyphen stands between the two, and those within are doubled
 /// (`dm_build_dm_name` in LVM's `libdm`).
-fn volume_of(name: &str) -> String {
+pub(super) fn volume_of(name: &str) -> String {
     const HYPHEN: &str = "\0";
     let marked = name.replace("--", HYPHEN);
     marked.replacen('-', "/", 1).replace(HYPHEN, "-")

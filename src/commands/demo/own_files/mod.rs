@@ -3,6 +3,7 @@
 mod devices;
 mod drives;
 mod monitors;
+mod mounts;
 mod pattern;
 mod size;
 mod things;
@@ -58,6 +59,7 @@ pub(super) fn make(guest: &Guest, config: &GuestConfig, root: &Path) -> UserResu
     };
     add(devices::of(host, guest, config, root).trying(failed)?)?;
     add(drives::of(guest, config, root))?;
+    add(mounts::of(config, root))?;
     let (users, added) = users::of(config, root).trying(failed)?;
     add(added)?;
     for added in [units::of(host, config, &users), monitors::of(guest, config), settings_of(host, config)] {
