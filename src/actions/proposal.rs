@@ -47,8 +47,10 @@ pub struct PutOff {
 /// The step of a `prepare` that may take a problem away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// Units have stopped, mounts were taken away, or commands were run: a drive is free, memory is free.
+    /// Units have stopped, or commands were run: a mount is gone, memory is free.
     UnitsStopped,
+    /// What is upon a drive was taken down.
+    Unmounted,
     /// The commands of `prepare` were run: a device was made, a program was ended.
     CommandsRan,
 }
@@ -99,7 +101,7 @@ impl Proposal {
         });
         let has = |is: fn(&SettingKey) -> bool| self.claims.iter().any(|claim| is(&claim.key()));
         let unmounts = has(|key| matches!(key, SettingKey::Storage(_)));
-        let stops_units = unmounts || has(|key| matches!(key, SettingKey::Unit(_)));
+        let stops_units = has(|key| matches!(key, SettingKey::Unit(_)));
         let runs_commands =
             self.lease.commands.at(Operation::Prepare).any(|command| match &command.program {
                 Program::Arguments(_) => true,
@@ -108,7 +110,9 @@ impl Proposal {
         let is_wrong = !self.problems.is_empty();
         let (put_off, problems): (Vec<_>, Vec<_>) =
             mem::take(&mut self.put_off).into_iter().partition(|each| {
-                let may_pass = runs_commands || (stops_units && each.until == Until::UnitsStopped);
+                let may_pass = runs_commands
+                    || (stops_units && each.until == Until::UnitsStopped)
+                    || (unmounts && each.until == Until::Unmounted);
                 may_pass && !is_over && !is_wrong
             });
         // Some can pass and others not: all are told at once.

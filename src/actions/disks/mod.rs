@@ -13,9 +13,10 @@ use super::{GuestConfig, Proposal, Situation, Until};
 use crate::config::{Disks, InUse, Key, Section};
 use crate::deadline::Deadline;
 use crate::guest::DriveSharing;
-use crate::host::{DiskUse, HostError};
+use crate::host::{BlockDevice, DiskUse, DiskUseKind, HostError};
 use crate::ledger::Peer;
 use handed_over::HandedOver;
+use unmount::Unmounting;
 
 const DISKS: &[&str] = &["disks"];
 
@@ -42,14 +43,16 @@ impl Action for Disks {
         if drives.is_empty() {
             proposal.inform("the guest's XML hands no drive of the host over that a driver of the host has");
         }
-        unmount::propose(self, situation, proposal)?;
+        let unmounting = unmount::propose(self, situation, proposal)?;
         expected::check(&self.expect, &drives, situation, proposal)?;
         other_guests::check(&drives, situation, proposal)?;
+        // Where that is refused, the drive is in use for the same reason.
+        let Unmounting::Frees(freed) = unmounting else { return Ok(()) };
         let mut free = Vec::new();
         for drive in &drives {
             match uses(drive, situation) {
                 Ok(uses) if uses.is_empty() => free.push(drive.to_string()),
-                Ok(uses) => tell_uses(self.in_use, drive, &uses, proposal),
+                Ok(uses) => tell_uses(self.in_use, drive, &uses, &freed, proposal),
                 Err(error) => {
                     let message = format!("it cannot be told whether the host uses {drive}: {error}");
                     match self.in_use {
@@ -89,7 +92,13 @@ fn uses(drive: &HandedOver, situation: Situation<'_>) -> Result<Vec<DiskUse>, Ho
     situation.host.disk_uses(&drive.device, Deadline::after(ANSWERS).earlier(situation.deadline))
 }
 
-fn tell_uses(in_use: InUse, drive: &HandedOver, uses: &[DiskUse], proposal: &mut Proposal) {
+fn tell_uses(
+    in_use: InUse,
+    drive: &HandedOver,
+    uses: &[DiskUse],
+    freed: &[BlockDevice],
+    proposal: &mut Proposal,
+) {
     let words = in_words(uses);
     if uses.iter().any(DiskUse::is_of_system) && drive.sharing != DriveSharing::Readers {
         proposal.refuse(
@@ -104,8 +113,15 @@ fn tell_uses(in_use: InUse, drive: &HandedOver, uses: &[DiskUse], proposal: &mut
         proposal.warn(message);
         return;
     }
+    // Mounts are above all else, and the inner ones above the outer.
+    let depth = |of: &&DiskUse| match &of.kind {
+        DiskUseKind::Mounted(path) => path.components().count(),
+        _ => 0,
+    };
+    let mut in_order: Vec<&DiskUse> = uses.iter().collect();
+    in_order.sort_by_key(|of| std::cmp::Reverse(depth(of)));
     let mut commands: Vec<String> = Vec::new();
-    for remedy in uses.iter().filter_map(DiskUse::remedy) {
+    for remedy in in_order.into_iter().filter_map(DiskUse::remedy) {
         let command = format!("`{remedy}`");
         if !commands.contains(&command) {
             commands.push(command);
@@ -119,7 +135,11 @@ fn tell_uses(in_use: InUse, drive: &HandedOver, uses: &[DiskUse], proposal: &mut
             format!("first {}{more}; or take the drive out of the guest's XML", commands.join(", "))
         }
     };
-    proposal.refuse_until(Until::UnitsStopped, DISKS, message, help);
+    let until = match uses.iter().all(|of| freed.contains(&of.device)) {
+        true => Until::Unmounted,
+        false => Until::UnitsStopped,
+    };
+    proposal.refuse_until(until, DISKS, message, help);
 }
 
 fn in_words(uses: &[DiskUse]) -> String {

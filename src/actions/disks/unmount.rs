@@ -7,13 +7,22 @@ use crate::config::{Disks, UnmountedPath};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::{
-    HostError, LayerName, LayerState, ONE_LOOK, PathHolder, ServiceUnit, StackObstacle, StorageStack,
+    BlockDevice, HostError, LayerName, LayerState, ONE_LOOK, PathHolder, ServiceUnit, StackObstacle,
+    StorageStack,
 };
 use crate::key_path::KeyPath;
 use crate::ledger::{ClaimTerms, Patience, StorageLayer};
 use crate::unit_file_name::UnitFileName;
 
 const UNMOUNT: &[&str] = &["disks", "unmount"];
+
+/// What unmounting comes to.
+pub(super) enum Unmounting {
+    /// The guest is refused for it.
+    Refused,
+    /// Nobody uses these then: they are taken down, or all that is upon them is.
+    Frees(Vec<BlockDevice>),
+}
 
 /// The most programs of one mount that a message names.
 const MOST_NAMED: usize = 5;
@@ -22,9 +31,9 @@ pub(super) fn propose(
     disks: &Disks,
     situation: Situation<'_>,
     proposal: &mut Proposal,
-) -> Result<(), HostError> {
+) -> Result<Unmounting, HostError> {
     if disks.unmount.is_empty() {
-        return Ok(());
+        return Ok(Unmounting::Frees(Vec::new()));
     }
     let host = situation.host;
     let paths: Vec<_> = disks.unmount.iter().map(|unmounted| unmounted.path.clone()).collect();
@@ -32,7 +41,7 @@ pub(super) fn propose(
     let is_wrong = tell_obstacles(&stack, proposal) | tell_programs(&stack, situation, proposal);
     let is_busy = tell_holders(&disks.unmount, &stack, situation, proposal)?;
     if is_wrong || is_busy {
-        return Ok(());
+        return Ok(Unmounting::Refused);
     }
     let patience = Patience::for_all_together(disks.timeout, &["disks", "timeout"]);
     let mut claim = |layer: StorageLayer, at: KeyPath| {
@@ -64,7 +73,7 @@ pub(super) fn propose(
     if !absent.is_empty() {
         proposal.inform(format!("nothing is to be unmounted at {}", absent.join(", ")));
     }
-    Ok(())
+    Ok(Unmounting::Frees(stack.upon))
 }
 
 /// The layers that a guest has taken down with a path at which nothing is now.

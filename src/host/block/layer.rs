@@ -39,7 +39,7 @@ pub enum LayerState {
     },
     /// The array is there, under this name.
     Assembled {
-        /// The kernel's name, `md127`.
+        /// The path in `/dev` that it was assembled under: `md/games`, `md127`.
         name: String,
     },
 }

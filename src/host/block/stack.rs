@@ -23,6 +23,8 @@ pub struct StorageStack {
     pub layers: Vec<StackedLayer>,
     /// Paths at which nothing is.
     pub absent: Vec<PathBuf>,
+    /// The drives and partitions that are free then, and the volumes that come down.
+    pub upon: Vec<BlockDevice>,
     /// Why it cannot be taken down and brought back.
     pub obstacles: Vec<StackObstacle>,
 }
@@ -82,6 +84,8 @@ impl Host {
             search.above(&base)?;
         }
         let mut stack = search.stack;
+        stack.upon = search.bases;
+        stack.upon.extend(search.seen);
         stack
             .layers
             .sort_by(|one, other| other.height.cmp(&one.height).then_with(|| one.layer.cmp(&other.layer)));

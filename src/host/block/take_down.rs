@@ -46,7 +46,10 @@ impl Host {
             },
             LayerName::Crypt(name) => self.mapped(|mapped| mapped == name)?,
             LayerName::Volume(volume) => self.mapped(|mapped| volume_of(mapped) == *volume)?,
-            LayerName::Array(uuid) => self.array(uuid)?,
+            LayerName::Array(uuid) => match self.array(uuid)? {
+                Some(device) => LayerState::Assembled { name: self.array_name(&device)? },
+                None => LayerState::Down,
+            },
         })
     }
 
@@ -61,17 +64,24 @@ impl Host {
         Ok(LayerState::Down)
     }
 
-    fn array(&self, uuid: &str) -> Result<LayerState, HostError> {
+    /// The array with a UUID; none where it does not run.
+    fn array(&self, uuid: &str) -> Result<Option<BlockDevice>, HostError> {
         for name in self.names_if_present(BLOCK)? {
             let is_array = self.is_present(Path::new(BLOCK).join(&name).join("md"));
             if is_array
                 && let Some(device) = BlockDevice::named(self, &name)?
                 && self.udev_property(&device, "MD_UUID")?.as_deref() == Some(uuid)
             {
-                return Ok(LayerState::Assembled { name });
+                return Ok(Some(device));
             }
         }
-        Ok(LayerState::Down)
+        Ok(None)
+    }
+
+    /// The path in `/dev` that an array was assembled under, as udev has it: `md/games`, or `md127` for one without a name.
+    fn array_name(&self, device: &BlockDevice) -> Result<String, HostError> {
+        let name = self.udev_property(device, "MD_DEVNAME")?.filter(|name| !name.contains('/'));
+        Ok(name.map_or_else(|| device.name().to_owned(), |name| format!("md/{name}")))
     }
 
     /// Takes a layer down, or brings it back. One that comes back waits for its drive.
@@ -146,8 +156,8 @@ impl Host {
                 line("lvm", &["lvchange", "--activate", activate, "--", volume])?
             }
             (LayerName::Array(uuid), LayerState::Down) => match self.array(uuid)? {
-                LayerState::Assembled { name } => line("mdadm", &["--stop", &format!("/dev/{name}")])?,
-                _ => return Ok(Vec::new()),
+                Some(device) => line("mdadm", &["--stop", &device.to_string()])?,
+                None => return Ok(Vec::new()),
             },
             (LayerName::Array(uuid), to) => {
                 let path = match to {

@@ -8,8 +8,6 @@
 before=$(mktemp)
 drive=/dev/nvme0n1
 key=/etc/vh-games.key
-address="<address domain='0x0000' bus='0x06' slot='0x00' function='0x0'/>"
-hostdev="<hostdev mode='subsystem' type='pci' managed='yes'><source>$address</source></hostdev>"
 ln -sf /usr/bin/vfio-hook-failpoints /tmp/qemu
 
 # define_with NAME OF ELEMENT: a guest like another one, with one device more.
@@ -23,17 +21,23 @@ define_with() {
 modprobe nvme
 deadline=$((SECONDS + 30))
 until [[ -b $drive ]]; do
-    ((SECONDS < deadline)) || fail "no $drive: $(lspci -nn -s 06:00.0)"
+    ((SECONDS < deadline)) || fail "no $drive: $(lspci -nn)"
     sleep 0.3
 done
+IFS=:. read -r domain bus slot function </sys/class/nvme/nvme0/address
+address="<address domain='0x$domain' bus='0x$bus' slot='0x$slot' function='0x$function'/>"
+hostdev="<hostdev mode='subsystem' type='pci' managed='yes'><source>$address</source></hostdev>"
 define_with with-drive plain "$hostdev"
 define_with with-drive-off poweroff "$hostdev"
 define_with with-block plain "<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='$drive'/><target dev='vdb' bus='virtio'/></disk>"
 
 clean_up() {
+    set +e
+    trap - ERR
     umount /games/more /games 2>/dev/null
     swapoff ${drive}p4 2>/dev/null
     vgchange -q -an vh-games 2>/dev/null
+    systemctl stop systemd-cryptsetup@cr_games.service
     cryptsetup close cr_games 2>/dev/null
     mdadm --quiet --stop /dev/md/vh 2>/dev/null
     sed -i '/^cr_games /d' /etc/crypttab
@@ -45,7 +49,16 @@ clean_up() {
 trap clean_up EXIT
 
 # p1: LUKS, LVM in it, ext4 in that. p2 and p3: an array with ext4. p4: swap.
-printf 'label: gpt\nsize=100M\nsize=40M\nsize=40M\nsize=30M\n' | sfdisk -q $drive
+# A table of DOS: starts and lengths in sectors of 512 bytes.
+perl -e '
+    my $start = 2048;
+    print "\0" x 446;
+    for my $mib (100, 40, 40, 30) {
+        print pack "C8 V2", 0, (0) x 3, 0x83, (0) x 3, $start, $mib * 2048;
+        $start += $mib * 2048;
+    }
+    print "\x55\xaa";' >$drive
+blockdev --rereadpt $drive
 udevadm settle
 head -c 64 /dev/urandom >$key
 chmod 600 $key
