@@ -99,6 +99,16 @@ fn tell_uses(
     freed: &[BlockDevice],
     proposal: &mut Proposal,
 ) {
+    let until = match uses.iter().all(|of| freed.contains(&of.device)) {
+        true => Until::Unmounted,
+        false => Until::UnitsStopped,
+    };
+    // What is taken down is none of the reasons, where there are others.
+    let others: Vec<DiskUse> = match until {
+        Until::Unmounted => uses.to_vec(),
+        _ => uses.iter().filter(|of| !freed.contains(&of.device)).cloned().collect(),
+    };
+    let uses = &others[..];
     let words = in_words(uses);
     if uses.iter().any(DiskUse::is_of_system) && drive.sharing != DriveSharing::Readers {
         proposal.refuse(
@@ -134,10 +144,6 @@ fn tell_uses(
             commands.truncate(MOST_NAMED);
             format!("first {}{more}; or take the drive out of the guest's XML", commands.join(", "))
         }
-    };
-    let until = match uses.iter().all(|of| freed.contains(&of.device)) {
-        true => Until::Unmounted,
-        false => Until::UnitsStopped,
     };
     proposal.refuse_until(until, DISKS, message, help);
 }

@@ -31,7 +31,7 @@ pub enum LayerState {
     /// The volume or array is there.
     Up,
     /// It is mounted so.
-    Mounted(MountSpec),
+    Mounted(Box<MountSpec>),
     /// It is swapped to.
     Swapped {
         /// Its priority.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::device::{BLOCK, BlockDevice};
-use super::layer::{LayerName, LayerState, MountSpec};
+use super::layer::{LayerName, LayerState};
 use super::mounts::InUse;
 use super::uses::volume_of;
 use crate::deadline::Deadline;
@@ -33,7 +33,7 @@ impl Host {
         Ok(match layer {
             LayerName::Mount(path) => match self.mount_at(&in_use, Path::new(path))? {
                 None => LayerState::Down,
-                Some(Ok(spec)) => LayerState::Mounted(spec),
+                Some(Ok(spec)) => LayerState::Mounted(Box::new(spec)),
                 Some(Err(_)) => {
                     return Err(HostError::call("mount", path, "something else is mounted there"));
                 }
@@ -94,8 +94,8 @@ impl Host {
         to: &LayerState,
         deadline: Deadline,
     ) -> Result<(), HostError> {
-        if let (LayerName::Mount(path), LayerState::Mounted(MountSpec { within: Some(above), .. })) =
-            (layer, to)
+        if let (LayerName::Mount(path), LayerState::Mounted(spec)) = (layer, to)
+            && let Some(above) = &spec.within
             && InUse::read(self)?.mounts().iter().all(|mount| mount.mount_point != Path::new(above))
         {
             return Err(HostError::call("mount", path, format!("{above}, which it is in, is not mounted")));

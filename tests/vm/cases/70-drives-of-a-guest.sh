@@ -42,7 +42,9 @@ clean_up() {
     mdadm --quiet --stop /dev/md/vh 2>/dev/null
     sed -i '/^cr_games /d' /etc/crypttab
     rm -rf /games $key
-    wipefs -qa $drive
+    # An array would be found again with the next partitions.
+    dd if=/dev/zero of=$drive bs=4M count=64 status=none
+    blockdev --rereadpt $drive
     for guest in with-drive with-drive-off with-block; do virsh -q undefine $guest; done
     systemctl daemon-reload
 }
