@@ -7,7 +7,7 @@ use crate::config::{Disks, UnmountedPath};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::{
-    BlockDevice, HostError, LayerName, LayerState, ONE_LOOK, PathHolder, ServiceUnit, StackObstacle,
+    BlockDevice, Host, HostError, LayerName, LayerState, ONE_LOOK, PathHolder, ServiceUnit, StackObstacle,
     StorageStack,
 };
 use crate::key_path::KeyPath;
@@ -61,7 +61,8 @@ pub(super) fn propose(
         .collect();
     let is_held = |path: &Path| {
         known.iter().any(|(held, _)| match &held.layer {
-            LayerName::Mount(at) | LayerName::Swap(at) => Path::new(at) == path,
+            LayerName::Mount(at) => Path::new(at) == path,
+            LayerName::Swap(at) => is_one_device(Path::new(at), path, situation.host),
             _ => false,
         })
     };
@@ -86,8 +87,9 @@ fn held_with(stack: &StorageStack, situation: Situation<'_>) -> Vec<StorageLayer
     for uuid in record.leases.keys() {
         let layers = of(*uuid);
         let is_of_path = |layer: &StorageLayer| match &layer.layer {
-            LayerName::Mount(at) | LayerName::Swap(at) => {
-                stack.absent.iter().any(|path| path == Path::new(at))
+            LayerName::Mount(at) => stack.absent.iter().any(|path| path == Path::new(at)),
+            LayerName::Swap(at) => {
+                stack.absent.iter().any(|path| is_one_device(Path::new(at), path, situation.host))
             }
             _ => false,
         };
@@ -96,6 +98,12 @@ fn held_with(stack: &StorageStack, situation: Situation<'_>) -> Vec<StorageLayer
         }
     }
     held
+}
+
+/// Whether two paths lead to one device: swap is kept by a path that stays, and named by any.
+fn is_one_device(one: &Path, other: &Path, host: &Host) -> bool {
+    let device = |path: &Path| host.block_device_at(path).ok().flatten();
+    one == other || device(one).is_some_and(|one| device(other) == Some(one))
 }
 
 /// The key that asks for a layer: that of its own path, or of the path above it, or the list.
