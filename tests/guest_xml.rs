@@ -97,6 +97,10 @@ fn win11_gaming() -> Guest {
             hostdev("0000:0b:00.1", Managed::Yes),
             hostdev("0000:0c:00.0", Managed::No),
         ],
+        host_drives: vec![HostDrive {
+            source: DriveSource::UsbId(0x046d, 0xc539),
+            sharing: DriveSharing::None,
+        }],
         schedulers: XmlSchedulers { vcpus: true, io: false, emulator: false },
         ..kvmtest()
     }
