@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use vfio_hook::cpuset::{CpuSet, NodeSet};
 use vfio_hook::guest::{
-    Guest, GuestError, HostdevPlace, HugepagesPage, LifecycleAction, Managed, MemNode, MemoryDevice,
-    MemoryModel, MemorySource, NumaCell, NumaMemory, NumaMode, NumaPlacement, PageDemand, PciHostdev,
-    Placement, QemuThreads, Shmem, VcpuCount, XmlSchedulers,
+    DriveSharing, DriveSource, Guest, GuestError, HostDrive, HostdevPlace, HugepagesPage, LifecycleAction,
+    Managed, MemNode, MemoryDevice, MemoryModel, MemorySource, NumaCell, NumaMemory, NumaMode, NumaPlacement,
+    PageDemand, PciHostdev, Placement, QemuThreads, Shmem, VcpuCount, XmlSchedulers,
 };
 use vfio_hook::pages::{MemorySize, PageSize};
 
@@ -67,6 +67,7 @@ fn win11() -> Guest {
         shmems: Vec::new(),
         partition: None,
         pci_hostdevs: vec![],
+        host_drives: vec![],
         mediated_devices: 0,
         network_interfaces: 0,
         on_reboot: LifecycleAction::Restart,
@@ -96,6 +97,10 @@ fn win11_gaming() -> Guest {
             hostdev("0000:0b:00.1", Managed::Yes),
             hostdev("0000:0c:00.0", Managed::No),
         ],
+        host_drives: vec![HostDrive {
+            source: DriveSource::UsbId(0x046d, 0xc539),
+            sharing: DriveSharing::None,
+        }],
         schedulers: XmlSchedulers { vcpus: true, io: false, emulator: false },
         ..kvmtest()
     }
@@ -212,6 +217,10 @@ fn everything_is_read() {
             hostdev("10000:e1:1f.7", Managed::No),
             PciHostdev { place: HostdevPlace::Interface, ..hostdev("0000:66:10.2", Managed::Yes) },
         ],
+        host_drives: vec![HostDrive {
+            source: DriveSource::UsbId(0x046d, 0xc539),
+            sharing: DriveSharing::None,
+        }],
         mediated_devices: 0,
         network_interfaces: 0,
         on_reboot: LifecycleAction::Destroy,

@@ -7,6 +7,7 @@ mod cgroup_limits;
 mod checked_claim;
 mod conflicts;
 mod cpu_power;
+mod disks;
 mod free_memory;
 mod gpu;
 mod groups;
@@ -75,6 +76,9 @@ pub struct Situation<'a> {
 pub fn propose(config: &GuestConfig, situation: Situation<'_>) -> Result<Proposal, ActionError> {
     let mut proposal = Proposal::new(situation);
     config.propose(situation, &mut proposal)?;
+    if config.disks.is_none() {
+        disks::warn(situation, &mut proposal);
+    }
     proposal.decide_put_off(situation);
     let Proposal { lease, claims, .. } = &proposal;
     let has_more_later = !lease.commands.is_empty() || !lease.monitors.is_empty() || lease.schedule.is_some();

@@ -49,6 +49,8 @@ pub struct PutOff {
 pub enum Until {
     /// Units have stopped, or commands were run: a mount is gone, memory is free.
     UnitsStopped,
+    /// What is upon a drive was taken down.
+    Unmounted,
     /// The commands of `prepare` were run: a device was made, a program was ended.
     CommandsRan,
 }
@@ -97,7 +99,9 @@ impl Proposal {
             lease.phase == LeaseState::Preparing(situation.host.this_process())
                 && lease.commands.progress == Progress::Begun
         });
-        let stops_units = self.claims.iter().any(|claim| matches!(claim.key(), SettingKey::Unit(_)));
+        let has = |is: fn(&SettingKey) -> bool| self.claims.iter().any(|claim| is(&claim.key()));
+        let unmounts = has(|key| matches!(key, SettingKey::Storage(_)));
+        let stops_units = has(|key| matches!(key, SettingKey::Unit(_)));
         let runs_commands =
             self.lease.commands.at(Operation::Prepare).any(|command| match &command.program {
                 Program::Arguments(_) => true,
@@ -106,7 +110,9 @@ impl Proposal {
         let is_wrong = !self.problems.is_empty();
         let (put_off, problems): (Vec<_>, Vec<_>) =
             mem::take(&mut self.put_off).into_iter().partition(|each| {
-                let may_pass = runs_commands || (stops_units && each.until == Until::UnitsStopped);
+                let may_pass = runs_commands
+                    || (stops_units && each.until == Until::UnitsStopped)
+                    || (unmounts && each.until == Until::Unmounted);
                 may_pass && !is_over && !is_wrong
             });
         // Some can pass and others not: all are told at once.
@@ -117,7 +123,11 @@ impl Proposal {
         for (inserted, PutOff { problem, position, .. }) in problems.into_iter().enumerate() {
             self.problems.insert((position + inserted).min(self.problems.len()), problem);
         }
-        let after = if runs_commands { "`run: prepare`" } else { "`services.stop`" };
+        let after = match (runs_commands, unmounts) {
+            (true, _) => "`run: prepare`",
+            (false, true) => "`disks.unmount`",
+            (false, false) => "`services.stop`",
+        };
         for PutOff { problem, .. } in &self.put_off {
             self.notes.push(Note::info(format!("checked after {after}: {}", problem.message)));
         }

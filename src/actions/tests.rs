@@ -3,6 +3,7 @@
 mod as_people_write;
 mod block_sleep;
 mod cpu_power;
+mod disks;
 mod gpu;
 mod gpu_family;
 mod host;
@@ -332,7 +333,7 @@ usb: {devices: auto, devices: auto}
             "10:16: `hugepages.on_shortage`: expected `refuse` or `warn`, found `warm` (did you mean `warn`?)",
             "11:3: expected a key's name in `hugepages`, found the number 7",
             "12:1: unknown section `usb` (allowed here: `requires`, `conflicts`, `block_sleep`, `services`, `run`, `tune`, \
-             `shared_memory`, `gpu`, `free_memory`, `hugepages`, `isolate_cpus`, `cpu_power`, `schedule` or `switch_input`)",
+             `shared_memory`, `disks`, `gpu`, `free_memory`, `hugepages`, `isolate_cpus`, `cpu_power`, `schedule` or `switch_input`)",
             "12:22: the key `devices` stands here for the second time (keep one of the two)",
         ]
     );

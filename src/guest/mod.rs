@@ -10,6 +10,7 @@ use crate::pages::MemorySize;
 
 mod bounds;
 mod cgroup_path;
+mod drives;
 mod error;
 mod hostdev;
 mod lifecycle;
@@ -30,6 +31,7 @@ mod uuid;
 mod vcpus;
 mod xml;
 
+pub use drives::{DriveSharing, DriveSource, HostDrive};
 pub use error::{GuestError, MAX_XML_BYTES, Position, ValueError};
 pub use hostdev::{HostdevPlace, Managed, PciHostdev};
 pub use lifecycle::LifecycleAction;
@@ -79,6 +81,8 @@ pub struct Guest {
     pub partition: Option<String>,
     /// The host's PCI devices that it gets, wherever they stand in the XML.
     pub pci_hostdevs: Vec<PciHostdev>,
+    /// The host's drives that it gets as such, and USB devices that may be some.
+    pub host_drives: Vec<HostDrive>,
     /// How many mediated devices it gets: parts of cards that stay with the host.
     pub mediated_devices: usize,
     /// How many interfaces it has of libvirt's networks: libvirt may choose a device of the host for them later.

@@ -9,7 +9,8 @@ use super::bounds::Overview;
 use super::error::{GuestError, MAX_XML_BYTES, Position};
 use super::xml::Element;
 use super::{
-    Guest, GuestUuid, bounds, hostdev, lifecycle, memory, numa, qemu_threads, schedulers, shmem, vcpus,
+    Guest, GuestUuid, bounds, drives, hostdev, lifecycle, memory, numa, qemu_threads, schedulers, shmem,
+    vcpus,
 };
 
 /// Prefixes that are declared nowhere and read all the same: more than a person forgets.
@@ -65,6 +66,7 @@ impl Guest {
                 .map(|partition| partition.short_text())
                 .transpose()?,
             pci_hostdevs: hostdev::pci_hostdevs(domain)?,
+            host_drives: drives::host_drives(domain)?,
             mediated_devices: hostdev::mediated_devices(domain)?,
             network_interfaces: hostdev::network_interfaces(domain)?,
             on_reboot: lifecycle::on_reboot(domain),

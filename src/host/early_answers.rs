@@ -19,6 +19,8 @@ struct Answers {
     monitors: Option<MonitorsFound>,
     features: BTreeMap<MonitorFeature, VcpValue>,
     paths: BTreeMap<PathBuf, bool>,
+    /// Block devices, by their paths: whether somebody has them for itself alone.
+    held: BTreeMap<PathBuf, bool>,
     units: BTreeMap<ServiceUnit, UnitStatus>,
     /// Users whose service manager did not answer in time.
     silent: BTreeSet<UserName>,
@@ -67,6 +69,16 @@ impl EarlyAnswers {
         });
     }
 
+    pub(super) fn held(&self, device: &Path) -> Option<bool> {
+        self.get(|answers| answers.held.get(device).copied())
+    }
+
+    pub(super) fn keep_held(&self, device: PathBuf, is_held: bool) {
+        self.keep(|answers| {
+            answers.held.insert(device, is_held);
+        });
+    }
+
     pub(super) fn unit(&self, unit: &ServiceUnit) -> Option<UnitStatus> {
         self.get(|answers| answers.units.get(unit).cloned())
     }
@@ -89,7 +101,7 @@ impl EarlyAnswers {
 }
 
 impl Host {
-    /// Keeps what monitors, file systems and users' service managers say from now on, and says the same again when it is
+    /// Keeps what monitors, file systems, drives and users' service managers say from now on, and says the same again when it is
     /// asked for once more.
     pub(crate) fn keep_answers(&self) {
         *self.early_answers.lock() = Some(Answers::default());

@@ -6,6 +6,7 @@
 
 mod afterwards;
 mod apart;
+mod block;
 mod bounded_child;
 mod card_users;
 mod cgroup;
@@ -84,6 +85,10 @@ use std::sync::Arc;
 
 pub(crate) use afterwards::{Afterwards, afterwards};
 pub(crate) use apart::{WorkEnd, apart, block_signals, let_go_of_stdin};
+pub use block::{
+    BlockDevice, DiskUse, DiskUseKind, DriveIdentity, LayerName, LayerState, MountSharing, MountSpec,
+    PathHolder, StackObstacle, StackedLayer, StorageStack,
+};
 pub use card_users::{
     CardNode, DeviceClass, DeviceNumber, HeldNode, Hold, Holder, HolderUnit, NodeKind, UnitOwner,
 };

@@ -122,7 +122,10 @@ impl Ledger<'_> {
             }
         }
         let mut owed = BTreeSet::new();
-        if self.has_commands_to_give_back(uuid) || self.has_cards(uuid) || self.record.has_units_to_stop(uuid)
+        if self.has_commands_to_give_back(uuid)
+            || self.has_cards(uuid)
+            || self.record.has_units_to_stop(uuid)
+            || self.record.has_storage_to_bring_back(uuid)
         {
             owed = self.give_back_in_parts(uuid, reason, &mut outcome)?;
         } else if self.record.has_slow(uuid) {
@@ -240,6 +243,7 @@ impl Ledger<'_> {
         self.has_commands_to_give_back(uuid)
             || self.has_cards(uuid)
             || self.record.has_units_to_stop(uuid)
+            || self.record.has_storage_to_bring_back(uuid)
             || (restarted_by.is_none() && self.has_monitors(uuid))
     }
 

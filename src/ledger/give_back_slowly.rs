@@ -9,7 +9,7 @@ use super::open::Ledger;
 use super::plan::{Extent, Plan};
 use super::record::Record;
 use super::setting::Phase;
-use super::settings::{SettingKey, UnitRuns};
+use super::settings::{SettingKey, StorageLayer, UnitRuns};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::UnitActivity;
@@ -25,6 +25,13 @@ impl Record {
         let mut claims = self.claims_of::<UnitRuns>(uuid);
         claims.any(|(_, want)| *want == UnitActivity::Started)
             || self.owed_by(uuid).any(|entry| matches!(entry.key(), SettingKey::Unit(_)))
+    }
+
+    /// Whether layers of storage were taken down for a guest, or could not be brought back after it.
+    #[must_use]
+    pub fn has_storage_to_bring_back(&self, uuid: GuestUuid) -> bool {
+        self.claims_of::<StorageLayer>(uuid).next().is_some()
+            || self.owed_by(uuid).any(|entry| matches!(entry.key(), SettingKey::Storage(_)))
     }
 
     /// Whether a guest holds something that may take its time to be given back.

@@ -182,6 +182,8 @@ pub enum Place {
     Services,
     /// What would start them again.
     Triggers,
+    /// What is built upon drives: mounts, volumes, arrays.
+    Storage,
     /// Settings of the kernel as a whole.
     Kernel,
     /// Memory that guests and programs of the host have in common.

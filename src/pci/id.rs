@@ -83,6 +83,12 @@ impl PciClass {
         self.0 >> 8 == 0x1080
     }
 
+    /// Base class 01, controllers of drives; subclasses 03 of base class 0c, USB, and 05 of base class 08, memory cards.
+    #[must_use]
+    pub const fn may_have_drives(self) -> bool {
+        self.0 >> 16 == 0x01 || matches!(self.0 >> 8, 0x0c03 | 0x0805)
+    }
+
     /// Subclasses 01 (audio) and 03 (HD audio) of base class 04.
     #[must_use]
     pub const fn is_sound(self) -> bool {

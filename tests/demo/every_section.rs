@@ -16,6 +16,8 @@ const NODE_1: &str =
     "<memoryBacking><hugepages/></memoryBacking><numatune><memory mode='strict' nodeset='1'/></numatune>";
 const IOTHREADS: &str = "<iothreads>2</iothreads>";
 const SHMEM: &str = "<devices><shmem name='looking-glass'><size unit='M'>32</size></shmem></devices>";
+const DRIVE: &str = "<devices><disk type='block'><source dev='/dev/sdg'/></disk>\
+    <disk type='block'><source dev='/dev/disk/by-id/nvme-x'/></disk></devices>";
 const CARD: &str = "<on_reboot>destroy</on_reboot><devices>A=0x0b:0x00.0 A=0x0b:0x00.1</devices>";
 const ONE_FUNCTION: &str = "<on_reboot>destroy</on_reboot><devices>A=0x16:0x00.0</devices>";
 const INTELS: &str = "<on_reboot>destroy</on_reboot><devices>A=0:0x02.0</devices>";
@@ -28,7 +30,7 @@ const CARD_DRIVE_AND_NETWORK: &str = "<on_reboot>destroy</on_reboot><devices>\
     A=0x16:0x00.0</devices>";
 
 /// YAML, what the XML has, and words that the output has.
-const FILES: [(&str, &str, &str); 68] = [
+const FILES: [(&str, &str, &str); 74] = [
     ("requires: [srv-games.mount, {unit: pipewire.service, user: anna}]", PLAIN, "required, and there"),
     ("requires: [/dev/kvm, /srv/games, /etc/passwd, /]", PLAIN, "the path /srv/games"),
     ("requires: [\"046d:c52b\", \"0000:44:00.0\", \"0000:03:00.0\"]", PLAIN, "USB device 046d:c52b"),
@@ -74,6 +76,16 @@ const FILES: [(&str, &str, &str); 68] = [
     ("shared_memory: {path: /dev/shm/looking-glass, group: root}", SHMEM, "none -> 32 MiB"),
     ("shared_memory: {path: /dev/shm/scream, size: 2MiB, owner: anna, group: audio}", PLAIN, "none -> 2 MiB"),
     ("shared_memory: {path: /dev/kvmfr1, owner: anna, mode: \"0600\"}", PLAIN, "/dev/kvmfr1 with 128 MiB"),
+    ("disks: {}", DRIVE, "drives that the host does not use: /dev/sdg"),
+    ("disks: {in_use: warn, expect: [WD-1, S5GX]}", DRIVE, "serial S5GX"),
+    (
+        "disks: {expect: /dev/disk/by-id/nvme-x_1}",
+        CARD_DRIVE_AND_NETWORK,
+        "serial nvme-x_1, PCI device 0000:05:00.0",
+    ),
+    ("disks: {unmount: [/games/more, /games]}", PLAIN, "mount /games/more  ext4 (relatime,rw) -> down"),
+    ("disks: {unmount: [/games, /dev/sdq2], timeout: 30s}", DRIVE, "swap /dev/sdq2"),
+    ("disks: {}\ngpu: {}", CARD_DRIVE_AND_NETWORK, "PCI device 0000:05:00.0"),
     ("gpu: {}", CARD, "graphics card 0000:0b:00.0, 0000:0b:00.1, as one of NVIDIA's"),
     ("gpu: {}", ONE_FUNCTION, "graphics card 0000:16:00.0, as one of NVIDIA's"),
     ("gpu: {}", INTELS, "graphics card 0000:00:02.0, as one of Intel's"),

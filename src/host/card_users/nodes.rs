@@ -69,7 +69,7 @@ pub struct CardNode {
 impl DeviceNumber {
     /// That of the device that a link leads to; none for any other file, or one that cannot be looked at. A file system
     /// that does not answer is not asked.
-    pub(super) fn of_link(link: &Path) -> Option<Self> {
+    pub(in crate::host) fn of_link(link: &Path) -> Option<Self> {
         let file = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok()?;
         let class = match FileType::from_raw_mode(file.stx_mode.into()) {
             FileType::CharacterDevice => DeviceClass::Character,

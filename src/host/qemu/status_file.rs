@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use crate::guest::GuestUuid;
+use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, HostError};
 
 const FOLDER: &str = "/run/libvirt/qemu";
@@ -59,6 +59,30 @@ impl Host {
         let bytes = self.libvirt_status_bytes(name)?;
         Ok(bytes.and_then(|bytes| parse_any(std::str::from_utf8(&bytes).ok()?)).map(|(guest, _)| guest))
     }
+
+    /// The guests that libvirt says run, with their XML; some may have ended since. Without those of which a user other
+    /// than root may have written the file.
+    ///
+    /// # Errors
+    /// A file of libvirt's is there but cannot be read.
+    pub fn libvirt_guests(&self) -> Result<Vec<Guest>, HostError> {
+        let mut guests = Vec::new();
+        for file in self.names_if_present(FOLDER)? {
+            let Some(name) = file.strip_suffix(".xml") else { continue };
+            let bytes = self.libvirt_status_bytes(name)?;
+            guests.extend(bytes.and_then(|bytes| guest_in(std::str::from_utf8(&bytes).ok()?)));
+        }
+        Ok(guests)
+    }
+}
+
+/// The guest in a status file; none where it makes no sense.
+fn guest_in(text: &str) -> Option<Guest> {
+    let options = ParsingOptions { nodes_limit: MOST_NODES, ..ParsingOptions::default() };
+    let document = Document::parse_with_options(text, options).ok()?;
+    let root = Some(document.root_element()).filter(|root| root.has_tag_name("domstatus"))?;
+    let domain = root.children().find(|node| node.has_tag_name("domain"))?;
+    Guest::parse(text.get(domain.range())?.as_bytes()).ok()
 }
 
 impl Host {
@@ -123,6 +147,7 @@ mod tests {
             assert_eq!(status.pid, pid);
             assert_eq!(status.threads, threads);
             assert_eq!(parse(text, other), None);
+            assert_eq!(guest_in(text).map(|guest| guest.uuid), Some(guest));
         }
     }
 

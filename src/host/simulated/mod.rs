@@ -20,6 +20,7 @@ mod platform;
 mod power_profiles;
 mod processes;
 mod sleep;
+mod storage;
 mod uevents;
 mod units;
 
@@ -178,6 +179,7 @@ impl Files for SimulatedFiles {
             _ if path.starts_with("/sys/power") || path.starts_with("/sys/class/rtc") => {
                 self.write_sleep(path, value).unwrap_or_else(|| self.set(path, value))
             }
+            "state" if path.starts_with(storage::STORAGE) => self.set_storage(path, value),
             "uevent" => self.send_uevent(path, value),
             "nr_hugepages" => self.resize_pool(path, value.parse().map_err(|_| Errno::EINVAL)?),
             "compact" => self.compact(path),

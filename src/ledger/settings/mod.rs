@@ -13,6 +13,7 @@ mod monitor;
 mod pages;
 mod shared_memory;
 mod sleep;
+mod storage;
 mod threads;
 mod units;
 mod words;
@@ -42,6 +43,7 @@ pub(super) use pages::adopt_external_pages;
 pub use pages::{NodeBinding, PagePoolSize, PageShare};
 pub use shared_memory::SharedMemoryAt;
 pub use sleep::{LidSwitch, MaskedSleep};
+pub use storage::StorageLayer;
 pub use threads::ThreadScheduling;
 pub use units::{I2cDevModule, ModulePresence, UnitRuns};
 pub use words::{OrNone, WordList};
@@ -259,6 +261,7 @@ settings! {
     LidSwitch(LidSwitch) = "lid-switch",
     SleepMasks(MaskedSleep) = "sleep-masks",
     Unit(UnitRuns) = "unit",
+    Storage(StorageLayer) = "storage",
     Attribute(Attribute) = "attribute",
     KernelFile(KernelFile) = "kernel-file",
     SharedMemory(SharedMemoryAt) = "shared-memory",

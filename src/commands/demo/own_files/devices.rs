@@ -28,7 +28,7 @@ struct Device {
     kind: Kind,
 }
 
-/// Without a section `gpu` nothing looks at what the XML hands over.
+/// Without a section `gpu` nothing looks at what the XML hands over, but for drives.
 pub(super) fn of(host: &str, guest: &Guest, config: &GuestConfig, root: &Path) -> io::Result<Added> {
     let mut added = Added::default();
     let devices = named(guest, config, root);
@@ -79,9 +79,9 @@ pub(super) fn of(host: &str, guest: &Guest, config: &GuestConfig, root: &Path) -
 
 /// The devices that the files name, by their slots.
 fn named(guest: &Guest, config: &GuestConfig, root: &Path) -> Vec<Device> {
-    let hostdevs: Vec<(PciAddress, HostdevPlace)> = match &config.gpu {
-        Some(_) => guest.pci_hostdevs.iter().map(|hostdev| (hostdev.address, hostdev.place)).collect(),
-        None => Vec::new(),
+    let hostdevs: Vec<(PciAddress, HostdevPlace)> = match (&config.gpu, &config.disks) {
+        (None, None) => Vec::new(),
+        _ => guest.pci_hostdevs.iter().map(|hostdev| (hostdev.address, hostdev.place)).collect(),
     };
     let things = config.requires.iter().flat_map(|requires| &requires.things);
     let required = things.filter_map(|condition| match condition.what {

@@ -1,7 +1,9 @@
 //! What only a person's own files name, made on the simulated host: their devices, units, users, programs, monitors.
 
 mod devices;
+mod drives;
 mod monitors;
+mod mounts;
 mod pattern;
 mod size;
 mod things;
@@ -56,6 +58,8 @@ pub(super) fn make(guest: &Guest, config: &GuestConfig, root: &Path) -> UserResu
         lay_out(&added.lines, root)
     };
     add(devices::of(host, guest, config, root).trying(failed)?)?;
+    add(drives::of(guest, config, root))?;
+    add(mounts::of(config, root))?;
     let (users, added) = users::of(config, root).trying(failed)?;
     add(added)?;
     for added in [units::of(host, config, &users), monitors::of(guest, config), settings_of(host, config)] {
