@@ -9,7 +9,7 @@ use super::tune::Tune;
 use super::{Proposal, Situation};
 use crate::config::{
     BlockSleep, ConfigErrors, ConfigSource, Conflicts, CpuPower, Gpu, Hugepages, IsolateCpus, Requires, Run,
-    Section, SectionKeys, Services, SharedMemoryFiles, SwitchInput, read_sections,
+    Section, SectionKeys, Services, SharedMemoryFiles, Sriov, SwitchInput, read_sections,
 };
 use crate::ledger::Peer;
 
@@ -121,6 +121,7 @@ actions! {
     run: Run,
     tune: Tune,
     shared_memory: SharedMemoryFiles,
+    sriov: Sriov,
     gpu: Gpu,
     free_memory: FreeMemory,
     hugepages: Hugepages,

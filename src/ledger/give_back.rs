@@ -240,6 +240,7 @@ impl Ledger<'_> {
         self.has_commands_to_give_back(uuid)
             || self.has_cards(uuid)
             || self.record.has_units_to_stop(uuid)
+            || self.record.has_devices_to_remove(uuid)
             || (restarted_by.is_none() && self.has_monitors(uuid))
     }
 

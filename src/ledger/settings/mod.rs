@@ -15,6 +15,7 @@ mod shared_memory;
 mod sleep;
 mod threads;
 mod units;
+mod virtual_functions;
 mod words;
 
 use std::cmp::Ordering;
@@ -44,6 +45,7 @@ pub use shared_memory::SharedMemoryAt;
 pub use sleep::{LidSwitch, MaskedSleep};
 pub use threads::ThreadScheduling;
 pub use units::{I2cDevModule, ModulePresence, UnitRuns};
+pub use virtual_functions::VirtualFunctionsOf;
 pub use words::{OrNone, WordList};
 
 /// A setting of the list.
@@ -262,6 +264,7 @@ settings! {
     Attribute(Attribute) = "attribute",
     KernelFile(KernelFile) = "kernel-file",
     SharedMemory(SharedMemoryAt) = "shared-memory",
+    VirtualFunctions(VirtualFunctionsOf) = "virtual-functions",
     GraphicalSessions(GraphicalSessions) = "graphical-sessions",
     DrmEvent(LastDrmEvent) = "drm-event",
     CardUsers(CardUsers) = "card-users",
