@@ -9,7 +9,7 @@ use super::tune::Tune;
 use super::{Proposal, Situation};
 use crate::config::{
     BlockSleep, ConfigErrors, ConfigSource, Conflicts, CpuPower, Disks, Gpu, Hugepages, IsolateCpus,
-    Requires, Run, Section, SectionKeys, Services, SharedMemoryFiles, SwitchInput, read_sections,
+    Requires, Run, Section, SectionKeys, Services, SharedMemoryFiles, Sriov, SwitchInput, read_sections,
 };
 use crate::ledger::Peer;
 
@@ -122,6 +122,7 @@ actions! {
     tune: Tune,
     shared_memory: SharedMemoryFiles,
     disks: Disks,
+    sriov: Sriov,
     gpu: Gpu,
     free_memory: FreeMemory,
     hugepages: Hugepages,

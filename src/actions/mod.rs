@@ -24,6 +24,7 @@ mod run_scripts;
 mod schedule;
 mod services;
 mod shared_memory;
+mod sriov;
 mod started_units;
 mod switch_input;
 mod topology;

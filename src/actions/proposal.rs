@@ -1,5 +1,6 @@
 //! What the actions came to: what the guest wants, and why it must not start.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use crate::ledger::{
     Claim, ClaimTerms, Lease, LeaseState, Listed, ListedClaim, Note, PlannedRepair, Progress, SettingKey,
     UnitRuns,
 };
+use crate::pci::PciAddress;
 
 /// What the actions came to.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Proposal {
     pub notes: Vec<Note>,
     /// Why the guest must not start.
     pub problems: Vec<Problem>,
+    /// Functions of devices that are not there yet, and are made before the cards are looked at.
+    pub makes: BTreeSet<PciAddress>,
     /// What would be a problem now, and is looked for again once a step of the same `prepare` has been made.
     pub put_off: Vec<PutOff>,
 }
@@ -53,6 +57,10 @@ pub enum Until {
     Unmounted,
     /// The commands of `prepare` were run: a device was made, a program was ended.
     CommandsRan,
+    /// This virtual function was made, as another section says.
+    FunctionMade(PciAddress),
+    /// The same, or the commands of `prepare` were run.
+    FunctionThere(PciAddress),
 }
 
 /// Why the guest must not start, and where in the YAML file the reason lies.
@@ -78,6 +86,7 @@ impl Proposal {
             repairs: Vec::new(),
             notes: Vec::new(),
             problems: Vec::new(),
+            makes: BTreeSet::new(),
             put_off: Vec::new(),
         }
     }
@@ -110,10 +119,15 @@ impl Proposal {
         let is_wrong = !self.problems.is_empty();
         let (put_off, problems): (Vec<_>, Vec<_>) =
             mem::take(&mut self.put_off).into_iter().partition(|each| {
-                let may_pass = runs_commands
-                    || (stops_units && each.until == Until::UnitsStopped)
-                    || (unmounts && each.until == Until::Unmounted);
-                may_pass && !is_over && !is_wrong
+                let ran = runs_commands && !is_over;
+                let may_pass = match each.until {
+                    Until::UnitsStopped => ran || (stops_units && !is_over),
+                    Until::Unmounted => ran || (unmounts && !is_over),
+                    Until::CommandsRan => ran,
+                    Until::FunctionMade(function) => self.makes.contains(&function),
+                    Until::FunctionThere(function) => ran || self.makes.contains(&function),
+                };
+                may_pass && !is_wrong
             });
         // Some can pass and others not: all are told at once.
         let (put_off, also) = if problems.is_empty() { (put_off, Vec::new()) } else { (Vec::new(), put_off) };
@@ -123,13 +137,18 @@ impl Proposal {
         for (inserted, PutOff { problem, position, .. }) in problems.into_iter().enumerate() {
             self.problems.insert((position + inserted).min(self.problems.len()), problem);
         }
-        let after = match (runs_commands, unmounts) {
-            (true, _) => "`run: prepare`",
-            (false, true) => "`disks.unmount`",
-            (false, false) => "`services.stop`",
+        let after = |until: Until| match until {
+            Until::FunctionMade(function) | Until::FunctionThere(function)
+                if self.makes.contains(&function) =>
+            {
+                "`sriov`"
+            }
+            _ if runs_commands => "`run: prepare`",
+            _ if unmounts => "`disks.unmount`",
+            _ => "`services.stop`",
         };
-        for PutOff { problem, .. } in &self.put_off {
-            self.notes.push(Note::info(format!("checked after {after}: {}", problem.message)));
+        for PutOff { problem, until, .. } in &self.put_off {
+            self.notes.push(Note::info(format!("checked after {}: {}", after(*until), problem.message)));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::action::Action;
-use super::{GuestConfig, Proposal, Situation};
+use super::{GuestConfig, Proposal, Situation, Until};
 use crate::config::{Condition, Key, RequiredThing, Requires, Section};
 use crate::deadline::Deadline;
 use crate::host::{HostError, ServiceUnit, UnitActivity, UnitPresence};
@@ -41,7 +41,15 @@ impl Action for Requires {
         for condition in &self.things {
             match look_for(&condition.what, situation) {
                 Ok(()) => there.push(condition.what.to_string()),
-                Err(Missing { reason, help }) => refuse(condition, &reason, help, proposal),
+                Err(Missing { reason, help }) => match condition.what {
+                    RequiredThing::Pci(address) => proposal.refuse_until(
+                        Until::FunctionMade(address),
+                        condition.at.clone(),
+                        condition.refusal(&reason),
+                        help,
+                    ),
+                    _ => refuse(condition, &reason, help, proposal),
+                },
             }
         }
         if !there.is_empty() {

@@ -80,6 +80,7 @@ gpu:
 shared_memory:
   - {path: /dev/shm/looking-glass, size: 128MiB, owner: anna, group: kvm, mode: \"0660\"}
   - {path: /dev/kvmfr0, size: auto, mode: 0600}
+sriov: [{device: \"0000:05:00.0\", count: 4}, {device: enp6s0f1, count: auto}]
 schedule: {vcpus: {fifo: 3}, emulator: {nice: -5}, io: {nice: 19}}
 requires:
   - /dev/kvm
@@ -292,6 +293,11 @@ fn shows_people_what_is_wrong() {
             "shared_memory:\n  - {file: /dev/shm/x}\n  - {path: /tmp/x, mode: 770}\n  - {path: /dev/shm/../sda, size: 100}\n  \
              - {path: /dev/kvmfr0, size: 3MiB, owner: 1000}\n  - path: /dev/kvmfr0\n",
         ),
+        (
+            "sriov_in_other_words",
+            "sriov:\n  - {device: \"05:00.0\"}\n  - {count: 4}\n  - {device: eth0, count: 0}\n  - {device: eth0, count: \"4\"}\n  \
+             - {device: /dev/x, numvfs: 2}\n  - {device: eth1, count: 65536}\n  - eth2\n",
+        ),
         ("list_of_steps", "- hugepages\n- isolate_cpus\n"),
         ("wide_letters", "hugepages: {on_shortage: \"警告\", größe: 5s}\n"),
     ] {
@@ -333,7 +339,7 @@ usb: {devices: auto, devices: auto}
             "10:16: `hugepages.on_shortage`: expected `refuse` or `warn`, found `warm` (did you mean `warn`?)",
             "11:3: expected a key's name in `hugepages`, found the number 7",
             "12:1: unknown section `usb` (allowed here: `requires`, `conflicts`, `block_sleep`, `services`, `run`, `tune`, \
-             `shared_memory`, `disks`, `gpu`, `free_memory`, `hugepages`, `isolate_cpus`, `cpu_power`, `schedule` or `switch_input`)",
+             `shared_memory`, `disks`, `sriov`, `gpu`, `free_memory`, `hugepages`, `isolate_cpus`, `cpu_power`, `schedule` or `switch_input`)",
             "12:22: the key `devices` stands here for the second time (keep one of the two)",
         ]
     );

@@ -5,7 +5,6 @@ mod holders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::item::Item;
@@ -14,11 +13,11 @@ use super::section::Section;
 use super::services::StoppedUnit;
 use super::suggest::did_you_mean;
 use super::timeout::Timeout;
-use super::tree::{Node, shortened};
-use super::value::{Fault, choice};
+use super::tree::Node;
+use super::value::{Fault, choice, meant_address};
 use crate::gpu::{GuestReboot, KeepAwake, RecoveryStep, ResetMethod, ReturnTo};
 use crate::pci::BarSize;
-use crate::pci::{PciAddress, PciSlot};
+use crate::pci::PciAddress;
 
 pub use holders::Holders;
 
@@ -347,19 +346,7 @@ fn meant_device(text: &str) -> Option<String> {
     if let Some(auto) = did_you_mean(text, &["auto"]) {
         return Some(auto.to_owned());
     }
-    let text = shortened(text.trim());
-    let text = match text.strip_prefix("pci_") {
-        // pci_0000_03_00_0
-        Some(parts) => match parts.split('_').collect::<Vec<_>>()[..] {
-            [domain, bus, slot, function] => format!("{domain}:{bus}:{slot}.{function}"),
-            _ => return None,
-        },
-        None => text,
-    };
-    let spellings = [text.clone(), format!("0000:{text}")];
-    let address = spellings.iter().find_map(|text| PciAddress::from_str(text).ok());
-    let card = || spellings.iter().find_map(|text| text.parse::<PciSlot>().ok()?.functions().next());
-    address.or_else(card).map(|address| address.to_string())
+    meant_address(text).map(|address| address.to_string())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::word_list::WordList;
 const FILE: &str = "-";
 
 /// Sections, keys that are none of theirs, and what to do instead.
-const KEYS: [(WordList, WordList, &str); 14] = [
+const KEYS: [(WordList, WordList, &str); 16] = [
     (
         WordList("hugepages"),
         WordList("count number nr nr_hugepages pages amount memory total"),
@@ -70,6 +70,16 @@ const KEYS: [(WordList, WordList, &str); 14] = [
         WordList("- cpu_power tune isolate_cpus"),
         WordList("scaling_governor cpu_governor cpufreq"),
         "write `cpu_power: {governor: performance}`",
+    ),
+    (
+        WordList("sriov"),
+        WordList("numvfs num_vfs sriov_numvfs vfs number functions"),
+        "write `count`, or leave it out: the XML says how many the guest gets",
+    ),
+    (
+        WordList("sriov"),
+        WordList("pf parent pci address interface physfn physical_function card"),
+        "write `device`: a PCI address, or a network interface",
     ),
     (
         WordList("requires"),

@@ -7,6 +7,7 @@ use super::duration::{ParseDurationError, parse_duration};
 use super::suggest::did_you_mean;
 use super::tree::{Node, is_quoted, shortened};
 use crate::pages::{MemorySize, ParseSizeError};
+use crate::pci::{PciAddress, PciSlot};
 use crate::user_name::UserName;
 
 /// Whether something is done: `true` or `false` in the file.
@@ -154,6 +155,24 @@ pub(super) fn user(node: &Node) -> Result<UserName, Fault> {
                     most 32 of them";
         Fault::expected_like("a user's name", node, help)
     })
+}
+
+/// The PCI function that was probably meant: as `lspci` shows it or as libvirt names its devices, or the first one of a
+/// card.
+pub(super) fn meant_address(text: &str) -> Option<PciAddress> {
+    let text = shortened(text.trim());
+    let text = match text.strip_prefix("pci_") {
+        // pci_0000_03_00_0
+        Some(parts) => match parts.split('_').collect::<Vec<_>>()[..] {
+            [domain, bus, slot, function] => format!("{domain}:{bus}:{slot}.{function}"),
+            _ => return None,
+        },
+        None => text,
+    };
+    let spellings = [text.clone(), format!("0000:{text}")];
+    let address = spellings.iter().find_map(|text| PciAddress::from_str(text).ok());
+    let card = || spellings.iter().find_map(|text| text.parse::<PciSlot>().ok()?.functions().next());
+    address.or_else(card)
 }
 
 /// `a`, `b` or `c`.

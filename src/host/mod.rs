@@ -128,8 +128,9 @@ use monitors::RecentlyFound;
 pub use monitors::{MonitorFound, MonitorProblem, MonitorsFound};
 pub use pci::{
     AskedBars, BarReason, Binding, Bindings, BusReset, DriverName, DriverNameError, Expected, Health,
-    IommuMaker, Link, OfferedSizes, PciAttribute, PciFunction, PciModelName, PciTrouble, PortsAbove,
-    PowerState, ProbeReport, Probed, RescanBinding, ReservedRegion,
+    HostDrivers, IommuMaker, Link, OfferedSizes, PciAttribute, PciFunction, PciModelName, PciTrouble,
+    PortsAbove, PowerState, ProbeReport, Probed, RescanBinding, ReservedRegion, SriovCapability,
+    VirtualFunctions,
 };
 pub use power_profiles::{HeldPowerProfile, PowerProfiles};
 pub(crate) use presence::{is_named, is_named_at_once};

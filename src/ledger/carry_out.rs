@@ -57,11 +57,14 @@ impl Ledger<'_> {
         around.sort_by_key(Change::starts_unit);
         self.write_each(uuid, around, &mut terms, &mut outcome)?;
         self.run_commands(uuid, Operation::Prepare, "", &mut outcome)?;
-        let (kernel, within): (Vec<Change>, Vec<Change>) =
-            within.into_iter().partition(|change| change.setting.place() == Place::Kernel);
-        let kernel =
-            if self.turns == turns { kernel } else { self.announce_again(uuid, kernel, &mut outcome)? };
-        self.write_each(uuid, kernel, &mut terms, &mut outcome)?;
+        let (before_cards, within): (Vec<Change>, Vec<Change>) =
+            within.into_iter().partition(|change| change.setting.place().is_before_cards());
+        let before_cards = if self.turns == turns {
+            before_cards
+        } else {
+            self.announce_again(uuid, before_cards, &mut outcome)?
+        };
+        self.write_each(uuid, before_cards, &mut terms, &mut outcome)?;
         self.take_cards(uuid, cards, &mut terms, &mut outcome)?;
         self.make_repairs(uuid, mem::take(&mut plan.repairs), &mut outcome)?;
         self.gather_pages(uuid, &within, &mut terms, &mut outcome)?;

@@ -244,6 +244,7 @@ impl Ledger<'_> {
             || self.has_cards(uuid)
             || self.record.has_units_to_stop(uuid)
             || self.record.has_storage_to_bring_back(uuid)
+            || self.record.has_devices_to_remove(uuid)
             || (restarted_by.is_none() && self.has_monitors(uuid))
     }
 

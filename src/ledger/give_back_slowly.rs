@@ -9,7 +9,7 @@ use super::open::Ledger;
 use super::plan::{Extent, Plan};
 use super::record::Record;
 use super::setting::Phase;
-use super::settings::{SettingKey, StorageLayer, UnitRuns};
+use super::settings::{SettingKey, StorageLayer, UnitRuns, VirtualFunctionsOf};
 use crate::deadline::Deadline;
 use crate::guest::GuestUuid;
 use crate::host::UnitActivity;
@@ -32,6 +32,14 @@ impl Record {
     pub fn has_storage_to_bring_back(&self, uuid: GuestUuid) -> bool {
         self.claims_of::<StorageLayer>(uuid).next().is_some()
             || self.owed_by(uuid).any(|entry| matches!(entry.key(), SettingKey::Storage(_)))
+    }
+
+    /// Whether devices were made that go when this guest does: the kernel takes a second for it at least.
+    #[must_use]
+    pub fn has_devices_to_remove(&self, uuid: GuestUuid) -> bool {
+        let mut functions = self.claims_of::<VirtualFunctionsOf>(uuid).map(|(entry, _)| entry);
+        functions.any(|entry| entry.claims.len() == 1 && entry.written != entry.baseline)
+            || self.owed_by(uuid).any(|entry| matches!(entry.key(), SettingKey::VirtualFunctions(_)))
     }
 
     /// Whether a guest holds something that may take its time to be given back.

@@ -188,6 +188,8 @@ pub enum Place {
     Kernel,
     /// Memory that guests and programs of the host have in common.
     SharedMemory,
+    /// Functions of a device that are made for guests.
+    VirtualFunctions,
     /// Desktops on the host's own seat.
     Desktops,
     /// What desktops are told of a card, so that they let go of it.
@@ -232,6 +234,13 @@ pub enum Place {
     Threads,
     /// Monitors.
     Monitors,
+}
+
+impl Place {
+    /// Whether what is taken within the commands is taken before the cards: values of the kernel, and devices that are made.
+    pub(super) fn is_before_cards(self) -> bool {
+        matches!(self, Self::Kernel | Self::VirtualFunctions)
+    }
 }
 
 /// How a setting is taken, held and given back.

@@ -12,7 +12,7 @@ use crate::guest::{Guest, GuestUuid};
 use crate::host::{Host, xml_file};
 use crate::ledger::{
     Lease, LeaseState, Ledger, LedgerError, ListedClaim, Note, Outcome, Peer, Plan, Progress, Purpose,
-    Record, SettingPhase, Try,
+    Record, SettingKey, SettingPhase, Try,
 };
 
 /// What `prepare` would do.
@@ -26,7 +26,10 @@ pub struct PreparePlan {
     first: Option<FirstPart>,
 }
 
-/// The part of a `prepare` after which some checks are made again: units are stopped and commands run.
+/// How often checks are put off in one `prepare`: a command may make a device of which functions are made then.
+const MOST_PARTS: usize = 2;
+
+/// The part of a `prepare` after which some checks are made again: units are stopped, commands run, functions made.
 #[derive(Debug)]
 struct FirstPart {
     lease: Lease,
@@ -34,18 +37,22 @@ struct FirstPart {
 }
 
 impl FirstPart {
-    /// What of a proposal comes before the checks that are put off; none where none is.
+    /// What of a proposal comes before the checks that are put off; none where none is. Where functions are made all is
+    /// looked at once more: what the XML hands over is there only then.
     fn of(proposal: &Proposal) -> Option<Self> {
-        if proposal.put_off.is_empty() {
+        if proposal.put_off.is_empty() && proposal.makes.is_empty() {
             return None;
         }
         let claims = proposal.claims.iter();
-        let around = |claim: &&ListedClaim| claim.key().traits().phase == SettingPhase::AroundCommands;
+        let is_first = |claim: &&ListedClaim| {
+            claim.key().traits().phase == SettingPhase::AroundCommands
+                || matches!(claim.key(), SettingKey::VirtualFunctions(_))
+        };
         // Cards and monitors are chosen once everything was checked.
         let mut lease = proposal.lease.clone();
         lease.cards.clear();
         lease.monitors.clear();
-        Some(Self { lease, claims: claims.filter(around).cloned().collect() })
+        Some(Self { lease, claims: claims.filter(is_first).cloned().collect() })
     }
 }
 
@@ -78,12 +85,12 @@ pub fn plan_prepare(
     for (command, key) in proposal.lease.commands.list.iter_mut().zip(&proposal.command_keys) {
         command.place = Some(loaded.place_of(key));
     }
-    let first = FirstPart::of(&proposal);
-    let Proposal { mut lease, claims, repairs, mut notes, .. } = proposal;
-    notes.extend(actions::origins_in_words(&loaded.from_groups).into_iter().map(Note::info));
     if let Some(begun) = begun_by_this_process(record, host, guest) {
-        lease.commands = begun.commands.clone();
+        proposal.lease.commands = begun.commands.clone();
     }
+    let first = FirstPart::of(&proposal);
+    let Proposal { lease, claims, repairs, mut notes, .. } = proposal;
+    notes.extend(actions::origins_in_words(&loaded.from_groups).into_iter().map(Note::info));
     let plan = Plan::take(record, host, guest.uuid, lease, &claims, deadline)?.with_repairs(repairs);
     Ok(PreparePlan { plan, notes, first })
 }
@@ -228,7 +235,8 @@ fn plan_to_take(
     if loaded.config.run.as_ref().is_some_and(Run::wants_xml) {
         ledger.keep_xml(guest.uuid, xml)?;
     }
-    if let Some(FirstPart { lease, claims }) = prepared.first.take() {
+    for _ in 0..MOST_PARTS {
+        let Some(FirstPart { lease, claims }) = prepared.first.take() else { break };
         report.absorb(ledger.take_with_commands(guest.uuid, lease, &claims)?);
         prepared = plan(ledger)?;
     }

@@ -51,6 +51,15 @@ impl PciAddress {
         self.function
     }
 
+    /// The function whose routing number (bus, slot and function in 8, 5 and 3 bits) is so much higher, in the same
+    /// domain; none beyond its last bus.
+    #[must_use]
+    pub fn at_distance(self, distance: u32) -> Option<Self> {
+        let number = u32::from(self.bus) << 8 | u32::from(self.slot) << 3 | u32::from(self.function);
+        let [bus, slot_and_function] = u16::try_from(number.checked_add(distance)?).ok()?.to_be_bytes();
+        Self::new(self.domain, bus, slot_and_function >> 3, slot_and_function & 7)
+    }
+
     /// The number of its bus.
     #[must_use]
     pub const fn bus(self) -> u8 {
@@ -205,6 +214,16 @@ mod tests {
         assert_eq!("10000:e1:1f".parse(), Ok(slot));
         assert_eq!(slot.functions().nth(3), Some(address));
         assert!("10000:e1:1f.3".parse::<PciSlot>().is_err());
+    }
+
+    #[test]
+    fn routing_numbers_go_on_at_the_next_bus() {
+        let address = |text: &str| text.parse::<PciAddress>().unwrap();
+        for (distance, expected) in [(0, "0001:06:00.1"), (0x80, "0001:06:10.1"), (0x182, "0001:07:10.3")] {
+            assert_eq!(address("0001:06:00.1").at_distance(distance), Some(address(expected)));
+        }
+        assert_eq!(address("0000:ff:1f.0").at_distance(8), None);
+        assert_eq!(address("0000:00:00.1").at_distance(u32::MAX), None);
     }
 
     #[test]

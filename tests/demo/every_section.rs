@@ -29,8 +29,12 @@ const CARD_DRIVE_AND_NETWORK: &str = "<on_reboot>destroy</on_reboot><devices>\
     <interface type='hostdev' managed='yes'><source><address type='pci' bus='0x06' function='2'/></source></interface>\
     A=0x16:0x00.0</devices>";
 
+const FUNCTIONS: &str = "<devices>A=0x21:0x10.0 A=0x21:0x10.4</devices>";
+const FUNCTIONS_AND_CARD: &str =
+    "<on_reboot>destroy</on_reboot><devices>A=0x0b:0x00.0 A=0x0b:0x00.1 A=0x21:0x10.4</devices>";
+
 /// YAML, what the XML has, and words that the output has.
-const FILES: [(&str, &str, &str); 74] = [
+const FILES: [(&str, &str, &str); 77] = [
     ("requires: [srv-games.mount, {unit: pipewire.service, user: anna}]", PLAIN, "required, and there"),
     ("requires: [/dev/kvm, /srv/games, /etc/passwd, /]", PLAIN, "the path /srv/games"),
     ("requires: [\"046d:c52b\", \"0000:44:00.0\", \"0000:03:00.0\"]", PLAIN, "USB device 046d:c52b"),
@@ -86,6 +90,9 @@ const FILES: [(&str, &str, &str); 74] = [
     ("disks: {unmount: [/games/more, /games]}", PLAIN, "mount /games/more  ext4 (relatime,rw) -> down"),
     ("disks: {unmount: [/games, /dev/sdq2], timeout: 30s}", DRIVE, "swap /dev/sdq2"),
     ("disks: {}\ngpu: {}", CARD_DRIVE_AND_NETWORK, "PCI device 0000:05:00.0"),
+    ("sriov: {device: \"0000:21:00.0\", count: 4}", PLAIN, "none -> 4, without drivers of the host"),
+    ("sriov: [{device: enp33s0f1}]", FUNCTIONS, "a network card with 7 virtual functions (enp33s0f1)"),
+    ("sriov: {device: \"0000:21:00.0\"}\ngpu: {}", FUNCTIONS_AND_CARD, "none -> 3"),
     ("gpu: {}", CARD, "graphics card 0000:0b:00.0, 0000:0b:00.1, as one of NVIDIA's"),
     ("gpu: {}", ONE_FUNCTION, "graphics card 0000:16:00.0, as one of NVIDIA's"),
     ("gpu: {}", INTELS, "graphics card 0000:00:02.0, as one of Intel's"),

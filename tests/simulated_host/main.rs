@@ -29,6 +29,7 @@ mod refusals;
 mod schedule;
 mod shared_memory;
 mod slow_peers;
+mod sriov;
 mod started_units;
 mod support;
 mod tune;

@@ -141,7 +141,7 @@ fn refuse_absent(
     match quarantines.iter().find(|quarantine| quarantine.terms.functions.contains(address)) {
         Some(quarantine) => safety::refuse_quarantined(quarantine, situation, proposal),
         None => proposal.refuse_until(
-            Until::CommandsRan,
+            Until::FunctionThere(address),
             DEVICES,
             format!("the guest's XML hands over {hostdev}, but this host has no such device"),
             suggestion(address, situation)?,

@@ -16,6 +16,7 @@ mod modules_alias;
 mod probe;
 mod recovery;
 mod reserved_regions;
+mod sriov;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -36,6 +37,7 @@ pub use probe::{Expected, Health, ProbeReport, Probed};
 pub(in crate::host) use probe::{Look, look_at_each};
 pub use recovery::RescanBinding;
 pub use reserved_regions::{IommuMaker, ReservedRegion};
+pub use sriov::{HostDrivers, SriovCapability, VirtualFunctions};
 pub use trouble::{BarReason, PciTrouble};
 
 use crate::pci::PciAddress;

@@ -16,6 +16,7 @@ mod sleep;
 mod storage;
 mod threads;
 mod units;
+mod virtual_functions;
 mod words;
 
 use std::cmp::Ordering;
@@ -46,6 +47,7 @@ pub use sleep::{LidSwitch, MaskedSleep};
 pub use storage::StorageLayer;
 pub use threads::ThreadScheduling;
 pub use units::{I2cDevModule, ModulePresence, UnitRuns};
+pub use virtual_functions::VirtualFunctionsOf;
 pub use words::{OrNone, WordList};
 
 /// A setting of the list.
@@ -265,6 +267,7 @@ settings! {
     Attribute(Attribute) = "attribute",
     KernelFile(KernelFile) = "kernel-file",
     SharedMemory(SharedMemoryAt) = "shared-memory",
+    VirtualFunctions(VirtualFunctionsOf) = "virtual-functions",
     GraphicalSessions(GraphicalSessions) = "graphical-sessions",
     DrmEvent(LastDrmEvent) = "drm-event",
     CardUsers(CardUsers) = "card-users",

@@ -42,4 +42,6 @@ expect "display's group" "$(group 0000:04:00.0)" 0000:04:00.0
 expect "display" "$(driver 0000:04:00.0)" bochs-drm
 expect "network card's group" "$(group 0000:05:00.0)" 0000:05:00.0
 expect "network card" "$(driver 0000:05:00.0)" e1000e
+expect "card with virtual functions" "$(ids 0000:06:00.0)" 0x8086:0x10c9
+[[ ! -e /sys/bus/pci/devices/0000:06:00.0/driver ]] || fail "0000:06:00.0 has a driver"
 compgen -G '/dev/dri/card*' >/dev/null || fail "no /dev/dri/card*"

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::pattern::{INTELS, Kind, Pattern};
+use super::virtual_functions::{self, SriovCard};
 use super::{Added, of_card};
 use crate::actions::GuestConfig;
 use crate::config::{DeviceChoice, Gpu, RequiredThing};
@@ -31,7 +32,8 @@ struct Device {
 /// Without a section `gpu` nothing looks at what the XML hands over, but for drives.
 pub(super) fn of(host: &str, guest: &Guest, config: &GuestConfig, root: &Path) -> io::Result<Added> {
     let mut added = Added::default();
-    let devices = named(guest, config, root);
+    let cards = virtual_functions::cards(guest, config);
+    let devices = named(guest, config, &cards, root);
     let all: BTreeSet<PciAddress> = devices.iter().flat_map(|device| device.functions.clone()).collect();
     let mut ports = PORTS
         .into_iter()
@@ -71,14 +73,18 @@ pub(super) fn of(host: &str, guest: &Guest, config: &GuestConfig, root: &Path) -
                 added.words.push(format!("graphics card {}, as one of {maker}", listed(&functions)));
                 of_card(gpu, &first, &mut added);
             }
+            _ if cards.iter().any(|card| functions.contains(&card.address)) => {}
             _ => added.words.push(format!("device {}, as {}", listed(&functions), kind.words())),
         }
+    }
+    for card in &cards {
+        virtual_functions::of_card(card, &mut added);
     }
     Ok(added)
 }
 
 /// The devices that the files name, by their slots.
-fn named(guest: &Guest, config: &GuestConfig, root: &Path) -> Vec<Device> {
+fn named(guest: &Guest, config: &GuestConfig, cards: &[SriovCard], root: &Path) -> Vec<Device> {
     let hostdevs: Vec<(PciAddress, HostdevPlace)> = match (&config.gpu, &config.disks) {
         (None, None) => Vec::new(),
         _ => guest.pci_hostdevs.iter().map(|hostdev| (hostdev.address, hostdev.place)).collect(),
@@ -91,6 +97,8 @@ fn named(guest: &Guest, config: &GuestConfig, root: &Path) -> Vec<Device> {
     let mut all: BTreeSet<PciAddress> = hostdevs.iter().map(|(address, _)| *address).collect();
     let handed_over: BTreeSet<PciSlot> = all.iter().map(|address| address.slot()).collect();
     all.extend(required);
+    all.retain(|address| !cards.iter().any(|card| card.functions.contains(address)));
+    all.extend(cards.iter().map(|card| card.address));
     let graphics = config.gpu.as_ref().map(|gpu| graphics(gpu, &hostdevs, root)).unwrap_or_default();
     let slots: BTreeSet<PciSlot> = all.iter().map(|address| address.slot()).collect();
     let device = |slot: PciSlot| {
@@ -99,6 +107,7 @@ fn named(guest: &Guest, config: &GuestConfig, root: &Path) -> Vec<Device> {
         let place = hostdevs.iter().find(|(address, _)| address.slot() == slot).map(|(_, place)| *place);
         let kind = match place {
             _ if graphics.contains(&slot) => Kind::Graphics,
+            None if cards.iter().any(|card| card.address.slot() == slot) => Kind::Network,
             _ if !handed_over.contains(&slot) => Kind::Required,
             Some(HostdevPlace::NvmeDisk) => Kind::Drive,
             Some(HostdevPlace::Interface) => Kind::Network,

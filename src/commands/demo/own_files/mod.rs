@@ -10,6 +10,7 @@ mod things;
 mod tune;
 mod units;
 mod users;
+mod virtual_functions;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -21,6 +21,9 @@ impl SimulatedFiles {
         if named != NO_OVERRIDE && !named.is_empty() {
             return Ok(if is_there(&named) { vec![named] } else { Vec::new() });
         }
+        if !self.may_be_probed(function) {
+            return Ok(Vec::new());
+        }
         let bare = |number: String| number.trim_start_matches("0x").to_owned();
         let id = format!("{}:{}", bare(text("vendor")?), bare(text("device")?));
         let class = format!("class {}", bare(text("class")?).get(..4).unwrap_or_default());

@@ -17,7 +17,7 @@
 //! Faults: `dead` (reads ff, and no driver but vfio's takes it), `dead until WHAT` (the same, until `reset`,
 //! `reset_subordinate`, `rescan`, `power` or `mem` was tried), `stays-away` (does not come back after it was removed),
 //! `probe-fails`, and where the kernel does not come back: `config-hangs`, `probe-hangs`, `unbind-hangs`,
-//! `remove-hangs` and `reset-hangs`. With `-oopses` in place of `-hangs` it fails there, and with `-is-killed` a signal
+//! `remove-hangs`, `sriov-hangs` and `reset-hangs`. With `-oopses` in place of `-hangs` it fails there, and with `-is-killed` a signal
 //! ends the process that asked for it. What concerns one driver only has its name after it; a number is that of the
 //! process left behind, which is 1 otherwise.
 
@@ -25,6 +25,7 @@ mod bus;
 mod drivers;
 mod faults;
 mod settings;
+mod sriov;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,8 @@ impl SimulatedFiles {
             }
             "d3cold_allowed" => self.set_one_of(path, value, &["0", "1"]),
             "reset_method" => self.set_reset_method(function, value),
+            "sriov_numvfs" => self.set_numvfs(function, path, value),
+            "sriov_drivers_autoprobe" => self.set_one_of(path, value, &["0", "1"]),
             "reset" | "reset_subordinate" => self.reset(function, path, value),
             "remove" => self.remove_function(function, value),
             "rescan" => self.rescan(function, value),
