@@ -16,6 +16,7 @@ use crate::config::{
 use crate::event::Operation;
 use crate::host::{Host, HostError};
 use crate::key_path::KeyPath;
+use crate::ledger::Peer;
 
 /// How long `prepare` and `start` have in all; README.md, "Promises".
 const IN_ALL: Duration = Operation::Prepare.budget();
@@ -26,6 +27,13 @@ impl Action for Run {
 
     fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
         file.item(Self::SECTION).map(Self::read)
+    }
+
+    /// Users may be those of a directory service, and their folders may hang.
+    fn peer(&self) -> Peer {
+        let has_user =
+            |entry: &RunEntry| matches!(entry, RunEntry::Command(command) if command.user.is_some());
+        if self.entries.iter().any(has_user) { Peer::MayHang } else { Peer::Kernel }
     }
 
     fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {
@@ -115,9 +123,17 @@ fn check(
     let mut owner = None;
     if let Some(name) = &command.user {
         match situation.host.user(name.as_str())? {
-            Some(user) => owner = Some(user.uid),
+            Some(user) => {
+                owner = Some(user.uid);
+                if user.is_person() && !situation.host.is_logged_in(&user)? {
+                    proposal.inform(format!(
+                        "{name} is not logged in: {} would run without a session, thus without a display",
+                        command.command.first().map_or("the command", String::as_str)
+                    ));
+                }
+            }
             None => {
-                let help = "it has to be in /etc/passwd";
+                let help = format!("`getent passwd {name}` asks all that this host knows users from");
                 proposal.refuse(place, format!("this host has no user {name}"), help);
                 return Ok(());
             }

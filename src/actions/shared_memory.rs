@@ -4,7 +4,7 @@ use super::action::Action;
 use super::{GuestConfig, Proposal, Situation};
 use crate::config::{Key, Section, SharedMemoryFile, SharedMemoryFiles};
 use crate::host::HostError;
-use crate::ledger::SharedMemoryAt;
+use crate::ledger::{Peer, SharedMemoryAt};
 use crate::pages::MemorySize;
 use crate::shared_memory::{SharedMemory, SharedMemoryKind};
 
@@ -17,6 +17,10 @@ impl Action for SharedMemoryFiles {
 
     fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
         file.item(Self::SECTION).map(Self::read)
+    }
+
+    fn peer(&self) -> Peer {
+        if self.files.iter().any(|file| file.owner.is_some()) { Peer::MayHang } else { Peer::Kernel }
     }
 
     fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {

@@ -6,7 +6,7 @@ use crate::config::{Key, PhysicalFunction, Section, Sriov, SriovDevice};
 use crate::deadline::Deadline;
 use crate::host::{HostError, SriovCapability, VirtualFunctions};
 use crate::key_path::KeyPath;
-use crate::ledger::{PciBindings, VirtualFunctionsOf};
+use crate::ledger::{PciBindings, Peer, VirtualFunctionsOf};
 use crate::pci::PciAddress;
 
 /// How long a look at the functions that are there may take; the ledger is locked meanwhile.
@@ -18,6 +18,11 @@ impl Action for Sriov {
 
     fn read(file: &mut Section<'_>, _before: &GuestConfig) -> Option<Self> {
         file.item(Self::SECTION).map(Self::read)
+    }
+
+    /// A driver that is making or taking functions keeps the kernel from telling their number.
+    fn peer(&self) -> Peer {
+        Peer::MayHang
     }
 
     fn propose(&self, situation: Situation<'_>, proposal: &mut Proposal) -> Result<(), HostError> {

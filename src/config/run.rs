@@ -84,7 +84,12 @@ impl Run {
             "",
             "the command is skipped, and the log says so, if there is such a file when its turn comes",
         ),
-        Key::new("user", "a user's name", "root", "as whom it runs"),
+        Key::new(
+            "user",
+            "a user's name",
+            "root",
+            "as whom it runs, and in whose session: with its bus, runtime folder and display, if that user is logged in",
+        ),
         Key::new(
             "on_failure",
             "`warn`, `refuse`",

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Host;
 use super::monitors::MonitorsFound;
 use super::service::{ServiceUnit, UnitStatus};
+use super::user::User;
 use crate::monitor::{MonitorFeature, VcpValue};
 use crate::user_name::UserName;
 
@@ -22,6 +23,7 @@ struct Answers {
     /// Block devices, by their paths: whether somebody has them for itself alone.
     held: BTreeMap<PathBuf, bool>,
     units: BTreeMap<ServiceUnit, UnitStatus>,
+    directory_users: BTreeMap<String, Option<User>>,
     /// Users whose service manager did not answer in time.
     silent: BTreeSet<UserName>,
 }
@@ -89,6 +91,16 @@ impl EarlyAnswers {
         });
     }
 
+    pub(super) fn directory_user(&self, name: &str) -> Option<Option<User>> {
+        self.get(|answers| answers.directory_users.get(name).cloned())
+    }
+
+    pub(super) fn keep_directory_user(&self, name: &str, user: Option<&User>) {
+        self.keep(|answers| {
+            answers.directory_users.insert(name.to_owned(), user.cloned());
+        });
+    }
+
     pub(super) fn is_silent(&self, user: &UserName) -> bool {
         self.get(|answers| Some(answers.silent.contains(user))).unwrap_or(false)
     }
@@ -101,8 +113,8 @@ impl EarlyAnswers {
 }
 
 impl Host {
-    /// Keeps what monitors, file systems, drives and users' service managers say from now on, and says the same again when it is
-    /// asked for once more.
+    /// Keeps what monitors, file systems, drives, directory services and users' service managers say from now on, and says
+    /// the same again when it is asked for once more.
     pub(crate) fn keep_answers(&self) {
         *self.early_answers.lock() = Some(Answers::default());
     }

@@ -17,6 +17,7 @@ mod cpu;
 mod cpu_events;
 mod descendants;
 mod detached;
+mod directory_user;
 mod display;
 mod early_answers;
 mod error;
@@ -63,6 +64,7 @@ mod root_path;
 mod sched;
 mod script_tree;
 mod service;
+mod session;
 mod shared_memory;
 pub mod simulated;
 mod sleep_masks;
@@ -142,6 +144,7 @@ pub(crate) use root_path::ROOT_PATH;
 pub use service::{
     ServiceUnit, SystemState, UnitActivity, UnitManager, UnitPresence, UnitRelations, UnitState, UnitStatus,
 };
+pub use session::{Session, Variable};
 pub use sleep_masks::SleepMasks;
 pub(crate) use state_dir::LOCK_RETRY;
 pub use state_dir::{LockFile, STATE_DIR, SharedLock};

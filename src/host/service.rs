@@ -1,6 +1,7 @@
 //! Units that step aside for a guest: the system's services and those of users.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a service has to stay up before it counts: one of `Type=simple` is up as soon as its process is made, before
 /// that has read its configuration. Chosen, not measured.
 const STAYS_UP: Duration = Duration::from_millis(500);
+
+/// How long a file system may take that a user has mounted. Chosen, as for that user's service manager.
+const MOUNTED_BY_USER: Duration = Duration::from_secs(2);
 
 /// A unit of the system, or of one user's own manager.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -203,7 +207,7 @@ impl Host {
         if let Some(status) = self.early_answers.unit(unit) {
             return Ok(status);
         }
-        let manager = self.manager_of(unit)?;
+        let manager = self.manager_of(unit, deadline)?;
         if self.early_answers.is_silent(user) {
             let reason = "the user's service manager does not answer";
             return Err(HostError::late_call("systemctl --user", &unit.to_string(), reason));
@@ -236,7 +240,7 @@ impl Host {
         activity: UnitActivity,
         deadline: Deadline,
     ) -> Result<(), HostError> {
-        let manager = self.manager_of(unit)?;
+        let manager = self.manager_of(unit, deadline)?;
         match activity {
             UnitActivity::Stopped => self.units.stop_unit(&manager, &unit.unit, deadline),
             UnitActivity::Running => self.units.start_unit(&manager, &unit.unit, deadline),
@@ -291,12 +295,14 @@ impl Host {
         }
     }
 
-    fn manager_of(&self, unit: &ServiceUnit) -> Result<UnitManager, HostError> {
+    fn manager_of(&self, unit: &ServiceUnit, deadline: Deadline) -> Result<UnitManager, HostError> {
         let Some(name) = &unit.user else { return Ok(UnitManager::System) };
         let user = self
             .user(name.as_str())?
             .ok_or_else(|| HostError::gone(format!("the host has no user {name}")))?;
-        if self.is_present(format!("{}/systemd/private", user_runtime_dir(user.uid))) {
+        // The folder is the user's, who may have mounted anything there.
+        let socket = format!("{}/systemd/private", user_runtime_dir(user.uid));
+        if self.is_path_there(Path::new(&socket), Deadline::after(MOUNTED_BY_USER).earlier(deadline))? {
             Ok(UnitManager::User(user))
         } else {
             Err(HostError::gone(format!("{name} is not logged in, so that none of the user's units runs")))

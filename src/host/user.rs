@@ -1,7 +1,6 @@
-//! The machine's users, as its files have them.
+//! The machine's users: as its files have them, or a directory service (`directory_user`).
 //!
-//! `getpwnam` is not used: the C library is linked in, and would have to load plug-ins of another one to answer. So
-//! users that only a directory service knows are not found.
+//! `getpwnam` is not used: the C library is linked in, and would have to load plug-ins of another one to answer.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -28,33 +27,31 @@ pub struct User {
 }
 
 impl Host {
-    /// A user from `/etc/passwd`, with the groups of `/etc/group`; none if there is no such user.
+    /// A user from `/etc/passwd`, with the groups of `/etc/group`, or else from a directory service, which has 4 s to
+    /// answer; none if there is no such user.
     ///
     /// # Errors
-    /// A file is not there, or the user's line makes no sense.
+    /// A file is not there, or the user's line makes no sense; a directory service does not answer.
     pub fn user(&self, name: &str) -> Result<Option<User>, HostError> {
         let users = self.bytes(USERS)?;
-        let Some(fields) = lines(&users).find(|fields| fields[0] == name.as_bytes() && !name.is_empty())
-        else {
+        let of_user = |line: &&[u8]| line.split(|byte| *byte == b':').next() == Some(name.as_bytes());
+        if name.is_empty() {
             return Ok(None);
+        }
+        let Some(line) = users.split(|byte| *byte == b'\n').find(of_user) else {
+            return self.directory_user(name);
         };
-        let (Some(uid), Some(gid)) = (number(&fields, 2), number(&fields, 3)) else {
-            let reason = format!("the line of `{name}` has no user and group number");
-            return Err(HostError::content(Path::new(USERS), reason));
-        };
-        let mut groups = vec![gid];
+        let mut user = user_of_line(Path::new(USERS), line)?;
         for fields in lines(&self.bytes(GROUPS)?) {
             let mut members = fields.get(3).into_iter().flat_map(|names| names.split(|byte| *byte == b','));
             if let Some(group) = number(&fields, 2)
                 && members.any(|member| member == name.as_bytes())
-                && !groups.contains(&group)
+                && !user.groups.contains(&group)
             {
-                groups.push(group);
+                user.groups.push(group);
             }
         }
-        let home = fields.get(5).filter(|home| home.starts_with(b"/")).map_or(&b"/"[..], |home| home);
-        let home = PathBuf::from(OsStr::from_bytes(home));
-        Ok(Some(User { name: name.to_owned(), uid, gid, groups, home }))
+        Ok(Some(user))
     }
 
     /// The name of a user by number; none where `/etc/passwd` has none.
@@ -88,6 +85,21 @@ impl Host {
         let path = Path::new(path);
         self.files.read(path).map_err(|error| HostError::read(path, error))
     }
+}
+
+/// A user from a line in the manner of `passwd(5)`, with the first group alone.
+///
+/// # Errors
+/// The line has no numbers; `source` is where it is from.
+pub(super) fn user_of_line(source: &Path, line: &[u8]) -> Result<User, HostError> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+    let name = String::from_utf8_lossy(fields[0]).into_owned();
+    let (Some(uid), Some(gid)) = (number(&fields, 2), number(&fields, 3)) else {
+        let reason = format!("the line of `{name}` has no user and group number");
+        return Err(HostError::content(source, reason));
+    };
+    let home = fields.get(5).filter(|home| home.starts_with(b"/")).map_or(&b"/"[..], |home| home);
+    Ok(User { name, uid, gid, groups: vec![gid], home: PathBuf::from(OsStr::from_bytes(home)) })
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {

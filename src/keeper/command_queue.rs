@@ -19,7 +19,9 @@ use crate::command::{Command, CommandMode, OnCommandFailure, Program};
 use crate::deadline::Deadline;
 use crate::event::Operation;
 use crate::guest::{GuestName, GuestUuid};
-use crate::host::{CommandEnd, CommandLine, Host, LocalSocket, ROOT_PATH, User, send, xml_file};
+use crate::host::{
+    CommandEnd, CommandLine, Host, LocalSocket, ROOT_PATH, Session, User, Variable, send, xml_file,
+};
 use crate::keeper_protocol::{Answer, AnswerAt, Beginning, CommandBatch, CommandFailure};
 use crate::ledger::CommandNews;
 use crate::lifecycle;
@@ -230,6 +232,7 @@ impl Runner {
         end: Option<Deadline>,
     ) -> Result<(), Failed> {
         let user = command.user.as_ref().map(|name| self.user(name)).transpose().map_err(Failed::before)?;
+        let session = user.as_ref().map(|user| self.session_of(user, command)).unwrap_or_default();
         for (number, step) in self.steps(command, batch).map_err(Failed::before)?.into_iter().enumerate() {
             let program = step.program.clone();
             let owner = user.as_ref().map(|user| user.uid);
@@ -238,7 +241,7 @@ impl Runner {
             let line = CommandLine {
                 program: step.program,
                 arguments: step.arguments,
-                environment: self.environment(command, batch, user.as_ref()),
+                environment: self.environment(command, batch, user.as_ref(), &session),
                 user: user.clone(),
                 stdin: step.stdin,
             };
@@ -295,6 +298,29 @@ impl Runner {
         user.ok_or_else(|| format!("this host has no user {name}"))
     }
 
+    /// What leads a command to its user's session. One without that runs all the same, and fails by itself if it needs it.
+    fn session_of(&self, user: &User, command: &Command) -> Vec<Variable> {
+        let (variables, missing) = match self.host.session_of(user) {
+            Ok(Session::Open(variables)) => (variables, None),
+            Ok(Session::WithoutDesktop(variables, reason)) => {
+                (variables, Some(format!("it has no display of {}: {reason}", user.name)))
+            }
+            Ok(Session::None) if user.is_person() => (
+                Vec::new(),
+                Some(format!(
+                    "{} is not logged in: it has neither a bus of the user nor a display",
+                    user.name
+                )),
+            ),
+            Ok(Session::None) => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some(format!("it is without the session of {}: {error}", user.name))),
+        };
+        if let Some(missing) = missing {
+            tracing::warn!("{}", command.say(format_args!("{command}: {missing}")));
+        }
+        variables
+    }
+
     /// The programs of a command: one, or all scripts of a folder.
     fn steps(&self, command: &Command, batch: &CommandBatch) -> Result<Vec<Step>, String> {
         let (event, sub_operation) = (batch.event.as_str(), batch.event.sub_operation());
@@ -327,6 +353,7 @@ impl Runner {
         command: &Command,
         batch: &CommandBatch,
         user: Option<&User>,
+        session: &[Variable],
     ) -> Vec<(OsString, OsString)> {
         let mut environment: Vec<(&str, OsString)> = vec![
             ("PATH", ROOT_PATH.into()),
@@ -341,6 +368,7 @@ impl Runner {
             environment.push(("USER", OsString::from(&user.name)));
             environment.push(("LOGNAME", OsString::from(&user.name)));
         }
+        environment.extend(session.iter().map(|(name, value)| (*name, OsString::from(value))));
         if let Some(qemu) = batch.qemu {
             environment.push(("VFIO_HOOK_QEMU_PID", qemu.to_string().into()));
         }
@@ -464,7 +492,7 @@ mod tests {
             qemu: Some(4711),
         };
         let get = |batch: &CommandBatch, name: &str| -> Vec<OsString> {
-            let all = runner.environment(&command, batch, None);
+            let all = runner.environment(&command, batch, None, &[]);
             all.into_iter().filter(|(other, _)| other == name).map(|(_, value)| value).collect()
         };
         assert_eq!(get(&batch, "LANG"), ["de_DE.UTF-8"]);

@@ -11,6 +11,7 @@ use crate::host::error::HostError;
 use crate::host::files::Files;
 use crate::host::service::{SystemState, UnitManager, UnitPresence, UnitRelations, UnitState, UnitStatus};
 use crate::host::systemd::{UnitName, Units};
+use crate::host::user::User;
 use crate::unit_file_name::UnitFileName;
 
 /// Where the simulated systemd keeps a unit's property.
@@ -113,6 +114,13 @@ impl Units for SimulatedUnits {
                 starts: list("Requires"),
             },
         })
+    }
+
+    fn environment(&self, user: &User, deadline: Deadline) -> Result<Vec<String>, HostError> {
+        let path = PathBuf::from(format!("/simulated/systemd-of-{}/environment", user.uid));
+        in_time(&path, deadline)?;
+        let text = self.0.text(&path).unwrap_or_default();
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     fn system_state(&self, deadline: Deadline) -> Result<SystemState, HostError> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::HostError;
 use super::service::{SystemState, UnitManager, UnitStatus};
+use super::user::User;
 use crate::cpuset::CpuSet;
 use crate::deadline::Deadline;
 use crate::unit_file_name::UnitFileName;
@@ -119,6 +120,12 @@ pub trait Units: Send + Sync {
         unit: &UnitFileName,
         deadline: Deadline,
     ) -> Result<UnitStatus, HostError>;
+
+    /// What a user's service manager gives its units, a line each, as `systemctl show-environment` prints it.
+    ///
+    /// # Errors
+    /// The manager does not answer.
+    fn environment(&self, user: &User, deadline: Deadline) -> Result<Vec<String>, HostError>;
 
     /// `SystemState`: whether the host is being shut down or rebooted.
     ///

@@ -11,6 +11,7 @@ use crate::deadline::Deadline;
 use crate::failpoint;
 use crate::host::HostError;
 use crate::host::service::{SystemState, UnitManager, UnitStatus};
+use crate::host::user::User;
 use crate::unit_file_name::UnitFileName;
 
 /// The units of the running system.
@@ -73,6 +74,10 @@ impl Units for SystemUnits {
             UnitManager::System => unit_calls::unit_status(&self.0, unit, deadline),
             UnitManager::User(user) => user_units::unit_status(user, unit, &unit_calls::PROPERTIES, deadline),
         }
+    }
+
+    fn environment(&self, user: &User, deadline: Deadline) -> Result<Vec<String>, HostError> {
+        user_units::environment(user, deadline)
     }
 
     fn system_state(&self, deadline: Deadline) -> Result<SystemState, HostError> {

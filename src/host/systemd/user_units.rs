@@ -42,6 +42,12 @@ pub(super) fn unit_status(
     Ok(status_of(text, list))
 }
 
+/// `systemctl show-environment`.
+pub(super) fn environment(user: &User, deadline: Deadline) -> Result<Vec<String>, HostError> {
+    let deadline = Deadline::after(ASKED).earlier(deadline);
+    run(user, &["show-environment"], &format!("the service manager of {}", user.name), deadline)
+}
+
 /// Waits until it has stopped.
 pub(super) fn stop_unit(user: &User, unit: &UnitFileName, deadline: Deadline) -> Result<(), HostError> {
     failpoint::reached("setting");
@@ -70,8 +76,14 @@ fn systemctl(
     unit: &UnitFileName,
     deadline: Deadline,
 ) -> Result<Vec<String>, HostError> {
+    let words: Vec<&str> = arguments.iter().copied().chain(["--", unit.as_str()]).collect();
+    run(user, &words, &format!("{unit} of {}", user.name), deadline)
+}
+
+/// Runs `systemctl --user` with these words; the place is what it is about.
+fn run(user: &User, words: &[&str], place: &str, deadline: Deadline) -> Result<Vec<String>, HostError> {
     let program = find_program("systemctl").unwrap_or_else(|| PathBuf::from(SYSTEMCTL));
-    let words = ["--user"].iter().chain(arguments).copied().chain(["--", unit.as_str()]);
+    let words = ["--user"].iter().chain(words).copied();
     let command = CommandLine {
         program,
         arguments: words.map(OsString::from).collect(),
@@ -86,15 +98,12 @@ fn systemctl(
     let printed = std::mem::take(&mut *printed.lock().unwrap_or_else(PoisonError::into_inner));
     match end {
         CommandEnd::Exited(0) => Ok(printed),
-        CommandEnd::Exited(NOT_INSTALLED) => {
-            Err(HostError::gone(format!("{} has no unit {unit} any more", user.name)))
-        }
+        CommandEnd::Exited(NOT_INSTALLED) => Err(HostError::gone(format!("there is no {place} any more"))),
         end => {
             let reason = format!("{end}: {}", printed.join("; "));
-            let place = format!("{unit} of {}", user.name);
             Err(match end {
-                CommandEnd::TimedOut => HostError::late_call("systemctl --user", &place, reason),
-                _ => HostError::call("systemctl --user", &place, reason),
+                CommandEnd::TimedOut => HostError::late_call("systemctl --user", place, reason),
+                _ => HostError::call("systemctl --user", place, reason),
             })
         }
     }
