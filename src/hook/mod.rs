@@ -116,7 +116,7 @@ fn answer_with_success(operation: Operation, arguments: &[OsString]) -> Exit {
 fn log_failure(arguments: &[OsString], end: WorkEnd) -> Exit {
     if let Some(event) = Event::from_arguments(arguments) {
         log::open(&event.guest, None, Some(event.operation));
-        tracing::error!("{} {end}: the next event goes on with it", event.operation.as_str());
+        crate::log::log_error!("{} {end}: the next event goes on with it", event.operation.as_str());
         log::flush_until(Deadline::after(LAST_LINE));
     }
     Exit::Done
@@ -143,7 +143,7 @@ const UNDO: Duration = Duration::from_secs(20);
 impl Call<'_> {
     fn answer(&self, host: &mut Host) -> Exit {
         // The default hook prints to standard error, and would panic again if nobody reads that.
-        panic::set_hook(Box::new(|panic| tracing::error!("bug: {panic}")));
+        panic::set_hook(Box::new(|panic| crate::log::log_error!("bug: {panic}")));
         let operation = self.event.operation.as_str();
         let mut uuid = None;
         let answered = panic::catch_unwind(AssertUnwindSafe(|| self.answer_by_operation(host, &mut uuid)));
@@ -170,7 +170,7 @@ impl Call<'_> {
             FailureEffect::RefusesStart => {
                 tracing::error!(message_id = REFUSED, "{operation} failed: {}", failure.message);
             }
-            FailureEffect::MustNotHappen => tracing::error!("{operation} failed: {}", failure.message),
+            FailureEffect::MustNotHappen => crate::log::log_error!("{operation} failed: {}", failure.message),
         }
         log::flush();
         match self.effect.get() {
@@ -228,7 +228,7 @@ impl Call<'_> {
             Operation::Started | Operation::Reconnect => {
                 // The guest runs: it is followed all the same.
                 if let Err(error) = lifecycle::note_network_devices(host, &guest, deadline) {
-                    tracing::warn!(
+                    crate::log::log_warning!(
                         "interrupts of devices that libvirt chose may stay with the host: {error}"
                     );
                 }
@@ -254,7 +254,7 @@ impl Call<'_> {
         if event.operation != Operation::Release {
             return Err(failure);
         }
-        tracing::warn!("{}; looking for the lease by the guest's name", failure.message);
+        crate::log::log_warning!("{}; looking for the lease by the guest's name", failure.message);
         let record = Ledger::peek(host).map_err(LifecycleError::from)?;
         let name = event.guest.to_string();
         let lease = record.map(|record| lifecycle::lease_by_name(&record, &name)).transpose()?;

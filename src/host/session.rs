@@ -19,21 +19,9 @@ const FIRST_PERSON: u32 = 1000;
 const NOBODY: u32 = 65534;
 
 /// What a desktop tells its user's service manager of itself, and programs need to be shown or to talk to it.
-const OF_THE_DESKTOP: [&str; 13] = [
-    "DISPLAY",
-    "WAYLAND_DISPLAY",
-    "XAUTHORITY",
-    "XDG_SESSION_TYPE",
-    "XDG_SESSION_ID",
-    "XDG_SESSION_DESKTOP",
-    "XDG_CURRENT_DESKTOP",
-    "DESKTOP_SESSION",
-    "PULSE_SERVER",
-    "PIPEWIRE_REMOTE",
-    "SWAYSOCK",
-    "I3SOCK",
-    "HYPRLAND_INSTANCE_SIGNATURE",
-];
+const OF_THE_DESKTOP: &str = "\
+    DISPLAY WAYLAND_DISPLAY XAUTHORITY XDG_SESSION_TYPE XDG_SESSION_ID XDG_SESSION_DESKTOP XDG_CURRENT_DESKTOP \
+    DESKTOP_SESSION PULSE_SERVER PIPEWIRE_REMOTE SWAYSOCK I3SOCK HYPRLAND_INSTANCE_SIGNATURE";
 
 /// A variable for a program, and its value.
 pub type Variable = (&'static str, String);
@@ -100,7 +88,7 @@ impl Host {
 /// One line of `systemctl show-environment`, if it is of the desktop.
 fn desktop_variable(line: &str) -> Option<Variable> {
     let (name, value) = line.split_once('=')?;
-    let name = OF_THE_DESKTOP.into_iter().find(|known| *known == name)?;
+    let name = OF_THE_DESKTOP.split(' ').find(|known| *known == name)?;
     Some((name, unquote(value)?))
 }
 

@@ -79,8 +79,10 @@ impl Askers {
             match asker.hear() {
                 Said::Request(request) => requests.push((request, asker.socket)),
                 Said::NotYet if asker.until > Instant::now() => self.heard.push(asker),
-                Said::NotYet => tracing::warn!("a request to the keeper did not come to its end"),
-                Said::Nonsense(error) => tracing::warn!("a request to the keeper made no sense: {error}"),
+                Said::NotYet => crate::log::log_warning!("a request to the keeper did not come to its end"),
+                Said::Nonsense(error) => {
+                    crate::log::log_warning!("a request to the keeper made no sense: {error}")
+                }
                 Said::Nothing => {}
             }
         }

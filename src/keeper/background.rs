@@ -57,7 +57,7 @@ impl Background {
                 tell(&command, &label, &end, &last.take(), began.elapsed());
             }));
             if ended.is_err() {
-                tracing::warn!("{}", command.say(format_args!("a bug in vfio-hook ended {label}")));
+                crate::log::log_warning!("{}", command.say(format_args!("a bug in vfio-hook ended {label}")));
             }
             this.running.fetch_sub(1, Ordering::SeqCst);
             this.notices.send(Notice::BackgroundEnded);
@@ -76,12 +76,15 @@ fn tell(command: &Command, label: &str, end: &CommandEnd, said: &str, ran: Durat
     match end {
         CommandEnd::Cancelled => tracing::debug!("{label} ended with the guest"),
         CommandEnd::Exited(0) => {
-            tracing::info!("{}", command.say(format_args!("{label} ended by itself after {seconds} s")));
+            crate::log::log_info!(
+                "{}",
+                command.say(format_args!("{label} ended by itself after {seconds} s"))
+            );
         }
         end => {
             let words =
                 format_args!("{label} failed after {seconds} s, and is not started again: {end}{said}");
-            tracing::warn!("{}", command.say(words));
+            crate::log::log_warning!("{}", command.say(words));
         }
     }
 }

@@ -157,7 +157,7 @@ fn start_runner(
                 }
                 EndedBy::Keeper(_) => {
                     for failure in failures {
-                        tracing::warn!("{}", failure.words);
+                        crate::log::log_warning!("{}", failure.words);
                     }
                 }
             }
@@ -288,7 +288,7 @@ impl Runner {
         let noted =
             lifecycle::note_command(&mut self.host, self.guest, undo.entry, news, Deadline::after(NOTED));
         noted.unwrap_or_else(|error| {
-            tracing::warn!("{}", command.say(format_args!("{command}: {error}")));
+            crate::log::log_warning!("{}", command.say(format_args!("{command}: {error}")));
             false
         })
     }
@@ -316,7 +316,7 @@ impl Runner {
             Err(error) => (Vec::new(), Some(format!("it is without the session of {}: {error}", user.name))),
         };
         if let Some(missing) = missing {
-            tracing::warn!("{}", command.say(format_args!("{command}: {missing}")));
+            crate::log::log_warning!("{}", command.say(format_args!("{command}: {missing}")));
         }
         variables
     }
@@ -388,7 +388,7 @@ pub(super) fn printing(program: &Path) -> (impl FnMut(&str) + Send + 'static, La
     let last = LastLine::default();
     let kept = Arc::clone(&last.0);
     let print = move |text: &str| {
-        tracing::info!("{name}: {text}");
+        crate::log::log_info!("{name}: {text}");
         if !text.trim().is_empty() {
             text.clone_into(&mut kept.lock().unwrap_or_else(PoisonError::into_inner));
         }

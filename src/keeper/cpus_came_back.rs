@@ -56,7 +56,7 @@ impl CpusCameBack {
             Some(Ok(true)) => true,
             // It would be readable for ever.
             Some(Err(error)) => {
-                tracing::warn!("CPUs that come back are noticed after a sleep only: {error}");
+                crate::log::log_warning!("CPUs that come back are noticed after a sleep only: {error}");
                 self.events = None;
                 false
             }

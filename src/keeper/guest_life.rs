@@ -178,7 +178,9 @@ impl Keeper {
                 self.give_back(host, self.reason.clone(), None);
             }
             Subsistence::Ended if self.reason.is_empty() => {
-                tracing::warn!("the guest is gone and libvirt does not say so: giving back what it held");
+                crate::log::log_warning!(
+                    "the guest is gone and libvirt does not say so: giving back what it held"
+                );
                 self.give_back(host, "unknown".to_owned(), None);
             }
             // Tried again.

@@ -85,7 +85,7 @@ impl Held {
         let Some((what, _)) = &self.sleep_lock else { return };
         match host.inhibit(what, &self.why, Deadline::after(ANSWER)) {
             Ok(lock) => self.sleep_lock = Some((what.clone(), lock)),
-            Err(error) => tracing::warn!("sleep lock not taken again: {error}"),
+            Err(error) => crate::log::log_warning!("sleep lock not taken again: {error}"),
         }
     }
 

@@ -59,7 +59,7 @@ impl LedgerView {
         match Ledger::peek(host) {
             Ok(record) => {
                 if self.unread.take().is_some() {
-                    tracing::info!("the ledger can be read again");
+                    crate::log::log_info!("the ledger can be read again");
                 }
                 self.lease(record)
             }
@@ -84,7 +84,7 @@ impl LedgerView {
             Some((_, at)) if at > now => return,
             Some((pause, _)) => (pause * 2).min(LONGEST_PAUSE),
             None => {
-                tracing::error!(
+                crate::log::log_error!(
                     "{error}; until the ledger can be read, the guest keeps what it holds, and nothing is given back"
                 );
                 RETRY

@@ -99,7 +99,7 @@ impl LedgerWork {
         // the same pauses come before the next try.
         self.current = Some(job.clone());
         if let Err(error) = (self.spawn)(Box::new(work)) {
-            tracing::error!("the keeper cannot work, and tries again: {error}");
+            crate::log::log_error!("the keeper cannot work, and tries again: {error}");
             self.notices.send(job.over(None));
         }
     }
@@ -150,7 +150,7 @@ fn carry_out(host: &mut Host, guest: GuestUuid, job: &Job) -> Option<Tried> {
             Some(tried)
         }
         Err(error) => {
-            tracing::error!("{name}: {error}");
+            crate::log::log_error!("{name}: {error}");
             None
         }
     }

@@ -108,7 +108,7 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     // Fails where systemd has made a session already.
     let _ = setsid();
     let _ = prctl::set_thp_disable(true);
-    std::panic::set_hook(Box::new(|panic| tracing::error!("bug: {panic}")));
+    std::panic::set_hook(Box::new(|panic| crate::log::log_error!("bug: {panic}")));
     let mut host = Host::real();
     let name = name_of(&host, guest);
     log::open(&GuestName::new(&name), Some(guest), None);
@@ -117,7 +117,7 @@ pub(crate) fn run(guest: GuestUuid) -> Exit {
     let exit = match serve(&mut host, guest, &name, &hosts) {
         Ok(()) => Exit::Done,
         Err(error) => {
-            tracing::error!("the keeper cannot work: {error}");
+            crate::log::log_error!("the keeper cannot work: {error}");
             Exit::Failed
         }
     };
@@ -150,7 +150,7 @@ fn serve(host: &mut Host, guest: GuestUuid, name: &str, hosts: &HostSource) -> i
             return Err(error);
         }
         if tried == 1 {
-            tracing::error!("the keeper cannot work yet, and tries again: {error}");
+            crate::log::log_error!("the keeper cannot work yet, and tries again: {error}");
         }
         thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_START_PAUSE);
@@ -259,7 +259,7 @@ impl Keeper {
                 Err(error) if failed == FAILED_WAITS => return Err(error),
                 Err(error) => {
                     if failed == 0 {
-                        tracing::error!("the keeper cannot wait, and tries again: {error}");
+                        crate::log::log_error!("the keeper cannot wait, and tries again: {error}");
                     }
                     failed += 1;
                     thread::sleep(AFTER_FAILED_WAIT);
@@ -270,7 +270,7 @@ impl Keeper {
         }
         self.commands.cancel();
         for process in host.end_children(Deadline::after(LEFT_RUNNING)) {
-            tracing::error!("{} (process {}) does not end", process.name, process.id.pid);
+            crate::log::log_error!("{} (process {}) does not end", process.name, process.id.pid);
         }
         // The next keeper, if it waits, has the file open.
         let _ = host.remove_state_file(&keeper_lock(self.guest));
@@ -382,7 +382,7 @@ impl Keeper {
                 match batch.answer {
                     AnswerAt::End => {
                         if let Err(error) = self.commands.run(batch, &self.name, Some(socket)) {
-                            tracing::error!("commands cannot be run: {error}");
+                            crate::log::log_error!("commands cannot be run: {error}");
                         }
                         return;
                     }
@@ -527,9 +527,11 @@ impl Keeper {
         let end = (end, self.reason.as_str());
         match lifecycle::start_again_after_reboot(host, self.guest, &name, end, &cards, deadline) {
             Ok(AfterTheEnd::StaysOff) => {}
-            Ok(after @ AfterTheEnd::StartsAgain) => tracing::info!("{after}"),
-            Ok(after @ AfterTheEnd::CannotGoOn(_)) => tracing::warn!("{after}"),
-            Err(error) => tracing::error!("the guest rebooted itself, but is not started again: {error}"),
+            Ok(after @ AfterTheEnd::StartsAgain) => crate::log::log_info!("{after}"),
+            Ok(after @ AfterTheEnd::CannotGoOn(_)) => crate::log::log_warning!("{after}"),
+            Err(error) => {
+                crate::log::log_error!("the guest rebooted itself, but is not started again: {error}")
+            }
         }
     }
 }

@@ -110,6 +110,6 @@ pub(super) fn watch_buses(notices: NoticeSender) {
         });
     };
     if let Err(error) = thread::Builder::new().name("bus".to_owned()).stack_size(STACK).spawn(listen) {
-        tracing::warn!("a daemon-reload will not be noticed: {error}");
+        crate::log::log_warning!("a daemon-reload will not be noticed: {error}");
     }
 }

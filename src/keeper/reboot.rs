@@ -30,7 +30,7 @@ impl RebootWatch {
         let notices = self.notices.clone();
         match host.watch_guest_end(self.guest, move |end| notices.send(Notice::GuestEnds(end))) {
             Ok(watch) => self.watch = Some(watch),
-            Err(error) => tracing::warn!("a reboot of the guest will not be noticed: {error}"),
+            Err(error) => crate::log::log_warning!("a reboot of the guest will not be noticed: {error}"),
         }
     }
 

@@ -141,7 +141,7 @@ impl Subject {
             Err(_) if !host.is_alive(process) => return Subsistence::Ended,
             Err(error) => {
                 if !std::mem::replace(&mut self.is_unwatched_said, true) {
-                    tracing::warn!("{error}; it is looked at from time to time instead");
+                    crate::log::log_warning!("{error}; it is looked at from time to time instead");
                 }
                 (None, Subsistence::Unwatched)
             }

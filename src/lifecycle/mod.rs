@@ -196,7 +196,7 @@ pub fn refresh_xml(host: &mut Host, uuid: GuestUuid, xml: &[u8]) -> Result<(), L
     if record.and_then(|record| Some(record.leases.get(&uuid)?.commands.want_xml())) == Some(true)
         && let Err(error) = host.replace_state(&xml_file(uuid), xml)
     {
-        tracing::warn!("the guest's XML for its scripts stays as it was: {error}");
+        crate::log::log_warning!("the guest's XML for its scripts stays as it was: {error}");
     }
     Ok(())
 }

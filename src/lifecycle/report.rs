@@ -8,8 +8,8 @@ use crate::printable::count;
 pub(crate) fn report(event: &str, outcome: &Outcome) {
     for note in &outcome.notes {
         match note.level {
-            NoteLevel::Info => tracing::info!("{}", note.text),
-            NoteLevel::Warning => tracing::warn!("{}", note.text),
+            NoteLevel::Info => crate::log::log_info!("{}", note.text),
+            NoteLevel::Warning => crate::log::log_warning!("{}", note.text),
             NoteLevel::Quarantine => tracing::error!(message_id = QUARANTINED, "{}", note.text),
         }
     }
@@ -19,6 +19,6 @@ pub(crate) fn report(event: &str, outcome: &Outcome) {
     if !outcome.changes.is_empty() {
         let count = count(outcome.changes.len(), "change");
         let changes: String = outcome.changes.iter().map(|change| format!("\n  {change}")).collect();
-        tracing::info!("{event}: {count}{changes}");
+        crate::log::log_info!("{event}: {count}{changes}");
     }
 }

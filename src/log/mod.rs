@@ -4,7 +4,10 @@
 //! nothing. What the queue cannot hold is counted, and the next line that is written says how many were lost.
 
 pub(crate) mod message_id;
+pub(crate) mod say;
 mod writer;
+
+pub(crate) use say::{log_error, log_info, log_warning};
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;

@@ -81,15 +81,15 @@ pub fn start_again(part: StartAgain, guest: GuestUuid, name: &OsStr) -> Exit {
     };
     let exit = match outcome {
         Ok(Started::Now) => {
-            tracing::info!("{name} rebooted itself: it was stopped, and is started again");
+            crate::log::log_info!("{name} rebooted itself: it was stopped, and is started again");
             Exit::Done
         }
         Ok(Started::ByOthers) => {
-            tracing::info!("{name} rebooted itself and was stopped; another program started it");
+            crate::log::log_info!("{name} rebooted itself and was stopped; another program started it");
             Exit::Done
         }
         Err(reason) => {
-            tracing::error!(
+            crate::log::log_error!(
                 "{name} rebooted itself and was stopped, but cannot be started again: it stays off: {reason}"
             );
             Exit::Failed

@@ -34,6 +34,11 @@ pub(super) fn is_free(card: &Card, situation: Situation<'_>, proposal: &mut Prop
 pub(super) fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'_>, proposal: &mut Proposal) {
     let Quarantine { terms, guest, since, evidence } = quarantine;
     let evidence = evidence.first().map_or("it did not answer", String::as_str);
+    // Each function leads here, and the time goes on between two of them.
+    let what = format!("{} is in quarantine since guest {guest}, ", terms.name);
+    if proposal.problems.iter().any(|problem| problem.message.starts_with(&what)) {
+        return;
+    }
     let slot = terms.functions.slot();
     let help = match terms.stuck_operation(situation.host) {
         Some(stuck) => stuck.help(),
@@ -42,11 +47,7 @@ pub(super) fn refuse_quarantined(quarantine: &Quarantine, situation: Situation<'
              off and on; `vfio-hook gpu report {slot}` says more"
         ),
     };
-    proposal.refuse(
-        DEVICES,
-        format!("{} is in quarantine since guest {guest}, {} ago: {evidence}", terms.name, age(*since)),
-        help,
-    );
+    proposal.refuse(DEVICES, format!("{what}{} ago: {evidence}", age(*since)), help);
 }
 
 /// Whether the card has an IOMMU group, and shares it with nothing that the host keeps. All that the guest's XML hands
