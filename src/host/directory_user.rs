@@ -88,3 +88,29 @@ impl Host {
         Ok(line.map(str::to_owned))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::manifest::lay_out;
+    use crate::host::simulated::Faults;
+
+    #[test]
+    fn a_user_whom_the_files_do_not_have_is_asked_for() {
+        let root = tempfile::tempdir().unwrap();
+        let users = "\
+/etc/passwd = root:x:0:0::/root:/bin/sh\\nbob:x:1001:1001::/home/bob:/bin/sh
+/etc/group = audio:x:29:anna@example.org
+/simulated/directory/passwd = anna@example.org:*:60001:60002:Anna:/home/anna:/bin/bash\\nbob:*:7:7::/:/bin/false
+";
+        lay_out(users, root.path()).unwrap();
+        let host = Host::simulated(root.path(), &Faults::default());
+        let anna = host.user("anna@example.org").unwrap().unwrap();
+        assert_eq!((anna.uid, anna.gid, anna.home.to_str()), (60001, 60002, Some("/home/anna")));
+        assert!(anna.is_person());
+        // The files come first.
+        assert_eq!(host.user("bob").unwrap().unwrap().uid, 1001);
+        assert_eq!(host.user("eve").unwrap(), None);
+        assert_eq!(host.user("").unwrap(), None);
+    }
+}
