@@ -33,14 +33,20 @@ impl Host {
     /// # Errors
     /// A file is not there, or the user's line makes no sense; a directory service does not answer.
     pub fn user(&self, name: &str) -> Result<Option<User>, HostError> {
+        match self.user_of_files(name)? {
+            None if !name.is_empty() => self.directory_user(name),
+            user => Ok(user),
+        }
+    }
+
+    /// The same without a directory service: nothing but files is read.
+    pub(super) fn user_of_files(&self, name: &str) -> Result<Option<User>, HostError> {
         let users = self.bytes(USERS)?;
         let of_user = |line: &&[u8]| line.split(|byte| *byte == b':').next() == Some(name.as_bytes());
         if name.is_empty() {
             return Ok(None);
         }
-        let Some(line) = users.split(|byte| *byte == b'\n').find(of_user) else {
-            return self.directory_user(name);
-        };
+        let Some(line) = users.split(|byte| *byte == b'\n').find(of_user) else { return Ok(None) };
         let mut user = user_of_line(Path::new(USERS), line)?;
         for fields in lines(&self.bytes(GROUPS)?) {
             let mut members = fields.get(3).into_iter().flat_map(|names| names.split(|byte| *byte == b','));

@@ -83,7 +83,8 @@ impl Host {
     }
 
     fn user_number(&self, name: &str) -> Result<Option<u32>, HostError> {
-        match self.user(name) {
+        // QEMU's users are those of packages. What a directory service has under their names is not trusted.
+        match self.user_of_files(name) {
             Err(error) if error.is_absent() => Ok(None),
             user => Ok(user?.map(|user| user.uid)),
         }
@@ -106,6 +107,24 @@ fn user_of(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::manifest::lay_out;
+    use crate::host::simulated::Faults;
+
+    /// A directory service has no say in which users QEMU may run as.
+    #[test]
+    fn users_of_a_directory_service_are_none_of_qemus() {
+        let root = tempfile::tempdir().unwrap();
+        let users = "\
+/etc/passwd = root:x:0:0::/root:/bin/sh
+/etc/group = root:x:0:
+/simulated/directory/passwd = qemu:*:4711:4711::/:/bin/false\\nlibvirt-qemu:*:4712:4712::/:/bin/false
+";
+        lay_out(users, root.path()).unwrap();
+        let host = Host::simulated(root.path(), &Faults::default());
+        assert_eq!(host.user("qemu").unwrap().unwrap().uid, 4711);
+        assert_eq!(host.qemu_service_users().unwrap(), Vec::<u32>::new());
+        assert!(!host.is_qemu_user(4711).unwrap());
+    }
 
     #[test]
     fn the_user_is_what_qemu_conf_says_last() {
