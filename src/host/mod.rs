@@ -8,6 +8,7 @@ mod afterwards;
 mod apart;
 mod block;
 mod bounded_child;
+mod bounded_look;
 mod card_users;
 mod cgroup;
 mod children;

@@ -1,10 +1,9 @@
 //! What a guest may require of the host: that a path or a USB device is there.
 
 use std::path::Path;
-use std::sync::mpsc::Sender;
 
+use super::bounded_look::BoundedLook;
 use super::presence::is_there;
-use super::worker::{BoundedThread, NotStarted, StuckIn, StuckRegistry, TookTooLong};
 use super::{Host, HostError};
 use crate::deadline::Deadline;
 
@@ -21,28 +20,10 @@ impl Host {
         if let Some(is_there) = self.early_answers.path(path) {
             return Ok(is_there);
         }
-        let failed = |reason: String| HostError::call("stat", &path.display().to_string(), reason);
-        let there = self.files.locate(path);
-        let look = move |tell: &Sender<bool>| {
-            // The caller may have given up.
-            let _ = tell.send(is_there(&there));
-        };
-        let stuck_in = StuckIn::Path(self.files.locate(path));
-        let late =
-            || HostError::late_call("stat", &path.display().to_string(), "its file system does not answer");
-        let mut thread = match BoundedThread::start(&StuckRegistry::of_this_process(), stuck_in, look) {
-            Ok(thread) => thread,
-            Err(NotStarted::Hangs) => return Err(late()),
-            Err(NotStarted::NoThread(error)) => return Err(failed(error.to_string())),
-        };
-        match thread.next(deadline) {
-            Ok(Some(is_there)) => {
-                self.early_answers.keep_path(path, is_there);
-                Ok(is_there)
-            }
-            Ok(None) => Err(failed("the thread that looks ended without an answer".to_owned())),
-            Err(TookTooLong) => Err(late()),
-        }
+        let look = BoundedLook { call: "stat", path, silent: "its file system does not answer" };
+        let is_there = self.look_in_time(look, deadline, |path| Ok(is_there(path)))?;
+        self.early_answers.keep_path(path, is_there);
+        Ok(is_there)
     }
 
     /// Whether a USB device with these numbers is plugged in.

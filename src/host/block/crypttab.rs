@@ -1,13 +1,18 @@
 //! `/etc/crypttab`: whether an encrypted volume opens without a person.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::deadline::Deadline;
 use crate::host::{Host, HostError};
 
 const CRYPTTAB: &str = "/etc/crypttab";
 
 /// Where systemd looks for the key of a volume whose line names none (`crypttab(5)`).
 const KEYS: &str = "/etc/cryptsetup-keys.d";
+
+/// How long the file system of a key file may take to answer.
+const KEY_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The prefixes of devices that are no paths, and the folders of `/dev/disk` that they stand for
 /// (`fstab_node_to_udev_node` in systemd's `src/shared/fstab-util.c`).
@@ -54,7 +59,8 @@ impl Host {
             key => PathBuf::from(key),
         };
         let is_file = key_file.is_absolute() && !key_file.starts_with("/dev") && !key.contains(':');
-        if !is_file || !self.is_present(&key_file) {
+        // It may be on a file system that does not answer.
+        if !is_file || !self.is_path_there(&key_file, Deadline::after(KEY_ANSWERS))? {
             return Ok(Err(format!("its line in {CRYPTTAB} has no key file")));
         }
         let key = if key == "none" { "-" } else { key };

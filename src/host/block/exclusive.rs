@@ -4,21 +4,20 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::Sender;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::device::BlockDevice;
 use crate::deadline::Deadline;
-use crate::host::worker::{BoundedThread, NotStarted, StuckIn, StuckRegistry, TookTooLong};
+use crate::host::bounded_look::BoundedLook;
 use crate::host::{Host, HostError};
 
-/// What a file of a host in a folder holds that stands for a device which somebody has.
+/// What a file of a host in a folder holds that stands for a device which is taken.
 const HELD: &str = "held";
 
 impl Host {
-    /// Whether somebody has the device, or a part of it, for itself alone. The kernel says so to who asks for the same
+    /// Whether the device, or a part of it, has an exclusive owner. The kernel says so to a program that asks for the same
     /// (`bd_prepare_to_claim` in `block/bdev.c`), whatever the owner is. Nothing is read from the device.
     ///
     /// # Errors
@@ -27,32 +26,14 @@ impl Host {
         if let Some(is_held) = self.early_answers.held(&device.path()) {
             return Ok(is_held);
         }
-        let path = self.files.locate(&device.path());
-        let is_real = self.is_real();
-        let stuck_in = StuckIn::Path(path.clone());
-        let look = move |tell: &Sender<io::Result<bool>>| {
-            let held = if is_real { is_held(&path) } else { is_held_in_folder(&path) };
-            // The caller may have given up.
-            let _ = tell.send(held);
-        };
-        let late = || {
-            HostError::late_call("open", &device.path().display().to_string(), "its driver does not answer")
-        };
-        let failed = |error: io::Error| HostError::read(&device.path(), error);
-        let mut thread = match BoundedThread::start(&StuckRegistry::of_this_process(), stuck_in, look) {
-            Ok(thread) => thread,
-            Err(NotStarted::Hangs) => return Err(late()),
-            Err(NotStarted::NoThread(error)) => return Err(failed(error)),
-        };
-        match thread.next(deadline) {
-            Ok(Some(Ok(is_held))) => {
-                self.early_answers.keep_held(device.path(), is_held);
-                Ok(is_held)
-            }
-            Ok(Some(Err(error))) => Err(failed(error)),
-            Ok(None) => Err(failed(io::Error::other("the thread that looks ended without an answer"))),
-            Err(TookTooLong) => Err(late()),
-        }
+        let (path, is_real) = (device.path(), self.is_real());
+        let look = BoundedLook { call: "open", path: &path, silent: "its driver does not answer" };
+        let is_held = self.look_in_time(look, deadline, move |path| match is_real {
+            true => is_held(path),
+            false => is_held_in_folder(path),
+        })?;
+        self.early_answers.keep_held(path, is_held);
+        Ok(is_held)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which block devices are meant: by a path, or by the device that they are on.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::device::{BLOCK, BlockDevice};
 use crate::host::card_users::{DeviceClass, DeviceNumber};
@@ -21,7 +21,8 @@ impl Host {
     /// `/dev` or sysfs cannot be read.
     pub fn block_device_at(&self, path: &Path) -> Result<Option<BlockDevice>, HostError> {
         // Another file system may not answer.
-        if !path.starts_with("/dev") {
+        let leads_out = path.components().any(|part| part == Component::ParentDir);
+        if !path.starts_with("/dev") || leads_out {
             return Ok(None);
         }
         let Some(there) = self.real_path(path)? else { return Ok(None) };
