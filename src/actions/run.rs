@@ -125,11 +125,15 @@ fn check(
         match situation.host.user(name.as_str())? {
             Some(user) => {
                 owner = Some(user.uid);
-                if user.is_person() && !situation.host.is_logged_in(&user)? {
-                    proposal.inform(format!(
-                        "{name} is not logged in: {} would run without a session, thus without a display",
-                        command.command.first().map_or("the command", String::as_str)
-                    ));
+                let program = command.command.first().map_or("the command", String::as_str);
+                match situation.host.is_logged_in(&user) {
+                    Ok(false) if user.is_person() => proposal.inform(format!(
+                        "{name} is not logged in: {program} would run without a session, thus without a display"
+                    )),
+                    Ok(_) => {}
+                    Err(error) => proposal.warn(format!(
+                        "it cannot be told whether {name} is logged in, so {program} may run without a session: {error}"
+                    )),
                 }
             }
             None => {

@@ -10,6 +10,7 @@ use super::layer::{LayerName, LayerState};
 use super::mounts::InUse;
 use super::uses::volume_of;
 use crate::deadline::Deadline;
+use crate::failpoint;
 use crate::host::command::{CommandEnd, CommandLine};
 use crate::host::root_path::find_program;
 use crate::host::{Host, HostError};
@@ -107,9 +108,11 @@ impl Host {
         loop {
             let commands = self.commands(layer, to)?;
             let mut tried = Ok(());
+            failpoint::reached("setting");
             for command in &commands {
                 tried = tried.and_then(|()| self.run_storage_program(command, deadline));
             }
+            failpoint::reached("setting");
             let Err(error) = tried else { return Ok(()) };
             // udev, or systemd, may have been faster.
             if self.storage_layer(layer)?.is_there() == to.is_there() {
