@@ -194,7 +194,7 @@ impl World {
                 let folder = if *unit == "init.scope" { "transient" } else { "system.control" };
                 self.decree(format!("/run/systemd/{folder}/{unit}.d/50-AllowedCPUs.conf"));
             }
-            Whim::MorePages(node, _) if self.is_growing(*node) => {}
+            Whim::MorePages(node, _) if self.is_changing(*node) => {}
             Whim::MorePages(node, count) => {
                 let folder = pool(*node);
                 let persistent = self.machine.number(&format!("{folder}/nr_hugepages"))
@@ -207,15 +207,12 @@ impl World {
         }
     }
 
-    /// Whether a program was killed while it let a pool grow: pages that an administrator adds before the next event cannot be
-    /// told from those it had got so far.
-    fn is_growing(&self, node: u32) -> bool {
+    /// Whether a program was killed while it changed a pool: pages that an administrator adds before the next event cannot
+    /// be told from those it had got so far, or had not taken away yet.
+    fn is_changing(&self, node: u32) -> bool {
         let record = self.machine.record();
         let mut entries = record.iter().flat_map(|record| record.each::<PagePoolSize>());
-        entries.any(|entry| {
-            let pending = entry.pending().map(|pending| pending.value);
-            entry.setting.0.node == node && pending.is_some_and(|value| value > entry.written)
-        })
+        entries.any(|entry| entry.setting.0.node == node && entry.pending().is_some())
     }
 
     fn decree(&mut self, path: String) {

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
-use vfio_hook::host::{AskedBars, Bindings};
-use vfio_hook::ledger::{LeaseState, Ledger};
+use vfio_hook::host::{AskedBars, Binding, Bindings};
+use vfio_hook::ledger::{LeaseState, Ledger, PciBindings};
 use vfio_hook::pci::PciAddress;
 
 use super::{CARD, PORTS, USB, machine, player};
@@ -77,6 +77,8 @@ struct World {
     guests: [Life; 3],
     before: Files,
     home: Bindings,
+    /// Whether the host's driver refuses the card now, and whether a card was left with VFIO for that, unrecorded.
+    driver_refuses: Cell<bool>,
     has_refused: Cell<bool>,
 }
 
@@ -94,7 +96,14 @@ impl World {
         let functions: Vec<PciAddress> =
             CARD.iter().chain(&OTHER_CARD).map(|function| function.parse().unwrap()).collect();
         let home = machine.host().bindings(&functions, &AskedBars::default()).unwrap();
-        Self { machine, guests, before, home, has_refused: Cell::new(false) }
+        Self {
+            machine,
+            guests,
+            before,
+            home,
+            driver_refuses: Cell::new(false),
+            has_refused: Cell::new(false),
+        }
     }
 
     fn take(&self, step: Step) {
@@ -103,15 +112,16 @@ impl World {
             match trouble {
                 Trouble::None => machine.faults.clear(),
                 Trouble::Kill(nth) => machine.faults.panic_at_write(nth),
-                Trouble::Write(nth) => {
-                    self.has_refused.set(true);
-                    machine.faults.fail_write(nth);
-                }
+                Trouble::Write(nth) => machine.faults.fail_write(nth),
             }
             let _ = machine.until_killed(what);
             machine.faults.clear();
             // The writer lives on in this test.
             machine.forget_processes();
+            let may_refuse = matches!(trouble, Trouble::Write(_)) || self.driver_refuses.get();
+            if may_refuse && self.has_left_card() {
+                self.has_refused.set(true);
+            }
         };
         match step {
             Step::Prepare(guest, trouble) => with(trouble, &|| drop(machine.prepare(&self.guests[guest]))),
@@ -122,13 +132,34 @@ impl World {
             Step::Clear(trouble) => with(trouble, &|| self.clear()),
             Step::Break(fault) => {
                 machine.breaks(FAULTS[fault].0, FAULTS[fault].1);
-                self.has_refused.set(self.has_refused.get() || fault == DRIVER_REFUSES);
+                self.driver_refuses.set(self.driver_refuses.get() || fault == DRIVER_REFUSES);
             }
             Step::Heal => self.heal(),
         }
     }
 
+    /// Whether a function is with VFIO or has no driver, and the ledger does not say that it came from a driver of the host's.
+    fn has_left_card(&self) -> bool {
+        let record = self.machine.record();
+        let comes_back = |function: PciAddress| {
+            record.as_ref().is_some_and(|record| {
+                let is_quarantined =
+                    record.quarantines.iter().any(|each| each.terms.functions.contains(function));
+                let is_held = record
+                    .each::<PciBindings>()
+                    .any(|entry| entry.baseline.0.get(&function).is_some_and(Binding::has_host_driver));
+                is_quarantined || is_held
+            })
+        };
+        CARD.into_iter().chain(OTHER_CARD).any(|function| {
+            // A function that does not decide is left without a driver where its own refuses it.
+            let is_left = ["vfio-pci", ""].contains(&self.machine.driver(function).as_str());
+            is_left && !comes_back(function.parse().unwrap())
+        })
+    }
+
     fn heal(&self) {
+        self.driver_refuses.set(false);
         for (address, _) in FAULTS {
             let _ = std::fs::remove_file(self.machine.path(&format!("/simulated/pci/{address}/fault")));
         }
@@ -218,6 +249,8 @@ fn found_before() {
             Step::Release(2, Trouble::None),
         ],
         vec![Step::Prepare(1, Trouble::None), Step::Prepare(1, Trouble::Write(21))],
+        vec![Step::Prepare(1, Trouble::None), Step::Release(1, Trouble::Write(26))],
+        vec![Step::Prepare(2, Trouble::None), Step::Prepare(2, Trouble::Write(37))],
     ];
     for steps in cases {
         live_through(steps);
