@@ -9,7 +9,7 @@ use crate::key_path::KeyPath;
 use crate::ledger::{PciBindings, Peer, VirtualFunctionsOf};
 use crate::pci::PciAddress;
 
-/// How long a look at the functions that are there may take; the ledger is locked meanwhile.
+/// How long a look at the functions that are there may take.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Action for Sriov {
@@ -264,7 +264,7 @@ fn can_be_made(
     let deadline = Deadline::after(LOOK).earlier(situation.deadline);
     let users = match host.users_of_virtual_functions(address, deadline) {
         Ok(users) => users,
-        Err(error) => vec![format!("whether somebody uses them cannot be told: {error}")],
+        Err(error) => vec![format!("it cannot be told whether they are in use: {error}")],
     };
     if users.is_empty() {
         proposal.warn(format!(

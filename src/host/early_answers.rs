@@ -20,7 +20,7 @@ struct Answers {
     monitors: Option<MonitorsFound>,
     features: BTreeMap<MonitorFeature, VcpValue>,
     paths: BTreeMap<PathBuf, bool>,
-    /// Block devices, by their paths: whether somebody has them for itself alone.
+    /// Block devices, by their paths: whether they have an exclusive owner.
     held: BTreeMap<PathBuf, bool>,
     units: BTreeMap<ServiceUnit, UnitStatus>,
     directory_users: BTreeMap<String, Option<User>>,

@@ -14,8 +14,7 @@ const ANSWERS: Duration = Duration::from_secs(2);
 /// The first number of a person; below are the system's own users (`UID_MIN` in `login.defs(5)`).
 const FIRST_PERSON: u32 = 1000;
 
-/// The last one (`UID_MAX` in `login.defs(5)`); systemd-homed and directory services have larger numbers, up to that of
-/// `nobody`, which is none of them.
+/// The number of `nobody`, which is no person. Those of systemd-homed and of directory services are beside it.
 const NOBODY: u32 = 65534;
 
 /// What a desktop tells its user's service manager of itself, and programs need to be shown or to talk to it.

@@ -1,4 +1,4 @@
-//! `disks`: the drives of the host that the guest's XML hands over. Nobody of the host has them, they are the ones that
+//! `disks`: the drives of the host that the guest's XML hands over. The host does not use them, they are the ones that
 //! are meant, and no other guest has them.
 
 mod expected;
@@ -20,7 +20,7 @@ use unmount::Unmounting;
 
 const DISKS: &[&str] = &["disks"];
 
-/// How long the driver of a drive may take to answer whether somebody has it.
+/// How long the driver of a drive may take to say whether it is in use.
 const ANSWERS: Duration = Duration::from_secs(5);
 
 /// The most uses of one drive that a message names.
@@ -73,8 +73,8 @@ impl Action for Disks {
     }
 }
 
-/// Warns of drives in use, as far as it is to be seen at once, where no section asks what is to become of them. That the guest starts is what its owner is
-/// used to.
+/// Warns of drives in use where no section says what is to become of them, as far as that can be seen without asking a
+/// driver. The guest starts, as it did before.
 pub(super) fn warn(situation: Situation<'_>, proposal: &mut Proposal) {
     // Whatever cannot be read is the section's to tell.
     for drive in handed_over::drives(situation).unwrap_or_default() {

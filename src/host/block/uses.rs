@@ -47,7 +47,7 @@ pub enum DiskUseKind {
     PartOf(PathBuf),
     /// It is a part of a ZFS pool that is imported.
     ZfsPool(String),
-    /// Somebody has it for itself alone who is not to be seen: a mount of another namespace, a pool, a program.
+    /// It has an exclusive owner that sysfs does not show: a mount of another namespace, a pool, a program.
     Exclusive,
 }
 
@@ -107,7 +107,7 @@ struct Walk<'a> {
 
 impl Host {
     /// Who uses a device on the host, from the device upwards: its partitions, what is built upon each, and what that is
-    /// mounted as. Where nobody is to be seen, the kernel is asked whether somebody has it for itself alone.
+    /// mounted as. Where no use is seen, the kernel is asked whether it has an exclusive owner.
     ///
     /// # Errors
     /// sysfs or `/proc` cannot be read; its driver does not answer in time.

@@ -227,11 +227,11 @@ impl Host {
     }
 
     /// Gives a device another number of virtual functions, from any number, in a worker. The kernel changes it through 0
-    /// only: what there is goes, if nobody uses it, and then they are made anew. Whether drivers of the host take
+    /// only: what there is goes, unless it is in use, and then they are made anew. Whether drivers of the host take
     /// them is set in between.
     ///
     /// # Errors
-    /// Somebody uses a function that would go ([`HostError::is_in_use`]); the device's driver refuses; it takes too long
+    /// A function that would go is in use ([`HostError::is_in_use`]); the device's driver refuses; it takes too long
     /// ([`HostError::stuck_process`]).
     pub fn set_virtual_functions(
         &mut self,
